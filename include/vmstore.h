@@ -1,0 +1,1022 @@
+/*
+ * vmstore.h - a versioned store for guest memory: git for guest RAM.
+ *
+ * Generated from src/ffi by cbindgen. Do not edit. Licence: MIT or Apache-2.0.
+ *
+ * 1. WHAT IT IS
+ *
+ * A virtual machine monitor maps named modules (RAM banks, device-state areas) out of a store, which
+ * is a directory on disk, and runs its guest in them.
+ *
+ *   store_commit    takes an atomic snapshot of all modules together; it costs what was written since
+ *                   the last one, not what the memory holds;
+ *   store_persist   makes every commit so far survive the loss of power;
+ *   store_restore   puts all modules back to any commit, in place under a paused guest, or in a
+ *                   fresh process.
+ *
+ * Commits form a tree. The head is the commit that memory was last brought to; the next commit becomes its child.
+ *
+ * 2. A WHOLE PROGRAM
+ *
+ *     #include <vmstore.h>
+ *     #include <stdio.h>
+ *     #include <string.h>
+ *
+ *     static int failed(const char *what)
+ *     {
+ *         char text[1024];
+ *         store_last_error(text, sizeof text);
+ *         fprintf(stderr, "%s: %s\n", what, text);
+ *         return 1;
+ *     }
+ *
+ *     int main(void)
+ *     {
+ *         vmstore *store;
+ *         vmstore_module *ram;
+ *         uint64_t first, second;
+ *
+ *         if (store_open("guest.store", NULL, &store)) return failed("open");
+ *         if (store_map_module(store, "ram", 64 << 20, NULL, &ram)) return failed("map");
+ *         char *memory = store_module_address(ram);
+ *
+ *         strcpy(memory, "hello");
+ *         if (store_commit(store, NULL, &first)) return failed("commit");
+ *         strcpy(memory, "world");
+ *         if (store_commit(store, NULL, &second)) return failed("commit");
+ *         if (store_persist(store, NULL)) return failed("persist");
+ *         if (store_restore(store, first, NULL)) return failed("restore");
+ *         puts(memory);
+ *         return store_close(store) ? failed("close") : 0;
+ *     }
+ *
+ * 3. PROMISES
+ *
+ *  1 A killed process loses nothing committed. Once store_commit returned VMSTORE_OK, SIGKILL at any
+ *    instruction leaves that commit restorable in the next store_open.
+ *  2 A power cut loses nothing persisted. Once store_persist returned VMSTORE_OK, all commits made before it survive.
+ *    Later ones survive whole or not at all, oldest first: history never has a hole.
+ *  3 All or nothing. A commit holds every module at one moment. A failed call leaves the store, the
+ *    memory and the knowledge of dirty pages as if it had not been made.
+ *  4 No wrong bytes. What store_restore puts into memory was checked against a checksum. The one exception
+ *    is named: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an image; VMSTORE_MAP_EAGER has none.
+ *    Damage is VMSTORE_E_CORRUPT, not a crash and not silence.
+ *  5 Dirty tracking is complete, or says what it cannot see: see VMSTORE_TRACKER_KERNEL and store_mark_dirty.
+ *  6 Memory keeps its address. Restore copies bytes in; it never remaps.
+ *  7 A polite guest in your process: no signal handlers, no threads, no output, no abort. SIGXFSZ is
+ *    blocked in the calling thread around file writes. Close-on-exec descriptors only.
+ *
+ * 4. LIFE OF A STORE
+ *
+ *     store_open -> store_map_module ... -> guest runs
+ *         -> [pause] store_capture [resume] store_capture_commit     (or: [pause] store_commit [resume])
+ *         -> store_persist now and then, from any thread
+ *         -> [pause] store_restore [resume]
+ *     -> stop the guest -> store_close
+ *
+ * Around a commit: pause the vCPUs, let devices finish their writes to memory, save vCPU and device state (into a
+ * module, or as user_data), capture last, resume.
+ *
+ * The directory with modules m1 and m2, after two commits and a persist:
+ *
+ *     m1  m1_Commit1  m1_Commit2  m1_last -> m1_Commit2
+ *     m2  m2_Commit1  m2_Commit2  m2_last -> m2_Commit2  commits  .vmstore/
+ *
+ * It belongs to the library: nothing else may write there while a store is open. Reading is welcome.
+ *
+ * 5. RULES FOR ALL CALLS
+ *
+ * Results    Functions that can fail return int: VMSTORE_OK, which is 0, or a negative VMSTORE_E_... below -4096,
+ *            so that it is never mistaken for -errno. store_last_error has the text: what failed, and by which rule.
+ * Outputs    Out parameters come last and are written on success only.
+ * Options    May be NULL, which means all defaults. Option and info structs begin with
+ *            `size_t struct_size`: zero the struct, set it to sizeof. A shorter struct (an older caller) is extended with zeros;
+ *            a longer one (a newer caller) is accepted when what this library does not know is zero.
+ * Handles    vmstore, vmstore_module and vmstore_capture pointers are numbers in disguise, never dereferenced. A NULL, closed,
+ *            stale or foreign one gives VMSTORE_E_HANDLE.
+ * Ownership  What you pass in is copied. What you get by address (store_module_address) is unmapped by
+ *            store_unmap_module or store_close. There is nothing to free.
+ * Units      Sizes, offsets and lengths are in bytes. Modules are whole pages of the host (sysconf(_SC_PAGESIZE)).
+ * Threads    Any thread may call any function. Calls on one store wait for one another, except that store_persist lets
+ *            others pass while it waits for the disk, and store_mark_dirty and the module getters never wait.
+ * Callbacks  A call into a store from inside one of its callbacks is VMSTORE_E_BUSY.
+ * fork       In the child, the parent's handles give VMSTORE_E_FORKED and do nothing; the child may open stores of its
+ *            own. Do not write to a shared module from the child: the parent would not see it as dirty.
+ * Signals    Nothing is interrupted by signals: EINTR is retried.
+ */
+
+
+#ifndef VMSTORE_H
+#define VMSTORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The version of the binary interface that this header describes. It changes whenever a program
+ * compiled with an older header could not run with a newer library; until 1.0 also with every minor version.
+ */
+#define VMSTORE_ABI_VERSION 0
+
+/**
+ * Success.
+ */
+#define VMSTORE_OK 0
+
+/**
+ * An argument breaks a rule; the text of `store_last_error` names the argument and the rule.
+ */
+#define VMSTORE_E_INVALID -5001
+
+/**
+ * A handle is NULL, stale, closed, of another kind, or never was one.
+ */
+#define VMSTORE_E_HANDLE -5002
+
+/**
+ * There is no such store, commit or file.
+ */
+#define VMSTORE_E_NOT_FOUND -5003
+
+/**
+ * Something else is already there: a file in the store's place, a mapped module, an occupied address.
+ */
+#define VMSTORE_E_EXISTS -5004
+
+/**
+ * Another owner, in this process or another, has the store open for writing.
+ */
+#define VMSTORE_E_LOCKED -5005
+
+/**
+ * Not now: a capture is outstanding, or the call was made from inside a callback of the same store.
+ */
+#define VMSTORE_E_BUSY -5006
+
+/**
+ * A module has another size than the one asked for.
+ */
+#define VMSTORE_E_SIZE -5007
+
+/**
+ * The store was opened read-only, or its directory cannot be written.
+ */
+#define VMSTORE_E_READ_ONLY -5008
+
+/**
+ * A file of the store is damaged; the text names it.
+ */
+#define VMSTORE_E_CORRUPT -5009
+
+/**
+ * A file of the store has a version, or needs a feature, that this library does not know.
+ */
+#define VMSTORE_E_VERSION -5010
+
+/**
+ * A system call failed; `store_last_errno` has the reason.
+ */
+#define VMSTORE_E_IO -5011
+
+/**
+ * The file system or the quota is full.
+ */
+#define VMSTORE_E_NO_SPACE -5012
+
+/**
+ * Memory could not be had.
+ */
+#define VMSTORE_E_NO_MEMORY -5013
+
+/**
+ * This kernel, file system or mapping mode cannot do it; the text says which and why.
+ */
+#define VMSTORE_E_UNSUPPORTED -5014
+
+/**
+ * A sync failed or an internal error was caught earlier. Close the store and open it again.
+ */
+#define VMSTORE_E_POISONED -5015
+
+/**
+ * The calling process is a fork of the one that made the handle.
+ */
+#define VMSTORE_E_FORKED -5016
+
+/**
+ * A progress callback asked to stop; everything is as before the call.
+ */
+#define VMSTORE_E_CANCELLED -5017
+
+/**
+ * A defect of this library, caught before it could do harm.
+ */
+#define VMSTORE_E_INTERNAL -5018
+
+/**
+ * Log level: something is wrong and was worked around or must be looked at.
+ */
+#define VMSTORE_LOG_WARNING 1
+
+/**
+ * Log level: what recovery or a fallback did; normal after a crash.
+ */
+#define VMSTORE_LOG_INFO 2
+
+/**
+ * Open flag, the default: make the directory and the store if they are not there.
+ */
+#define VMSTORE_OPEN_CREATE 0
+
+/**
+ * Open flag: take no lock, change nothing on disk. Works beside a writer; commit and persist fail
+ * with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this process.
+ */
+#define VMSTORE_OPEN_READ_ONLY 1
+
+/**
+ * Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
+ */
+#define VMSTORE_OPEN_NO_CREATE 2
+
+/**
+ * Open flag: where `commits` or the journal is damaged, open with the commits that are intact instead
+ * of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens read-only.
+ */
+#define VMSTORE_OPEN_SALVAGE 4
+
+/**
+ * Mapping mode, the default: private memory. Where the head has an image of the module, the image file
+ * is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
+ */
+#define VMSTORE_MAP_PRIVATE 0
+
+/**
+ * Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so that
+ * other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the disk may
+ * fill up: btrfs does not honour the reservation, and a store into a full disk is a SIGBUS.
+ */
+#define VMSTORE_MAP_SHARED 1
+
+/**
+ * Mapping flag: read and verify the whole module now, instead of mapping its image and leaving the
+ * reading to page faults. Without it, pages that come straight from an image are not checked
+ * against their checksums by the library (see `unverified_bytes` in vmstore_module_info).
+ */
+#define VMSTORE_MAP_EAGER 256
+
+/**
+ * Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was, and
+ * why, is in vmstore_module_info.
+ */
+#define VMSTORE_TRACKER_AUTO 0
+
+/**
+ * Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7). The
+ * first write to a page after a commit costs about a microsecond; a capture costs a scan and the written pages.
+ * It does not see: writes through another mapping of the same memory or through its descriptor,
+ * DMA into pages pinned earlier, MADV_DONTNEED on memory that came from an image. Mark those.
+ */
+#define VMSTORE_TRACKER_KERNEL 1
+
+/**
+ * Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is lost.
+ */
+#define VMSTORE_TRACKER_CALLER 2
+
+/**
+ * Tracker: every capture compares all of the module's memory with its last commit. Sees every writer,
+ * costs the reading of the whole module in the pause.
+ */
+#define VMSTORE_TRACKER_COMPARE 3
+
+/**
+ * Verify flag: check `commits`, the journal, footers and indexes, but do not read the pages.
+ */
+#define VMSTORE_VERIFY_METADATA 1
+
+/**
+ * A store: one directory, opened. Opaque; made by `store_open`, ended by `store_close`.
+ */
+typedef struct vmstore vmstore;
+
+/**
+ * A captured, not yet written commit. Opaque; made by `store_capture`, ended by `store_capture_commit`,
+ * `store_capture_cancel`, or by closing its store.
+ */
+typedef struct vmstore_capture vmstore_capture;
+
+/**
+ * A mapped module of a store. Opaque; made by `store_map_module`, ended by `store_unmap_module` or by
+ * closing its store.
+ */
+typedef struct vmstore_module vmstore_module;
+
+/**
+ * Receives what the library did on its own: recovery, repairs, fallbacks. `level` is one of
+ * `VMSTORE_LOG_...`; `message` is one line without a newline, valid during the call only. Calls into
+ * the same store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+ */
+typedef void (*vmstore_log_callback)(int level, const char *message, void *user_data);
+
+/**
+ * Options of `store_open`. Zero-initialise, set `struct_size`, set what you need.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_open_options)`.
+     */
+    size_t struct_size;
+    /**
+     * `VMSTORE_OPEN_...` flags, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * Told what recovery and fallbacks did; may be NULL.
+     */
+    vmstore_log_callback log;
+    /**
+     * Passed to `log`.
+     */
+    void *user_data;
+    /**
+     * The most memory, in bytes, that a capture may use for copied pages; 0 takes the default, 1 GiB.
+     * A capture of more than that still works: what does not fit is written to the store's files
+     * during the capture, which makes the pause longer. The memory is kept for the next capture.
+     */
+    uint64_t arena_limit;
+} vmstore_open_options;
+
+/**
+ * What `store_stats` tells. Counters run from `store_open`. Set `struct_size` before the call.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_stats)`.
+     */
+    size_t struct_size;
+    /**
+     * Commits in the history.
+     */
+    uint64_t commits;
+    /**
+     * Commits that a power cut would lose: those since the last persist.
+     */
+    uint64_t unpersisted_commits;
+    /**
+     * Modules mapped now.
+     */
+    uint64_t mapped_modules;
+    /**
+     * Bytes of modules mapped now.
+     */
+    uint64_t mapped_bytes;
+    /**
+     * The page size of the store in bytes.
+     */
+    uint64_t page_size;
+    /**
+     * Memory held for captures, in bytes.
+     */
+    uint64_t arena_bytes;
+    /**
+     * Captures taken, by `store_capture` and `store_commit`.
+     */
+    uint64_t captures;
+    /**
+     * The last capture: pages that the tracker or the caller reported.
+     */
+    uint64_t last_dirty_pages;
+    /**
+     * The last capture: nanoseconds in the tracker's scan.
+     */
+    uint64_t last_scan_ns;
+    /**
+     * The last capture: nanoseconds in all, which is what the guest had to be paused for.
+     */
+    uint64_t last_capture_ns;
+    /**
+     * The last commit: nanoseconds after the capture: checksums, writing, renaming.
+     */
+    uint64_t last_write_ns;
+    /**
+     * The last commit: pages written with their bytes.
+     */
+    uint64_t last_written_pages;
+    /**
+     * The last commit: pages recorded as zero, without bytes.
+     */
+    uint64_t last_zero_pages;
+    /**
+     * The last commit: pages that were reported but have the bytes they had, and were left out.
+     */
+    uint64_t last_unchanged_pages;
+    /**
+     * The last restore: pages put back.
+     */
+    uint64_t last_restored_pages;
+    /**
+     * The last restore: nanoseconds in all.
+     */
+    uint64_t last_restore_ns;
+    /**
+     * Bytes written to module commit files, the journal and `commits`.
+     */
+    uint64_t bytes_written;
+    /**
+     * fsync and fdatasync calls.
+     */
+    uint64_t syncs;
+    /**
+     * Captures that outgrew the arena and wrote during the pause.
+     */
+    uint64_t arena_spills;
+    /**
+     * 1 after a failed sync or a caught internal error: see `VMSTORE_E_POISONED`.
+     */
+    uint32_t poisoned;
+    /**
+     * 1 when the store is open read-only.
+     */
+    uint32_t read_only;
+} vmstore_stats;
+
+/**
+ * What `store_probe` tells of this kernel and of a directory's file system. Set `struct_size` before the call.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_capabilities)`.
+     */
+    size_t struct_size;
+    /**
+     * 1 when the kernel tracker works here: it was tried, not guessed from a version.
+     */
+    uint32_t kernel_tracker;
+    /**
+     * The tracker that `VMSTORE_TRACKER_AUTO` chooses.
+     */
+    uint32_t auto_tracker;
+    /**
+     * Why, in words; NUL-terminated.
+     */
+    char tracker_reason[160];
+    /**
+     * The host's page size in bytes.
+     */
+    uint64_t page_size;
+    /**
+     * The file system's name or, where unknown, its magic number; "" when no directory was given.
+     */
+    char file_system[32];
+    /**
+     * Bytes free for this user on it.
+     */
+    uint64_t free_bytes;
+    /**
+     * 1 when reserved blocks are honoured there, so that `VMSTORE_MAP_SHARED` cannot meet a full disk.
+     */
+    uint32_t shared_is_safe;
+    /**
+     * 1 when there is a store in the directory.
+     */
+    uint32_t is_store;
+} vmstore_capabilities;
+
+/**
+ * Options of `store_map_module`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_map_options)`.
+     */
+    size_t struct_size;
+    /**
+     * One mode and any mapping flags, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * One of `VMSTORE_TRACKER_...`.
+     */
+    uint32_t tracker;
+    /**
+     * The exact address wanted, page-aligned, in a range where nothing is mapped; NULL: anywhere.
+     * An occupied range is `VMSTORE_E_EXISTS`.
+     */
+    void *address;
+} vmstore_map_options;
+
+/**
+ * Options of `store_commit` and `store_capture`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_commit_options)`.
+     */
+    size_t struct_size;
+    /**
+     * A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none. Copied.
+     */
+    const char *label;
+    /**
+     * Bytes of the caller's, kept with the commit, at most 16 MiB. NULL: none. Copied.
+     */
+    const void *user_data;
+    /**
+     * The length of `user_data` in bytes; 0 when it is NULL.
+     */
+    size_t user_data_length;
+} vmstore_commit_options;
+
+/**
+ * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call then
+ * fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same store from
+ * inside the callback fail with `VMSTORE_E_BUSY`.
+ */
+typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *user_data);
+
+/**
+ * Options of `store_persist`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_persist_options)`.
+     */
+    size_t struct_size;
+    /**
+     * Called between files with bytes made durable and bytes to make durable; may be NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_persist_options;
+
+/**
+ * Options of `store_restore`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_restore_options)`.
+     */
+    size_t struct_size;
+    /**
+     * Called while pages are read and verified, before memory is touched; may be NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_restore_options;
+
+/**
+ * What `store_commit_info` tells of one commit. Set `struct_size` before the call.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_commit_info)`.
+     */
+    size_t struct_size;
+    /**
+     * Its number, from 1.
+     */
+    uint64_t commit;
+    /**
+     * The commit it was made on; 0: none.
+     */
+    uint64_t parent;
+    /**
+     * When it was made: nanoseconds since 1970-01-01 UTC by the host's wall clock.
+     */
+    uint64_t time;
+    /**
+     * A random number of its own, which no other commit of any store has.
+     */
+    uint8_t unique_id[16];
+    /**
+     * Its label, NUL-terminated; empty: none.
+     */
+    char label[256];
+    /**
+     * The length of its user data in bytes.
+     */
+    uint64_t user_data_length;
+    /**
+     * How many modules it holds.
+     */
+    uint32_t modules;
+    /**
+     * 1 when it survives a power cut (see `store_persist`), else 0.
+     */
+    uint32_t persisted;
+} vmstore_commit_info;
+
+/**
+ * What `store_list_modules` tells of one module.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_module_info)` of the library.
+     */
+    size_t struct_size;
+    /**
+     * Its id.
+     */
+    const char *module_id;
+    /**
+     * Its size in bytes.
+     */
+    uint64_t size;
+    /**
+     * The number of the module commit that holds its bytes, in the file `<module>_Commit<N>`; 0 for a
+     * module that is mapped but in no commit yet.
+     */
+    uint64_t module_commit;
+    /**
+     * A digest of its bytes: equal bytes have equal digests, in any commit (docs/format.md).
+     */
+    uint8_t digest[16];
+    /**
+     * Where it is mapped; NULL: it is not.
+     */
+    void *address;
+    /**
+     * Its mapping mode when mapped.
+     */
+    uint32_t mode;
+    /**
+     * The tracker in use when mapped, one of `VMSTORE_TRACKER_...`, never `AUTO`.
+     */
+    uint32_t tracker;
+    /**
+     * Why it is this tracker; "" when not mapped.
+     */
+    const char *tracker_reason;
+    /**
+     * Bytes of the mapping that come straight from an image file and were not verified when mapped.
+     */
+    uint64_t unverified_bytes;
+} vmstore_module_info;
+
+/**
+ * Receives one module of `store_list_modules`. The struct and its strings are valid during the call
+ * only. A non-zero return ends the listing early; `store_list_modules` then returns `VMSTORE_OK`.
+ */
+typedef int (*vmstore_module_callback)(const vmstore_module_info *info, void *user_data);
+
+/**
+ * Options of `store_verify`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_verify_options)`.
+     */
+    size_t struct_size;
+    /**
+     * `VMSTORE_VERIFY_...` flags, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * The commit to verify; 0: every commit of the store.
+     */
+    uint64_t commit;
+    /**
+     * Called between files with bytes verified and bytes to verify; may be NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_verify_options;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * What a status means, in a few words. The text is static: do not free it. Never NULL; an unknown
+ * number gives "unknown status".
+ */
+const char *store_strerror(int status);
+
+/**
+ * Opens the store in `directory`, and makes it first if there is none.
+ *
+ * The directory's parent must exist. A new directory gets mode 0700. A directory that is not empty and
+ * not a store is left alone (VMSTORE_E_EXISTS). The opener gets an exclusive lock, which the kernel
+ * releases when the process ends, however it ends. What a crash left behind is recovered: every commit
+ * that store_commit returned for is there again after a killed process, every persisted one after a power cut;
+ * the head is what it was; leftovers of unfinished calls are removed. `options->log` is told of it.
+ *
+ * `options` may be NULL. `*store` is written on success only; end it with store_close.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
+ * VMSTORE_E_NOT_FOUND (no such parent; no store and VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
+ * VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION, VMSTORE_E_UNSUPPORTED (made on a host with
+ * another page size), VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
+ */
+int store_open(const char *directory,
+               const vmstore_open_options *options,
+               vmstore **store);
+
+/**
+ * Closes a store: cancels an outstanding capture, unmaps its modules, releases the lock.
+ *
+ * Writes since the last commit are dropped. Commits that were not persisted stay restorable, until a power cut.
+ * The handles of the store, its modules and its capture are stale afterwards, and the addresses
+ * of its modules are unmapped: stop the guest first. Waits for calls of other threads on this store.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
+ */
+int store_close(vmstore *store);
+
+/**
+ * Fills `stats` with counters and the figures of the last capture, commit and restore.
+ *
+ * Set `stats->struct_size` first and zero the rest.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_stats(const vmstore *store, vmstore_stats *stats);
+
+/**
+ * Tells what this kernel, and the file system of `directory`, can do, and what the library would choose.
+ *
+ * `directory` may be NULL: then the file system is left out. It need not hold a store. Changes nothing.
+ * Set `capabilities->struct_size` first and zero the rest.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_NOT_FOUND (no such directory), VMSTORE_E_IO.
+ */
+int store_probe(const char *directory,
+                vmstore_capabilities *capabilities);
+
+/**
+ * The version of the library, "major.minor.patch". Static text.
+ */
+const char *store_version(void);
+
+/**
+ * The version of the binary interface, VMSTORE_ABI_VERSION of the header that the library was built with. A program that
+ * loads the library at run time compares it with the VMSTORE_ABI_VERSION it was compiled with: equal numbers
+ * fit together, others do not.
+ */
+uint32_t store_abi_version(void);
+
+/**
+ * Maps a module of the store into this process.
+ *
+ * A module that the head knows comes up with the head's bytes; any other is new and reads as zeros.
+ * `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module that the head
+ * knows. The memory is readable and writable, and stays at its address until it is unmapped; the
+ * caller registers it with KVM, binds it to NUMA nodes or advises about it as it likes.
+ *
+ * A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not "commits",
+ * and does not end in "_last" or in "_Commit" and digits.
+ *
+ * `options` may be NULL. `*module` is written on success only.
+ *
+ * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it is
+ * mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another size),
+ * VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for
+ * does not work here), VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+ * VMSTORE_E_IO, VMSTORE_E_FORKED.
+ */
+int store_map_module(vmstore *store,
+                     const char *module_id,
+                     uint64_t size,
+                     const vmstore_map_options *options,
+                     vmstore_module **module);
+
+/**
+ * Unmaps a module. Its writes since the last commit are dropped; its address range becomes free. The module stays in
+ * the history, and later commits carry it over unchanged.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_FORKED.
+ */
+int store_unmap_module(vmstore_module *module);
+
+/**
+ * The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails otherwise; takes no lock.
+ */
+void *store_module_address(const vmstore_module *module);
+
+/**
+ * The size of a module in bytes. 0 for a bad handle. Takes no lock.
+ */
+uint64_t store_module_size(const vmstore_module *module);
+
+/**
+ * The descriptor behind a module in a shared mode, and the offset of the module's first byte in it, for passing to a
+ * vhost-user process. The descriptor belongs to the library and is valid until the module is
+ * unmapped: duplicate or send it, do not close it. What others write through it, the kernel tracker does not see.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none), VMSTORE_E_FORKED.
+ */
+int store_module_fd(const vmstore_module *module,
+                    int *fd,
+                    uint64_t *offset);
+
+/**
+ * Reports writes to `length` bytes from `offset` of a module, whichever tracker it has. Rounded
+ * outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs time only.
+ *
+ * Any thread may call it at any time, also while a commit or persist of the store runs: it takes no
+ * lock and makes no system call. What is marked before a capture begins is in that capture.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module), VMSTORE_E_FORKED.
+ */
+int store_mark_dirty(vmstore_module *module,
+                     uint64_t offset,
+                     uint64_t length);
+
+/**
+ * Makes a commit: an atomic snapshot of all modules.
+ *
+ * The caller has paused every writer of the modules, for the whole call (or use store_capture to pause for
+ * less). The commit holds every mapped module as it is now, and every other module of the head unchanged. Its parent is the head, and it becomes
+ * the head. Costs what was written since the last commit. When this returns VMSTORE_OK, the commit
+ * survives the death of the process; it survives a power cut after the next store_persist.
+ *
+ * If nothing changed since the head, no module is new, and `options` give neither label nor user data,
+ * no commit is made and `*commit` is the head. The first commit of a store is always made.
+ *
+ * On failure there is no new commit, and the next commit takes everything that this one would have.
+ * `options` may be NULL; `commit` may not.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
+ * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+ * VMSTORE_E_CORRUPT (a module commit of the head is damaged), VMSTORE_E_FORKED.
+ */
+int store_commit(vmstore *store,
+                 const vmstore_commit_options *options,
+                 uint64_t *commit);
+
+/**
+ * The first half of a commit, the only one for which the guest must be paused: finds the written pages
+ * and copies them into the library's memory. When this returns, let the guest run, then call
+ * store_capture_commit, from any thread.
+ *
+ * There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail with
+ * VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be dirty.
+ * `options` may be NULL; its label and user data are copied. `*capture` is written on success only.
+ *
+ * Errors: as store_commit.
+ */
+int store_capture(vmstore *store,
+                  const vmstore_commit_options *options,
+                  vmstore_capture **capture);
+
+/**
+ * The second half: checksums and writes what was captured, and makes the commit, with the promises and
+ * the "nothing changed" rule of store_commit. The guest runs meanwhile.
+ *
+ * Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY
+ * and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are dirty again.
+ *
+ * Errors: as store_commit.
+ */
+int store_capture_commit(vmstore_capture *capture,
+                         uint64_t *commit);
+
+/**
+ * Gives a capture up: its pages are dirty again, and the next commit takes them.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
+ */
+int store_capture_cancel(vmstore_capture *capture);
+
+/**
+ * Makes every commit so far survive the loss of power.
+ *
+ * When this returns VMSTORE_OK, all commits that had returned before the call are durable. A power cut at any
+ * other moment keeps, of the commits made since, the oldest few, whole and without a hole, or none. Costs a
+ * few flushes; with nothing new it costs nothing. The guest need not be paused, and captures may be
+ * taken meanwhile from other threads.
+ *
+ * If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data it
+ * could not write, and a second try would lie. What was persisted before is safe; reopening recovers what can be.
+ *
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_READ_ONLY,
+ * VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ */
+int store_persist(vmstore *store,
+                  const vmstore_persist_options *options);
+
+/**
+ * Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the head.
+ *
+ * The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind shared
+ * descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back was checked
+ * against its checksum before the first byte of memory was changed. Writes since the last commit are dropped; a module that `commit`
+ * does not know becomes zeros. Commits after it stay in the history and can be restored; the next
+ * commit becomes its child. Restoring the head itself undoes all writes since. Survives the death of the
+ * process like a commit.
+ *
+ * On failure memory, head and the knowledge of dirty pages are as before the call.
+ * `options` may be NULL.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit), VMSTORE_E_SIZE (a
+ * mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a capture is
+ * outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ */
+int store_restore(vmstore *store,
+                  uint64_t commit,
+                  const vmstore_restore_options *options);
+
+/**
+ * The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no commit yet.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_head(const vmstore *store,
+               uint64_t *commit);
+
+/**
+ * Writes the numbers of the store's commits, ascending, into `commits`, as many as fit into `capacity`,
+ * and how many there are in all into `*count`. `commits` may be NULL when `capacity` is 0.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_list_commits(const vmstore *store,
+                       uint64_t *commits,
+                       size_t capacity,
+                       size_t *count);
+
+/**
+ * Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the rest.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_commit_info(const vmstore *store,
+                      uint64_t commit,
+                      vmstore_commit_info *info);
+
+/**
+ * Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes its
+ * whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_commit_user_data(const vmstore *store,
+                           uint64_t commit,
+                           void *buffer,
+                           size_t capacity,
+                           size_t *length);
+
+/**
+ * Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the modules of
+ * the head and those that are mapped but in no commit yet, with where and how they are mapped.
+ *
+ * The callback is made without any lock held, but calls into the same store from inside it fail with
+ * VMSTORE_E_BUSY, like those from every callback.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_list_modules(const vmstore *store,
+                       uint64_t commit,
+                       vmstore_module_callback callback,
+                       void *user_data);
+
+/**
+ * Verifies one commit, or the whole store: `commits` and journal, every file's footer and index, and, unless
+ * told not to, every page against its checksum and every module against its digest.
+ *
+ * Reads files only; mapped memory is neither read nor changed. The first damage found ends it with
+ * VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
+ *
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such
+ * commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ */
+int store_verify(const vmstore *store,
+                 const vmstore_verify_options *options);
+
+/**
+ * The text of this thread's last failure: what failed, on which file, module or argument, and why or by which
+ * rule. Success does not change it.
+ *
+ * Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the length that the
+ * whole text has without it, so that a result of `capacity` or more means it was cut. `buffer` may be NULL
+ * when `capacity` is 0. At most 1023 bytes; empty when nothing has failed.
+ */
+size_t store_last_error(char *buffer,
+                        size_t capacity);
+
+/**
+ * The errno of the system call behind this thread's last failure; 0 when there was none.
+ */
+int store_last_errno(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* VMSTORE_H */

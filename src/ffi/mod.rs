@@ -1,0 +1,56 @@
+//! The C interface. Every function parses its arguments, calls the core, and turns the result into a
+//! status; panics stop here.
+//!
+//! One of the two rooms with `unsafe`: here it is for what C hands in, which the C caller vouches for under the
+//! rules of the header. Handles are never dereferenced (see `handle`).
+
+#![allow(
+    unsafe_code,
+    non_camel_case_types,
+    clippy::missing_safety_doc,
+    clippy::doc_markdown
+)]
+#![allow(
+    clippy::not_unsafe_ptr_arg_deref,
+    clippy::must_use_candidate,
+    clippy::similar_names
+)]
+#![allow(
+    unreachable_pub,
+    reason = "what C sees is public, in modules that Rust does not see"
+)]
+
+mod commit;
+mod convert;
+mod handle;
+mod history;
+mod last_error;
+mod module;
+mod status;
+mod store;
+mod types;
+
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::{Error, Result};
+
+/// Runs the body of an exported function: no panic leaves it, and its failure becomes this thread's last error.
+fn guard(body: impl FnOnce() -> Result<()>) -> c_int {
+    let error = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => return status::VMSTORE_OK,
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("a panic without text");
+            Error::Internal {
+                what: text.to_owned(),
+            }
+        }
+    };
+    last_error::set(&error);
+    status::of(&error)
+}

@@ -1,0 +1,298 @@
+//! The types of the C interface: opaque handles, option structs (in) and info structs (out).
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// A store: one directory, opened. Opaque; made by `store_open`, ended by `store_close`.
+pub struct vmstore {
+    _opaque: u8,
+}
+
+/// A mapped module of a store. Opaque; made by `store_map_module`, ended by `store_unmap_module` or by
+/// closing its store.
+pub struct vmstore_module {
+    _opaque: u8,
+}
+
+/// A captured, not yet written commit. Opaque; made by `store_capture`, ended by `store_capture_commit`,
+/// `store_capture_cancel`, or by closing its store.
+pub struct vmstore_capture {
+    _opaque: u8,
+}
+
+/// Receives what the library did on its own: recovery, repairs, fallbacks. `level` is one of
+/// `VMSTORE_LOG_...`; `message` is one line without a newline, valid during the call only. Calls into
+/// the same store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+pub type vmstore_log_callback =
+    Option<unsafe extern "C" fn(level: c_int, message: *const c_char, user_data: *mut c_void)>;
+
+/// Receives the progress of long work, in bytes. A non-zero return cancels the work: the call then
+/// fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same store from
+/// inside the callback fail with `VMSTORE_E_BUSY`.
+pub type vmstore_progress_callback =
+    Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
+
+/// Receives one module of `store_list_modules`. The struct and its strings are valid during the call
+/// only. A non-zero return ends the listing early; `store_list_modules` then returns `VMSTORE_OK`.
+pub type vmstore_module_callback =
+    Option<unsafe extern "C" fn(info: *const vmstore_module_info, user_data: *mut c_void) -> c_int>;
+
+/// Log level: something is wrong and was worked around or must be looked at.
+pub const VMSTORE_LOG_WARNING: c_int = 1;
+/// Log level: what recovery or a fallback did; normal after a crash.
+pub const VMSTORE_LOG_INFO: c_int = 2;
+
+/// Open flag, the default: make the directory and the store if they are not there.
+pub const VMSTORE_OPEN_CREATE: u32 = 0;
+/// Open flag: take no lock, change nothing on disk. Works beside a writer; commit and persist fail
+/// with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this process.
+pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
+/// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
+pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;
+/// Open flag: where `commits` or the journal is damaged, open with the commits that are intact instead
+/// of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens read-only.
+pub const VMSTORE_OPEN_SALVAGE: u32 = 4;
+
+/// Options of `store_open`. Zero-initialise, set `struct_size`, set what you need.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_open_options {
+    /// `sizeof(vmstore_open_options)`.
+    pub struct_size: usize,
+    /// `VMSTORE_OPEN_...` flags, or-ed.
+    pub flags: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Told what recovery and fallbacks did; may be NULL.
+    pub log: vmstore_log_callback,
+    /// Passed to `log`.
+    pub user_data: *mut c_void,
+    /// The most memory, in bytes, that a capture may use for copied pages; 0 takes the default, 1 GiB.
+    /// A capture of more than that still works: what does not fit is written to the store's files
+    /// during the capture, which makes the pause longer. The memory is kept for the next capture.
+    pub arena_limit: u64,
+}
+
+/// Mapping mode, the default: private memory. Where the head has an image of the module, the image file
+/// is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
+pub const VMSTORE_MAP_PRIVATE: u32 = 0;
+/// Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so that
+/// other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the disk may
+/// fill up: btrfs does not honour the reservation, and a store into a full disk is a SIGBUS.
+pub const VMSTORE_MAP_SHARED: u32 = 1;
+/// Mapping flag: read and verify the whole module now, instead of mapping its image and leaving the
+/// reading to page faults. Without it, pages that come straight from an image are not checked
+/// against their checksums by the library (see `unverified_bytes` in vmstore_module_info).
+pub const VMSTORE_MAP_EAGER: u32 = 0x100;
+
+/// Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was, and
+/// why, is in vmstore_module_info.
+pub const VMSTORE_TRACKER_AUTO: u32 = 0;
+/// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7). The
+/// first write to a page after a commit costs about a microsecond; a capture costs a scan and the written pages.
+/// It does not see: writes through another mapping of the same memory or through its descriptor,
+/// DMA into pages pinned earlier, MADV_DONTNEED on memory that came from an image. Mark those.
+pub const VMSTORE_TRACKER_KERNEL: u32 = 1;
+/// Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is lost.
+pub const VMSTORE_TRACKER_CALLER: u32 = 2;
+/// Tracker: every capture compares all of the module's memory with its last commit. Sees every writer,
+/// costs the reading of the whole module in the pause.
+pub const VMSTORE_TRACKER_COMPARE: u32 = 3;
+
+/// Options of `store_map_module`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_map_options {
+    /// `sizeof(vmstore_map_options)`.
+    pub struct_size: usize,
+    /// One mode and any mapping flags, or-ed.
+    pub flags: u32,
+    /// One of `VMSTORE_TRACKER_...`.
+    pub tracker: u32,
+    /// The exact address wanted, page-aligned, in a range where nothing is mapped; NULL: anywhere.
+    /// An occupied range is `VMSTORE_E_EXISTS`.
+    pub address: *mut c_void,
+}
+
+/// Options of `store_commit` and `store_capture`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_commit_options {
+    /// `sizeof(vmstore_commit_options)`.
+    pub struct_size: usize,
+    /// A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none. Copied.
+    pub label: *const c_char,
+    /// Bytes of the caller's, kept with the commit, at most 16 MiB. NULL: none. Copied.
+    pub user_data: *const c_void,
+    /// The length of `user_data` in bytes; 0 when it is NULL.
+    pub user_data_length: usize,
+}
+
+/// Options of `store_persist`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_persist_options {
+    /// `sizeof(vmstore_persist_options)`.
+    pub struct_size: usize,
+    /// Called between files with bytes made durable and bytes to make durable; may be NULL.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+}
+
+/// Options of `store_restore`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_restore_options {
+    /// `sizeof(vmstore_restore_options)`.
+    pub struct_size: usize,
+    /// Called while pages are read and verified, before memory is touched; may be NULL.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+}
+
+/// Verify flag: check `commits`, the journal, footers and indexes, but do not read the pages.
+pub const VMSTORE_VERIFY_METADATA: u32 = 1;
+
+/// Options of `store_verify`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_verify_options {
+    /// `sizeof(vmstore_verify_options)`.
+    pub struct_size: usize,
+    /// `VMSTORE_VERIFY_...` flags, or-ed.
+    pub flags: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// The commit to verify; 0: every commit of the store.
+    pub commit: u64,
+    /// Called between files with bytes verified and bytes to verify; may be NULL.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+}
+
+/// What `store_commit_info` tells of one commit. Set `struct_size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_commit_info {
+    /// `sizeof(vmstore_commit_info)`.
+    pub struct_size: usize,
+    /// Its number, from 1.
+    pub commit: u64,
+    /// The commit it was made on; 0: none.
+    pub parent: u64,
+    /// When it was made: nanoseconds since 1970-01-01 UTC by the host's wall clock.
+    pub time: u64,
+    /// A random number of its own, which no other commit of any store has.
+    pub unique_id: [u8; 16],
+    /// Its label, NUL-terminated; empty: none.
+    pub label: [c_char; 256],
+    /// The length of its user data in bytes.
+    pub user_data_length: u64,
+    /// How many modules it holds.
+    pub modules: u32,
+    /// 1 when it survives a power cut (see `store_persist`), else 0.
+    pub persisted: u32,
+}
+
+/// What `store_list_modules` tells of one module.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_module_info {
+    /// `sizeof(vmstore_module_info)` of the library.
+    pub struct_size: usize,
+    /// Its id.
+    pub module_id: *const c_char,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The number of the module commit that holds its bytes, in the file `<module>_Commit<N>`; 0 for a
+    /// module that is mapped but in no commit yet.
+    pub module_commit: u64,
+    /// A digest of its bytes: equal bytes have equal digests, in any commit (docs/format.md).
+    pub digest: [u8; 16],
+    /// Where it is mapped; NULL: it is not.
+    pub address: *mut c_void,
+    /// Its mapping mode when mapped.
+    pub mode: u32,
+    /// The tracker in use when mapped, one of `VMSTORE_TRACKER_...`, never `AUTO`.
+    pub tracker: u32,
+    /// Why it is this tracker; "" when not mapped.
+    pub tracker_reason: *const c_char,
+    /// Bytes of the mapping that come straight from an image file and were not verified when mapped.
+    pub unverified_bytes: u64,
+}
+
+/// What `store_stats` tells. Counters run from `store_open`. Set `struct_size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_stats {
+    /// `sizeof(vmstore_stats)`.
+    pub struct_size: usize,
+    /// Commits in the history.
+    pub commits: u64,
+    /// Commits that a power cut would lose: those since the last persist.
+    pub unpersisted_commits: u64,
+    /// Modules mapped now.
+    pub mapped_modules: u64,
+    /// Bytes of modules mapped now.
+    pub mapped_bytes: u64,
+    /// The page size of the store in bytes.
+    pub page_size: u64,
+    /// Memory held for captures, in bytes.
+    pub arena_bytes: u64,
+    /// Captures taken, by `store_capture` and `store_commit`.
+    pub captures: u64,
+    /// The last capture: pages that the tracker or the caller reported.
+    pub last_dirty_pages: u64,
+    /// The last capture: nanoseconds in the tracker's scan.
+    pub last_scan_ns: u64,
+    /// The last capture: nanoseconds in all, which is what the guest had to be paused for.
+    pub last_capture_ns: u64,
+    /// The last commit: nanoseconds after the capture: checksums, writing, renaming.
+    pub last_write_ns: u64,
+    /// The last commit: pages written with their bytes.
+    pub last_written_pages: u64,
+    /// The last commit: pages recorded as zero, without bytes.
+    pub last_zero_pages: u64,
+    /// The last commit: pages that were reported but have the bytes they had, and were left out.
+    pub last_unchanged_pages: u64,
+    /// The last restore: pages put back.
+    pub last_restored_pages: u64,
+    /// The last restore: nanoseconds in all.
+    pub last_restore_ns: u64,
+    /// Bytes written to module commit files, the journal and `commits`.
+    pub bytes_written: u64,
+    /// fsync and fdatasync calls.
+    pub syncs: u64,
+    /// Captures that outgrew the arena and wrote during the pause.
+    pub arena_spills: u64,
+    /// 1 after a failed sync or a caught internal error: see `VMSTORE_E_POISONED`.
+    pub poisoned: u32,
+    /// 1 when the store is open read-only.
+    pub read_only: u32,
+}
+
+/// What `store_probe` tells of this kernel and of a directory's file system. Set `struct_size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_capabilities {
+    /// `sizeof(vmstore_capabilities)`.
+    pub struct_size: usize,
+    /// 1 when the kernel tracker works here: it was tried, not guessed from a version.
+    pub kernel_tracker: u32,
+    /// The tracker that `VMSTORE_TRACKER_AUTO` chooses.
+    pub auto_tracker: u32,
+    /// Why, in words; NUL-terminated.
+    pub tracker_reason: [c_char; 160],
+    /// The host's page size in bytes.
+    pub page_size: u64,
+    /// The file system's name or, where unknown, its magic number; "" when no directory was given.
+    pub file_system: [c_char; 32],
+    /// Bytes free for this user on it.
+    pub free_bytes: u64,
+    /// 1 when reserved blocks are honoured there, so that `VMSTORE_MAP_SHARED` cannot meet a full disk.
+    pub shared_is_safe: u32,
+    /// 1 when there is a store in the directory.
+    pub is_store: u32,
+}

@@ -1,0 +1,59 @@
+//! XXH3 checksums of pages and metadata, and the digest of a module's contents.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128};
+
+use super::StoreId;
+
+/// The checksum of one page's bytes, the same wherever the page lies.
+pub(crate) fn page(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+/// The checksum of metadata of one store.
+pub(crate) fn metadata(store: &StoreId, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, seed(store))
+}
+
+/// The checksum of metadata that is read before the store's id is known.
+pub(crate) fn plain(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+fn seed(store: &StoreId) -> u64 {
+    let (low, high) = store.split_at(8);
+    let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+    half(low) ^ half(high).rotate_left(32)
+}
+
+/// The digest of a module's contents: the sum, modulo 2^128, of a hash of (page number, page checksum)
+/// over all pages that are not zero. It follows a commit at the cost of the pages that changed, and does not depend
+/// on how the pages are spread over files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Digest(pub(crate) u128);
+
+impl Digest {
+    fn term(page: u64, checksum: u64) -> u128 {
+        let mut pair = [0; 16];
+        pair[..8].copy_from_slice(&page.to_le_bytes());
+        pair[8..].copy_from_slice(&checksum.to_le_bytes());
+        xxh3_128(&pair)
+    }
+
+    /// Counts a page in.
+    pub(crate) fn add(&mut self, page: u64, checksum: u64) {
+        self.0 = self.0.wrapping_add(Self::term(page, checksum));
+    }
+
+    /// Counts a page out.
+    pub(crate) fn remove(&mut self, page: u64, checksum: u64) {
+        self.0 = self.0.wrapping_sub(Self::term(page, checksum));
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+}

@@ -1,0 +1,233 @@
+//! What records say: a commit was made, the head moved, a commit was deleted.
+
+use super::bytes::{Reader, Writer};
+use super::checksum::Digest;
+use super::name;
+use std::sync::Arc;
+
+/// The longest label in bytes.
+pub(crate) const MAX_LABEL: usize = 255;
+/// The most user data in bytes.
+pub(crate) const MAX_USER_DATA: usize = 16 << 20;
+
+/// One module in a commit's map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModuleEntry {
+    pub(crate) id: String,
+    /// The number in the name of the file that holds its bytes.
+    pub(crate) module_commit: u64,
+    pub(crate) size: u64,
+    pub(crate) digest: Digest,
+}
+
+/// A session commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) number: u64,
+    pub(crate) unique_id: [u8; 16],
+    /// 0: none.
+    pub(crate) parent: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) label: String,
+    pub(crate) user_data: Vec<u8>,
+    /// In the order of their ids, each once.
+    pub(crate) modules: Vec<ModuleEntry>,
+}
+
+impl Commit {
+    pub(crate) fn module(&self, id: &str) -> Option<&ModuleEntry> {
+        self.modules
+            .binary_search_by(|entry| entry.id.as_str().cmp(id))
+            .ok()
+            .map(|i| &self.modules[i])
+    }
+}
+
+/// One event of a store's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A commit was made and became the head.
+    Committed(Arc<Commit>),
+    /// A restore made this commit the head.
+    HeadMoved(u64),
+    /// A commit was deleted.
+    Deleted(u64),
+}
+
+const COMMITTED: u16 = 1;
+const HEAD_MOVED: u16 = 2;
+const DELETED: u16 = 3;
+
+impl Event {
+    /// The record type.
+    pub(crate) fn kind(&self) -> u16 {
+        match self {
+            Self::Committed(_) => COMMITTED,
+            Self::HeadMoved(_) => HEAD_MOVED,
+            Self::Deleted(_) => DELETED,
+        }
+    }
+
+    /// Appends the record's payload.
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) {
+        let mut w = Writer(bytes);
+        match self {
+            Self::HeadMoved(number) | Self::Deleted(number) => drop(w.u64(*number)),
+            Self::Committed(commit) => {
+                w.u64(commit.number)
+                    .bytes(&commit.unique_id)
+                    .u64(commit.parent)
+                    .u64(commit.time);
+                w.text(&commit.label);
+                w.u32(commit.user_data.len() as u32)
+                    .bytes(&commit.user_data);
+                w.u32(commit.modules.len() as u32);
+                for module in &commit.modules {
+                    w.text(&module.id)
+                        .u64(module.module_commit)
+                        .u64(module.size);
+                    w.bytes(&module.digest.to_bytes());
+                }
+            }
+        }
+    }
+
+    /// Decodes a payload whose checksum held. `Err` says what is wrong with it.
+    pub(crate) fn decode(kind: u16, payload: &[u8]) -> Result<Self, String> {
+        let mut r = Reader(payload);
+        let event = match kind {
+            COMMITTED => Self::Committed(Arc::new(decode_commit(&mut r)?)),
+            HEAD_MOVED => Self::HeadMoved(r.u64().ok_or("it is too short")?),
+            DELETED => Self::Deleted(r.u64().ok_or("it is too short")?),
+            other => return Err(format!("unknown record type {other}")),
+        };
+        if r.is_empty() {
+            Ok(event)
+        } else {
+            Err("it has bytes behind its end".into())
+        }
+    }
+
+    /// Whether this library knows a record type.
+    pub(crate) fn knows(kind: u16) -> bool {
+        matches!(kind, COMMITTED | HEAD_MOVED | DELETED)
+    }
+}
+
+fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
+    const SHORT: &str = "it is too short";
+    let number = r.u64().ok_or(SHORT)?;
+    let unique_id = r.array().ok_or(SHORT)?;
+    let parent = r.u64().ok_or(SHORT)?;
+    let time = r.u64().ok_or(SHORT)?;
+    let label = r.text().ok_or(SHORT)?;
+    let length = r.u32().ok_or(SHORT)? as usize;
+    // `take` is bounded by the payload, so nothing larger than the file is ever allocated.
+    let user_data = r.take(length).ok_or(SHORT)?;
+    let count = r.u32().ok_or(SHORT)?;
+    if number == 0 || parent >= number {
+        return Err(format!("commit {number} with parent {parent}"));
+    }
+    if label.len() > MAX_LABEL || length > MAX_USER_DATA {
+        return Err(format!(
+            "a label of {} and user data of {length} bytes",
+            label.len()
+        ));
+    }
+    let mut modules: Vec<ModuleEntry> = Vec::new();
+    for _ in 0..count {
+        let id = r.text().ok_or(SHORT)?;
+        name::check_module_id(id).map_err(|error| error.to_string())?;
+        let module_commit = r.u64().ok_or(SHORT)?;
+        let size = r.u64().ok_or(SHORT)?;
+        let digest = Digest::from_bytes(r.array().ok_or(SHORT)?);
+        if module_commit == 0 || module_commit > number || size == 0 {
+            return Err(format!(
+                "module \"{id}\" with module commit {module_commit}, size {size}"
+            ));
+        }
+        if modules.last().is_some_and(|last| last.id.as_str() >= id) {
+            return Err(format!("module \"{id}\" is out of order"));
+        }
+        modules.push(ModuleEntry {
+            id: id.into(),
+            module_commit,
+            size,
+            digest,
+        });
+    }
+    Ok(Commit {
+        number,
+        unique_id,
+        parent,
+        time,
+        label: label.into(),
+        user_data: user_data.into(),
+        modules,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Commit {
+        let module = |id: &str, module_commit| ModuleEntry {
+            id: id.into(),
+            module_commit,
+            size: 8192,
+            digest: Digest(99),
+        };
+        Commit {
+            number: 7,
+            unique_id: [3; 16],
+            parent: 4,
+            time: 123,
+            label: "before update".into(),
+            user_data: vec![1, 2, 3],
+            modules: vec![module("dev", 7), module("ram", 2)],
+        }
+    }
+
+    #[test]
+    fn events_survive() {
+        for event in [
+            Event::Committed(Arc::new(example())),
+            Event::HeadMoved(3),
+            Event::Deleted(9),
+        ] {
+            let mut bytes = Vec::new();
+            event.encode(&mut bytes);
+            assert_eq!(Event::decode(event.kind(), &bytes), Ok(event.clone()));
+            for cut in 0..bytes.len() {
+                assert!(
+                    Event::decode(event.kind(), &bytes[..cut]).is_err(),
+                    "cut at {cut}"
+                );
+            }
+            bytes.push(0);
+            assert!(Event::decode(event.kind(), &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        type Change = fn(&mut Commit);
+        let changes: [Change; 6] = [
+            |c| c.number = 0,
+            |c| c.parent = 7,
+            |c| c.modules[0].module_commit = 8,
+            |c| c.modules[0].size = 0,
+            |c| c.modules.swap(0, 1),
+            |c| c.modules[0].id = "a/b".into(),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let mut commit = example();
+            change(&mut commit);
+            let mut bytes = Vec::new();
+            Event::Committed(Arc::new(commit)).encode(&mut bytes);
+            assert!(Event::decode(COMMITTED, &bytes).is_err(), "change {index}");
+        }
+    }
+}

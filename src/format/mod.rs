@@ -1,0 +1,17 @@
+//! The bytes on disk: encoding, decoding, checksums. No I/O here; docs/format.md is the authority.
+
+#![forbid(unsafe_code)]
+
+pub(crate) mod bytes;
+pub(crate) mod checksum;
+pub(crate) mod commit;
+pub(crate) mod identity;
+pub(crate) mod index;
+pub(crate) mod name;
+pub(crate) mod record;
+
+/// The version of every file of the store; another one is refused by name.
+pub(crate) const VERSION: u32 = 1;
+
+/// A store's own random number, part of every checksum seed so that a file of another store is never taken for one of this.
+pub(crate) type StoreId = [u8; 16];

@@ -1,0 +1,439 @@
+//! The record stream: the one format of `commits` and of the journal. A header, then records, each
+//! with its length, type, place in history and checksums, each linked to the one before.
+
+use super::bytes::{Reader, Writer};
+use super::commit::Event;
+use super::{StoreId, VERSION, checksum};
+use crate::{Error, Result};
+
+/// Which stream a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    Commits,
+    Journal,
+}
+
+impl StreamKind {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Commits => *b"VMSCMTS\n",
+            Self::Journal => *b"VMSJRNL\n",
+        }
+    }
+}
+
+/// The header's length; less than a sector, so that the disk writes it whole or not at all.
+pub(crate) const HEADER: usize = 128;
+/// The length of a record before its payload.
+pub(crate) const HEAD: usize = 56;
+const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"VREC");
+const MAY_SKIP: u16 = 1;
+
+/// The first bytes of a stream. In the journal it is rewritten in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// What the first record is linked to; a new one whenever the stream starts anew.
+    pub(crate) generation: u64,
+    /// Journal: how long `commits` is known to be durably.
+    pub(crate) durable: u64,
+    /// Journal: the boot during which it was written.
+    pub(crate) boot_id: [u8; 16],
+    /// Journal: a sync of unpersisted files has begun and its success is not known.
+    pub(crate) syncing: bool,
+}
+
+const SYNCING: u32 = 1;
+
+impl Header {
+    pub(crate) fn encode(&self, kind: StreamKind, store: &StoreId) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER);
+        let mut w = Writer(&mut bytes);
+        w.bytes(&kind.magic())
+            .u32(VERSION)
+            .u32(0)
+            .bytes(store)
+            .u64(self.generation);
+        w.u64(self.durable)
+            .bytes(&self.boot_id)
+            .u32(if self.syncing { SYNCING } else { 0 });
+        w.pad_to(HEADER - 8);
+        let sum = checksum::metadata(store, &bytes);
+        Writer(&mut bytes).u64(sum);
+        bytes
+    }
+
+    pub(crate) fn decode(
+        bytes: &[u8],
+        kind: StreamKind,
+        store: &StoreId,
+        file: &str,
+    ) -> Result<Self> {
+        let bad = |why: &str| Error::corrupt(file, why);
+        let Some((body, sum)) = bytes
+            .get(..HEADER)
+            .and_then(|b| b.split_at_checked(HEADER - 8))
+        else {
+            return Err(bad("it is shorter than its header"));
+        };
+        if body[..8] != kind.magic() {
+            return Err(bad("it does not begin with its magic"));
+        }
+        if sum != checksum::metadata(store, body).to_le_bytes() {
+            return Err(bad(
+                "the checksum of its header does not match, or it belongs to another store",
+            ));
+        }
+        let mut r = Reader(&body[8..]);
+        let fields = (|| {
+            Some((
+                r.u32()?,
+                r.u32()?,
+                r.take(16)?,
+                r.u64()?,
+                r.u64()?,
+                r.array()?,
+                r.u32()?,
+            ))
+        })();
+        let Some((version, flags, _, generation, durable, boot_id, state)) = fields else {
+            return Err(bad("it is shorter than its header"));
+        };
+        if version != VERSION || flags != 0 {
+            return Err(Error::Version {
+                file: file.into(),
+                why: format!(
+                    "format version {version}, flags {flags:#x}; this library knows version {VERSION}"
+                ),
+            });
+        }
+        Ok(Self {
+            generation,
+            durable,
+            boot_id,
+            syncing: state & SYNCING != 0,
+        })
+    }
+}
+
+/// A record that verified.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) sequence: u64,
+    /// Where it begins in the file.
+    pub(crate) offset: u64,
+    pub(crate) event: Event,
+}
+
+/// Appends a record to `bytes`; `batch` is the file offset at which its write begins. Returns the link for the next one.
+pub(crate) fn encode(
+    bytes: &mut Vec<u8>,
+    store: &StoreId,
+    link: u64,
+    batch: u64,
+    sequence: u64,
+    event: &Event,
+) -> u64 {
+    let start = bytes.len();
+    bytes.resize(start + HEAD, 0);
+    event.encode(bytes);
+    let payload = &bytes[start + HEAD..];
+    let (length, payload_sum) = (payload.len(), checksum::metadata(store, payload));
+    let mut head = Vec::with_capacity(HEAD);
+    let mut w = Writer(&mut head);
+    w.u32(RECORD_MAGIC)
+        .u16(event.kind())
+        .u16(0)
+        .u64(length as u64)
+        .u64(sequence)
+        .u64(batch);
+    w.u64(link).u64(payload_sum);
+    let sum = checksum::metadata(store, &head);
+    Writer(&mut head).u64(sum);
+    bytes[start..start + HEAD].copy_from_slice(&head);
+    let padded = bytes.len().next_multiple_of(8);
+    bytes.resize(padded, 0);
+    sum
+}
+
+/// How the valid part of a stream ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// With the file.
+    Clean,
+    /// With a record that is cut off by the end of the file, as a killed writer leaves it.
+    Cut,
+    /// With bytes that are no record. A disk that lost power may leave that behind the last sync.
+    Bad(String),
+}
+
+/// What a stream holds.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// The records from the beginning, up to the first that does not verify.
+    pub(crate) records: Vec<Record>,
+    /// Where they end, and the link for the next one.
+    pub(crate) end: u64,
+    pub(crate) link: u64,
+    pub(crate) tail: Tail,
+    /// Valid records beyond the bad place, for salvage.
+    pub(crate) beyond: Vec<Record>,
+    /// One of those was written after the bad place had been synced: the disk did not lose it, it is damaged.
+    pub(crate) damaged: bool,
+}
+
+/// Reads all records of a stream.
+pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -> Result<Scan> {
+    let mut scan = Scan {
+        records: Vec::new(),
+        end: HEADER as u64,
+        link: header.generation,
+        tail: Tail::Clean,
+        beyond: Vec::new(),
+        damaged: false,
+    };
+    let mut at = HEADER;
+    while at < bytes.len() {
+        let parsed = match parse(bytes, at, store) {
+            Ok(parsed) => parsed,
+            Err(tail) => {
+                scan.tail = tail;
+                break;
+            }
+        };
+        let expected = scan.records.last().map(|r: &Record| r.sequence + 1);
+        if parsed.link != scan.link || expected.is_some_and(|e| e != parsed.sequence) {
+            scan.tail = Tail::Bad("a record that does not follow the one before it".into());
+            break;
+        }
+        scan.link = parsed.sum;
+        let offset = at as u64;
+        at = parsed.next;
+        scan.end = at as u64;
+        if let Some(event) = parsed.event(file)? {
+            scan.records.push(Record {
+                sequence: parsed.sequence,
+                offset,
+                event,
+            });
+        }
+    }
+    if matches!(scan.tail, Tail::Bad(_)) {
+        look_beyond(bytes, at, store, &mut scan);
+    }
+    Ok(scan)
+}
+
+/// Looks for records behind a bad place; they lie at multiples of 8.
+fn look_beyond(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
+    let mut at = bad + 8;
+    while at + HEAD <= bytes.len() {
+        if bytes[at..at + 4] == RECORD_MAGIC.to_le_bytes()
+            && let Ok(parsed) = parse(bytes, at, store)
+        {
+            scan.damaged |= parsed.batch > bad as u64;
+            if let Ok(Some(event)) = parsed.event("") {
+                scan.beyond.push(Record {
+                    sequence: parsed.sequence,
+                    offset: at as u64,
+                    event,
+                });
+            }
+            at = parsed.next;
+        } else {
+            at += 8;
+        }
+    }
+}
+
+struct Parsed<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u64,
+    batch: u64,
+    link: u64,
+    sum: u64,
+    payload: &'a [u8],
+    next: usize,
+}
+
+impl Parsed<'_> {
+    /// The event; `None` for one that this library does not know and may skip.
+    fn event(&self, file: &str) -> Result<Option<Event>> {
+        if !Event::knows(self.kind) {
+            if self.flags & MAY_SKIP != 0 {
+                return Ok(None);
+            }
+            return Err(Error::Version {
+                file: file.into(),
+                why: format!(
+                    "record {} has the unknown type {}",
+                    self.sequence, self.kind
+                ),
+            });
+        }
+        Event::decode(self.kind, self.payload)
+            .map(Some)
+            .map_err(|why| Error::corrupt(file, format!("record {}: {why}", self.sequence)))
+    }
+}
+
+fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result<Parsed<'a>, Tail> {
+    let bad = |why: &str| Tail::Bad(format!("{why} at byte {at}"));
+    let rest = &bytes[at..];
+    let Some((head, rest)) = rest.split_at_checked(HEAD) else {
+        return Err(Tail::Cut);
+    };
+    let (body, sum) = head.split_at(HEAD - 8);
+    let expected = checksum::metadata(store, body);
+    if sum != expected.to_le_bytes() {
+        return Err(bad("the checksum of a record's head does not match"));
+    }
+    let mut r = Reader(body);
+    let fields = (|| {
+        Some((
+            r.u32()?,
+            r.u16()?,
+            r.u16()?,
+            r.u64()?,
+            r.u64()?,
+            r.u64()?,
+            r.u64()?,
+            r.u64()?,
+        ))
+    })();
+    let Some((magic, kind, flags, length, sequence, batch, link, payload_sum)) = fields else {
+        return Err(bad("a record's head is too short"));
+    };
+    if magic != RECORD_MAGIC {
+        return Err(bad("a record without its magic"));
+    }
+    let payload = usize::try_from(length)
+        .ok()
+        .and_then(|length| rest.get(..length));
+    let Some(payload) = payload else {
+        return Err(Tail::Cut);
+    };
+    if checksum::metadata(store, payload) != payload_sum {
+        return Err(bad("the checksum of a record does not match"));
+    }
+    let next = (at + HEAD + payload.len()).next_multiple_of(8);
+    if next > bytes.len() {
+        return Err(Tail::Cut);
+    }
+    Ok(Parsed {
+        kind,
+        flags,
+        sequence,
+        batch,
+        link,
+        sum: expected,
+        payload,
+        next,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = [9; 16];
+
+    fn header() -> Header {
+        Header {
+            generation: 42,
+            durable: 0,
+            boot_id: [1; 16],
+            syncing: false,
+        }
+    }
+
+    /// A stream of `batches`, each a list of commits' numbers.
+    fn stream(batches: &[&[u64]]) -> Vec<u8> {
+        let mut bytes = header().encode(StreamKind::Commits, &STORE);
+        let (mut link, mut sequence) = (42, 1);
+        for batch in batches {
+            let start = bytes.len() as u64;
+            for number in *batch {
+                link = encode(
+                    &mut bytes,
+                    &STORE,
+                    link,
+                    start,
+                    sequence,
+                    &Event::HeadMoved(*number),
+                );
+                sequence += 1;
+            }
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Scan {
+        let header = Header::decode(bytes, StreamKind::Commits, &STORE, "commits").unwrap();
+        scan(bytes, &header, &STORE, "commits").unwrap()
+    }
+
+    #[test]
+    fn records_come_back_in_order() {
+        let scan = read(&stream(&[&[5, 6], &[7]]));
+        let events: Vec<_> = scan.records.iter().map(|r| r.event.clone()).collect();
+        assert_eq!(
+            events,
+            [
+                Event::HeadMoved(5),
+                Event::HeadMoved(6),
+                Event::HeadMoved(7)
+            ]
+        );
+        assert_eq!(scan.tail, Tail::Clean);
+    }
+
+    #[test]
+    fn every_cut_leaves_a_prefix() {
+        let bytes = stream(&[&[5, 6], &[7]]);
+        for cut in HEADER..bytes.len() {
+            let scan = read(&bytes[..cut]);
+            assert!(scan.end <= cut as u64);
+            assert_eq!(
+                scan.tail == Tail::Clean,
+                scan.end == cut as u64,
+                "cut at {cut}"
+            );
+            assert!(
+                !matches!(scan.tail, Tail::Bad(_)),
+                "a cut is not damage, at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_seen_and_told_from_a_torn_tail() {
+        let bytes = stream(&[&[5, 6], &[7]]);
+        let whole = read(&bytes);
+        let last = whole.records[2].offset as usize;
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            if bit / 8 < HEADER {
+                assert!(Header::decode(&bad, StreamKind::Commits, &STORE, "commits").is_err());
+                continue;
+            }
+            let scan = read(&bad);
+            let position = (bit / 8 - HEADER) / (HEAD + 8);
+            assert_eq!(scan.records.len(), position, "bit {bit}");
+            // The second batch was written after the first was synced, so a bad first batch is damage.
+            assert_eq!(scan.damaged, bit / 8 < last, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_stale_record_is_not_taken_for_the_next() {
+        let (a, b) = (stream(&[&[1], &[2]]), stream(&[&[3], &[4]]));
+        let second = read(&a).records[1].offset as usize;
+        let mut mixed = a.clone();
+        mixed[second..].copy_from_slice(&b[second..]);
+        let scan = read(&mixed);
+        assert_eq!(scan.records.len(), 1);
+        assert!(matches!(scan.tail, Tail::Bad(_)));
+    }
+}

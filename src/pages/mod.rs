@@ -1,0 +1,144 @@
+//! Module commit files: opening and checking them, walking their chains, reading and writing their pages.
+
+#![forbid(unsafe_code)]
+
+mod chain;
+mod read;
+mod table;
+mod write;
+
+pub(crate) use chain::{Change, source_runs};
+pub(crate) use read::{Piece, Reading};
+pub(crate) use table::PageTable;
+pub(crate) use write::{Draft, Finished};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::try_filled;
+use crate::format::index::{FOOTER, Footer, Index, Shape};
+use crate::format::{StoreId, name};
+use crate::sys::fs::{Access, File, Files, Place, read_exact};
+use crate::{Error, Result};
+
+/// Indexes beyond this many bytes are dropped from the cache when nobody uses them.
+const CACHE_LIMIT: usize = 64 << 20;
+
+/// The module commit files of one store.
+pub(crate) struct PageFiles {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) store: StoreId,
+    pub(crate) page_size: u64,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    indexes: HashMap<(String, u64), Arc<Index>>,
+    bytes: usize,
+}
+
+fn weight(index: &Index) -> usize {
+    index.checksums.len() * 8 + index.runs.len() * 32 + 256
+}
+
+pub(crate) fn place(module: &str, commit: u64) -> Place {
+    Place::root(name::module_commit(module, commit))
+}
+
+impl PageFiles {
+    pub(crate) fn new(files: Arc<dyn Files>, store: StoreId, page_size: u64) -> Self {
+        Self {
+            files,
+            store,
+            page_size,
+            cache: Mutex::default(),
+        }
+    }
+
+    /// The file of a module commit.
+    pub(crate) fn open(&self, module: &str, commit: u64) -> Result<Arc<dyn File>> {
+        let place = place(module, commit);
+        self.files
+            .open(&place, Access::Read)?
+            .ok_or_else(|| Error::corrupt(place.to_string(), "it is missing"))
+    }
+
+    /// The index of a module commit, from the cache or its file.
+    pub(crate) fn index(&self, module: &str, commit: u64) -> Result<Arc<Index>> {
+        if let Some(index) = self.cache.lock().indexes.get(&(module.to_owned(), commit)) {
+            return Ok(index.clone());
+        }
+        let index = Arc::new(self.load(module, commit)?);
+        self.remember(index.clone());
+        Ok(index)
+    }
+
+    /// Puts an index into the cache.
+    pub(crate) fn remember(&self, index: Arc<Index>) {
+        let mut cache = self.cache.lock();
+        if cache.bytes > CACHE_LIMIT {
+            cache
+                .indexes
+                .retain(|_, index| Arc::strong_count(index) > 1);
+            cache.bytes = cache.indexes.values().map(|index| weight(index)).sum();
+        }
+        cache.bytes += weight(&index);
+        cache
+            .indexes
+            .insert((index.module.clone(), index.commit), index);
+    }
+
+    /// Reads and checks footer and index of a module commit.
+    pub(crate) fn load(&self, module: &str, commit: u64) -> Result<Index> {
+        let place = place(module, commit);
+        let file = self.open(module, commit)?;
+        let name = place.to_string();
+        let length = file.len()?;
+        let Some(footer_at) = length.checked_sub(FOOTER as u64) else {
+            return Err(Error::corrupt(
+                name,
+                format!("it has {length} bytes, less than a footer"),
+            ));
+        };
+        let mut footer = [0; FOOTER];
+        read_exact(&*file, &mut footer, footer_at, &place)?;
+        let footer = Footer::decode(&footer, length, &self.store, &name)?;
+        // The footer's numbers were checked against the file's length, so this is bounded by it.
+        let mut bytes = try_filled(footer.index_length as usize, 0u8, "an index")?;
+        read_exact(&*file, &mut bytes, footer.index_offset, &place)?;
+        let index = footer.index(&bytes, &self.store, &name)?;
+        if index.module != module || index.commit != commit || index.page_size != self.page_size {
+            return Err(Error::corrupt(
+                name,
+                format!(
+                    "it is commit {} of module \"{}\"",
+                    index.commit, index.module
+                ),
+            ));
+        }
+        Ok(index)
+    }
+
+    /// The module commits that make up a module's bytes, newest first, ending with an image.
+    pub(crate) fn chain(&self, module: &str, commit: u64) -> Result<Vec<Arc<Index>>> {
+        let mut chain = vec![self.index(module, commit)?];
+        loop {
+            let last = &chain[chain.len() - 1];
+            if last.shape == Shape::Image {
+                return Ok(chain);
+            }
+            // Parents are older than their children (checked by the decoder), so this ends.
+            let below = self.index(module, last.parent)?;
+            if below.size != last.size {
+                return Err(Error::corrupt(
+                    place(module, below.commit).to_string(),
+                    format!("{} bytes below a commit of {} bytes", below.size, last.size),
+                ));
+            }
+            chain.push(below);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Where each page of a module is: the head's view of it, so that no chain has to be walked for a page.
+
+use std::sync::Arc;
+
+use crate::error::{try_filled, try_vec};
+use crate::format::index::{Found, Index};
+use crate::page::Run;
+use crate::{Error, Result};
+
+const CHUNK: u64 = 512;
+
+/// For each page the module commit that holds it, or none for a zero page. Stretches of zero pages cost nothing.
+pub(crate) struct PageTable {
+    pages: u64,
+    /// Numbers of `sources` plus one; 0 is a zero page. A missing chunk is all zero pages.
+    chunks: Vec<Option<Box<[u32]>>>,
+    sources: Vec<Option<Source>>,
+}
+
+struct Source {
+    index: Arc<Index>,
+    /// The pages that point to it; at none it is let go.
+    pages: u64,
+}
+
+/// A run of pages that are alike in the table.
+#[derive(Clone)]
+pub(crate) struct Located {
+    pub(crate) run: Run,
+    /// `None`: zero pages.
+    pub(crate) source: Option<Arc<Index>>,
+}
+
+impl PageTable {
+    /// A module of zeros.
+    pub(crate) fn new(pages: u64) -> Result<Self> {
+        let count = pages.div_ceil(CHUNK) as usize;
+        let mut chunks = try_vec(count, "a page table")?;
+        chunks.resize_with(count, || None);
+        Ok(Self {
+            pages,
+            chunks,
+            sources: Vec::new(),
+        })
+    }
+
+    /// The table of a chain that is given newest first.
+    pub(crate) fn of_chain(pages: u64, chain: &[Arc<Index>]) -> Result<Self> {
+        let mut table = Self::new(pages)?;
+        for index in chain.iter().rev() {
+            table.apply(index)?;
+        }
+        Ok(table)
+    }
+
+    /// Lays a module commit over the table.
+    pub(crate) fn apply(&mut self, index: &Arc<Index>) -> Result<()> {
+        for (run, source) in super::source_runs(index) {
+            self.set(run, source)?;
+        }
+        Ok(())
+    }
+
+    /// Points a run of pages to a module commit, or makes it zero.
+    pub(crate) fn set(&mut self, run: Run, source: Option<&Arc<Index>>) -> Result<()> {
+        if run.end() > self.pages {
+            return Err(Error::Internal {
+                what: "a page beyond its module".into(),
+            });
+        }
+        let number = match source {
+            None => 0,
+            Some(index) => self.number_of(index)?,
+        };
+        let mut page = run.start;
+        while page < run.end() {
+            let stop = run.end().min((page / CHUNK + 1) * CHUNK);
+            let chunk = &mut self.chunks[(page / CHUNK) as usize];
+            if chunk.is_none() && number != 0 {
+                *chunk = Some(try_filled(CHUNK as usize, 0, "a page table")?.into_boxed_slice());
+            }
+            if let Some(chunk) = chunk {
+                for cell in &mut chunk[(page % CHUNK) as usize..][..(stop - page) as usize] {
+                    let old = std::mem::replace(cell, number);
+                    if let Some(source) = slot_of(old).and_then(|s| self.sources[s].as_mut()) {
+                        source.pages -= 1;
+                    }
+                    if let Some(source) = slot_of(number).and_then(|s| self.sources[s].as_mut()) {
+                        source.pages += 1;
+                    }
+                    if old != number
+                        && let Some(slot) = slot_of(old)
+                        && self.sources[slot]
+                            .as_ref()
+                            .is_some_and(|source| source.pages == 0)
+                    {
+                        self.sources[slot] = None;
+                    }
+                }
+            }
+            page = stop;
+        }
+        Ok(())
+    }
+
+    fn number_of(&mut self, index: &Arc<Index>) -> Result<u32> {
+        let same = |source: &Option<Source>| {
+            source
+                .as_ref()
+                .is_some_and(|source| Arc::ptr_eq(&source.index, index))
+        };
+        // Nearly always the newest.
+        if let Some(slot) = self.sources.iter().rposition(same) {
+            return Ok(slot as u32 + 1);
+        }
+        let fresh = Some(Source {
+            index: index.clone(),
+            pages: 0,
+        });
+        if let Some(slot) = self.sources.iter().position(Option::is_none) {
+            self.sources[slot] = fresh;
+            return Ok(slot as u32 + 1);
+        }
+        self.sources.try_reserve(1).map_err(|_| Error::NoMemory {
+            what: "a page table".into(),
+        })?;
+        self.sources.push(fresh);
+        Ok(self.sources.len() as u32)
+    }
+
+    fn number(&self, page: u64) -> u32 {
+        self.chunks[(page / CHUNK) as usize]
+            .as_ref()
+            .map_or(0, |c| c[(page % CHUNK) as usize])
+    }
+
+    /// The module commit that holds a page; `None` for a zero page.
+    pub(crate) fn source(&self, page: u64) -> Option<&Arc<Index>> {
+        slot_of(self.number(page))
+            .and_then(|s| self.sources[s].as_ref())
+            .map(|s| &s.index)
+    }
+
+    /// The checksum of a page; `None` for a zero page.
+    pub(crate) fn checksum(&self, page: u64) -> Option<u64> {
+        let index = self.source(page)?;
+        match index.find(page) {
+            Found::Data { slot } => index.checksums.get(slot as usize).copied(),
+            _ => None,
+        }
+    }
+
+    /// Splits a run into stretches that come from one place.
+    pub(crate) fn locate(&self, run: Run, mut each: impl FnMut(Located)) {
+        let mut page = run.start;
+        while page < run.end() {
+            let number = self.number(page);
+            let mut stop = page + 1;
+            while stop < run.end() && self.number(stop) == number {
+                // A missing chunk is skipped as a whole.
+                let whole = number == 0
+                    && stop.is_multiple_of(CHUNK)
+                    && self.chunks[(stop / CHUNK) as usize].is_none();
+                stop = if whole {
+                    run.end().min(stop + CHUNK)
+                } else {
+                    stop + 1
+                };
+            }
+            let source = slot_of(number).and_then(|s| self.sources[s].as_ref());
+            each(Located {
+                run: Run {
+                    start: page,
+                    count: stop - page,
+                },
+                source: source.map(|s| s.index.clone()),
+            });
+            page = stop;
+        }
+    }
+}
+
+fn slot_of(number: u32) -> Option<usize> {
+    (number as usize).checked_sub(1)
+}

@@ -1,0 +1,200 @@
+//! The second half of a commit: what was captured is written, gets its names, and is recorded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::capture::Captured;
+use super::{LogLevel, State, Store, SyncState, Unsynced};
+use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::pages::{Finished, place};
+use crate::sys::host;
+use crate::{Error, Result};
+
+impl Store {
+    /// Makes the commit of a capture. On failure the capture's pages are dirty again and its files gone.
+    pub(super) fn write_commit(&self, state: &mut State, mut captured: Captured) -> Result<u64> {
+        let begun = Instant::now();
+        let arena = state.arena.take();
+        let drained = match &arena {
+            Some(arena) => self.drain(state, &mut captured, arena),
+            None => Ok(()),
+        };
+        state.arena = arena;
+        if let Err(error) = drained {
+            captured.discard(&self.0.pages);
+            return Err(error);
+        }
+        let counts = captured.modules.iter().map(|module| module.draft.counts);
+        let counts = counts.fold((0, 0, 0), |sum, c| {
+            (sum.0 + c.data, sum.1 + c.zero, sum.2 + c.unchanged)
+        });
+        (
+            state.stats.last_written_pages,
+            state.stats.last_zero_pages,
+            state.stats.last_unchanged_pages,
+        ) = counts;
+        let changed = captured
+            .modules
+            .iter()
+            .any(|module| !module.draft.is_empty());
+        let options = std::mem::take(&mut captured.options);
+        if !changed
+            && options.label.is_empty()
+            && options.user_data.is_empty()
+            && state.history.head() != 0
+        {
+            state.stats.last_write_ns = host::nanoseconds_since(begun);
+            return Ok(state.history.head());
+        }
+        // What a failure has to undo.
+        let mut dirty = Vec::new();
+        let mut finished: Vec<Finished> = Vec::new();
+        let mut named = 0;
+        let result = (|| {
+            for module in std::mem::take(&mut captured.modules) {
+                dirty.push((module.module, module.runs));
+                if module.draft.is_empty() {
+                    module.draft.discard(&self.0.pages);
+                } else {
+                    finished.push(module.draft.finish(&self.0.pages)?);
+                }
+            }
+            for file in &finished {
+                let place = place(&file.index.module, file.index.commit);
+                self.0.files.rename(&file.temporary, &place)?;
+                named += 1;
+            }
+            let commit = Commit {
+                number: state.history.next_number(),
+                unique_id: host::random_id()?,
+                parent: state.history.head(),
+                time: host::wall_clock(),
+                label: options.label,
+                user_data: options.user_data,
+                modules: self.map_of(state, &finished),
+            };
+            let number = commit.number;
+            // The commit point.
+            let sequence = state.record(Event::Committed(Arc::new(commit)))?;
+            Ok((number, sequence))
+        })();
+        let (number, sequence) = match result {
+            Ok(made) => made,
+            Err(error) => {
+                for (module, runs) in dirty {
+                    runs.iter().for_each(|run| module.dirty.add(*run));
+                }
+                for (at, file) in finished.iter().enumerate() {
+                    let name = place(&file.index.module, file.index.commit);
+                    // What cannot be removed is removed by the next open.
+                    let _ = self
+                        .0
+                        .files
+                        .unlink(if at < named { &name } else { &file.temporary });
+                }
+                for module in captured.modules {
+                    module.draft.discard(&self.0.pages);
+                }
+                return Err(error);
+            }
+        };
+        let modules = self.take_over(state, finished, number, sequence)?;
+        self.update_links_of(state, &modules, number);
+        self.give_descriptors_back(state);
+        state.stats.last_write_ns = host::nanoseconds_since(begun);
+        Ok(number)
+    }
+
+    /// The map of a new commit: the head's, with the new files in their modules' places.
+    fn map_of(&self, state: &State, finished: &[Finished]) -> Vec<ModuleEntry> {
+        let mut modules = state
+            .history
+            .head_commit()
+            .map_or(Vec::new(), |head| head.modules.clone());
+        for file in finished {
+            let entry = ModuleEntry {
+                id: file.index.module.clone(),
+                module_commit: file.index.commit,
+                size: file.index.size,
+                digest: file.index.digest,
+            };
+            match modules.binary_search_by(|module| module.id.cmp(&entry.id)) {
+                Ok(at) => modules[at] = entry,
+                Err(at) => modules.insert(at, entry),
+            }
+        }
+        modules
+    }
+
+    /// After the commit point: tables, caches and the list of what is to be synced follow.
+    fn take_over(
+        &self,
+        state: &mut State,
+        finished: Vec<Finished>,
+        number: u64,
+        sequence: u64,
+    ) -> Result<Vec<String>> {
+        let mut modules = Vec::new();
+        for file in finished {
+            let id = file.index.module.clone();
+            state.stats.bytes_written += file.bytes;
+            state.unsynced.push(Unsynced {
+                module: id.clone(),
+                commit: number,
+                sequence,
+                bytes: file.bytes,
+                state: SyncState::Open(file.file),
+            });
+            if let Some(bound) = state.modules.get_mut(&id) {
+                bound.module_commit = Some(number);
+                if let Err(error) = bound.table.apply(&file.index) {
+                    // The commit stands, but what the store knows of it does not.
+                    self.poison(&error);
+                    return Err(error);
+                }
+            }
+            self.0.pages.remember(file.index);
+            modules.push(id);
+        }
+        Ok(modules)
+    }
+
+    /// Unpersisted files stay open so that their sync learns of every error. When they are many, the oldest are
+    /// synced now and closed: the host needs its descriptors.
+    fn give_descriptors_back(&self, state: &mut State) {
+        let most = (host::descriptor_limit() / 4).clamp(16, 1024) as usize;
+        let is_open = |file: &Unsynced| matches!(file.state, SyncState::Open(_));
+        let open = state.unsynced.iter().filter(|file| is_open(file)).count();
+        if open <= most {
+            return;
+        }
+        let oldest: Vec<usize> = (0..state.unsynced.len())
+            .filter(|at| is_open(&state.unsynced[*at]))
+            .take(open - most / 2)
+            .collect();
+        let synced = (|| {
+            if let Some(journal) = &mut state.journal {
+                journal.set_syncing(true)?;
+            }
+            for at in oldest {
+                if let SyncState::Open(file) = &state.unsynced[at].state {
+                    state.stats.syncs += 1;
+                    file.sync()?;
+                    state.unsynced[at].state = SyncState::Synced;
+                }
+            }
+            match &mut state.journal {
+                Some(journal) => journal.set_syncing(false),
+                None => Ok(()),
+            }
+        })();
+        if let Err(error) = synced {
+            if matches!(error, Error::Sync { .. }) {
+                self.poison(&error);
+            }
+            self.log(LogLevel::Warning, || {
+                format!("syncing ahead of a persist: {error}")
+            });
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The commits of a store in memory: a tree, its head, and what is persisted of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::{Error, Result};
+
+/// A commit and whether it survives a power cut.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) commit: Arc<Commit>,
+    pub(crate) persisted: bool,
+}
+
+/// All commits. What the record streams say, replayed.
+#[derive(Default, Clone)]
+pub(crate) struct History {
+    commits: BTreeMap<u64, Entry>,
+    head: u64,
+    /// The highest number ever used.
+    last_number: u64,
+}
+
+impl History {
+    /// Applies an event; `Err` says why it cannot follow what was before.
+    pub(crate) fn apply(
+        &mut self,
+        event: &Event,
+        persisted: bool,
+    ) -> std::result::Result<(), String> {
+        match event {
+            Event::Committed(commit) => {
+                if commit.number <= self.last_number {
+                    return Err(format!(
+                        "commit {} after commit {}",
+                        commit.number, self.last_number
+                    ));
+                }
+                let known = |entry: &ModuleEntry| {
+                    entry.module_commit == commit.number || entry.module_commit <= self.last_number
+                };
+                if !commit.modules.iter().all(known) {
+                    return Err(format!(
+                        "commit {} uses a later module commit",
+                        commit.number
+                    ));
+                }
+                self.last_number = commit.number;
+                self.head = commit.number;
+                self.commits.insert(
+                    commit.number,
+                    Entry {
+                        commit: commit.clone(),
+                        persisted,
+                    },
+                );
+            }
+            Event::HeadMoved(number) if self.commits.contains_key(number) => self.head = *number,
+            Event::HeadMoved(number) => {
+                return Err(format!(
+                    "the head moved to commit {number}, which is not there"
+                ));
+            }
+            Event::Deleted(number) => {
+                if *number == self.head || self.commits.remove(number).is_none() {
+                    return Err(format!(
+                        "commit {number} was deleted and is not there, or is the head"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what can be had of events with gaps between them; the newest commit becomes the head.
+    pub(crate) fn salvage(&mut self, event: &Event) {
+        if self.apply(event, true).is_err()
+            && let Event::Committed(commit) = event
+        {
+            self.commits.entry(commit.number).or_insert(Entry {
+                commit: commit.clone(),
+                persisted: true,
+            });
+        }
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    pub(crate) fn head_commit(&self) -> Option<&Arc<Commit>> {
+        self.commits.get(&self.head).map(|entry| &entry.commit)
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last_number + 1
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Result<&Entry> {
+        self.commits.get(&number).ok_or_else(|| Error::NotFound {
+            what: format!("commit {number}"),
+            hint: match self.commits.last_key_value() {
+                None => "; the store has no commits yet".into(),
+                Some((last, _)) => format!("; the newest is {last}").into(),
+            },
+        })
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.commits.keys().copied().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.commits.len()
+    }
+
+    pub(crate) fn unpersisted(&self) -> usize {
+        self.commits
+            .values()
+            .filter(|entry| !entry.persisted)
+            .count()
+    }
+
+    pub(crate) fn set_persisted(&mut self, number: u64) {
+        if let Some(entry) = self.commits.get_mut(&number) {
+            entry.persisted = true;
+        }
+    }
+
+    /// The names of all module commit files that a commit uses.
+    pub(crate) fn files(&self) -> HashSet<String> {
+        self.commits
+            .values()
+            .flat_map(|entry| &entry.commit.modules)
+            .map(|module| crate::format::name::module_commit(&module.id, module.module_commit))
+            .collect()
+    }
+}

@@ -1,0 +1,78 @@
+//! `<module>_last`: links to the module commits that the head uses. They are for people; the store
+//! itself never reads them but to repair them, so that a failure here fails no call.
+
+use crate::format::name;
+use crate::sys::fs::{Dir, Kind, Place};
+
+use super::{LogLevel, State, Store};
+use crate::Result;
+
+impl Store {
+    /// Brings the links of all modules to the head.
+    pub(super) fn update_links(&self, state: &mut State) {
+        match self.try_update_links(state) {
+            Ok(()) => state.links_behind = false,
+            Err(error) => {
+                state.links_behind = true;
+                self.log(LogLevel::Warning, || {
+                    format!("the links of the head are behind: {error}")
+                });
+            }
+        }
+    }
+
+    fn try_update_links(&self, state: &State) -> Result<()> {
+        let files = &*self.0.files;
+        let head = state.history.head_commit();
+        for entry in head.iter().flat_map(|commit| &commit.modules) {
+            self.point(&entry.id, entry.module_commit)?;
+        }
+        for entry in files.list(Dir::Root)? {
+            let Some(module) = entry.name.strip_suffix("_last") else {
+                continue;
+            };
+            let known = head.is_some_and(|commit| commit.module(module).is_some());
+            if entry.kind == Kind::Link && name::check_module_id(module).is_ok() && !known {
+                files.unlink(&Place::root(entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the link of one module point to a module commit, unless it does.
+    pub(super) fn point(&self, module: &str, commit: u64) -> Result<()> {
+        let files = &*self.0.files;
+        let place = Place::root(name::last(module));
+        let target = name::module_commit(module, commit);
+        if files.read_link(&place)?.as_deref() == Some(target.as_str()) {
+            return Ok(());
+        }
+        self.repoint(module, commit)
+    }
+
+    /// Makes the link of one module point to a module commit.
+    pub(super) fn repoint(&self, module: &str, commit: u64) -> Result<()> {
+        let files = &*self.0.files;
+        let target = name::module_commit(module, commit);
+        let temporary = Place::hidden(format!("{}link", name::TEMPORARY));
+        files.unlink(&temporary)?;
+        files.symlink(&target, &temporary)?;
+        files.rename(&temporary, &Place::root(name::last(module)))
+    }
+
+    /// After a commit: only the links of modules that it wrote.
+    pub(super) fn update_links_of(&self, state: &mut State, modules: &[String], commit: u64) {
+        if state.links_behind {
+            return self.update_links(state);
+        }
+        for module in modules {
+            if let Err(error) = self.repoint(module, commit) {
+                state.links_behind = true;
+                self.log(LogLevel::Warning, || {
+                    format!("the links of the head are behind: {error}")
+                });
+                return;
+            }
+        }
+    }
+}

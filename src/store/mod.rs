@@ -1,0 +1,274 @@
+//! The store: everything that needs more than one of journal, pages and modules.
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod commit;
+mod history;
+mod inspect;
+mod links;
+mod map;
+mod open;
+mod options;
+mod persist;
+mod recover;
+mod reentry;
+mod restore;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use capture::Capture;
+pub use inspect::probe;
+pub use map::Module;
+pub use options::{
+    Capabilities, CommitInfo, CommitOptions, Log, LogLevel, MapOptions, ModuleInfo, OpenOptions,
+    Progress, Stats, VerifyOptions,
+};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::journal::{Numbered, Stream};
+use crate::module::{Kernel, MappedModule};
+use crate::pages::{PageFiles, PageTable};
+use crate::sys::fork::{self, ForkMarker};
+use crate::sys::fs::{File, Files};
+use crate::sys::memory::Arena;
+use crate::{Error, Result};
+use capture::Captured;
+use history::History;
+use reentry::Inside;
+
+/// An open store. Clones are the same store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    /// Tells stores of this process apart.
+    serial: u64,
+    path: String,
+    files: Arc<dyn Files>,
+    pages: PageFiles,
+    read_only: bool,
+    arena_limit: u64,
+    log: Option<Log>,
+    marker: &'static ForkMarker,
+    /// Why the store takes no more work; the first reason stays.
+    poison: Mutex<Option<String>>,
+    /// Held by a persist from beginning to end. Always taken before `state`.
+    gate: Mutex<Gate>,
+    state: Mutex<State>,
+}
+
+/// What only persist touches.
+struct Gate {
+    commits: Option<Stream>,
+}
+
+struct State {
+    closed: bool,
+    history: History,
+    /// `None` in a read-only store.
+    journal: Option<Stream>,
+    next_sequence: u64,
+    /// What is in the journal and not in `commits`.
+    pending: Vec<Numbered>,
+    /// Files of unpersisted commits, oldest first.
+    unsynced: Vec<Unsynced>,
+    modules: BTreeMap<String, Bound>,
+    kernel: Kernel,
+    arena: Option<Arena>,
+    capture: Option<Captured>,
+    /// Links could not be brought to the head; to be tried again.
+    links_behind: bool,
+    stats: Stats,
+}
+
+/// A file that persist has to sync.
+#[derive(Clone)]
+struct Unsynced {
+    module: String,
+    commit: u64,
+    /// The record that made it.
+    sequence: u64,
+    bytes: u64,
+    state: SyncState,
+}
+
+#[derive(Clone)]
+enum SyncState {
+    /// Open since its first write, so that the sync learns of every error.
+    Open(Arc<dyn File>),
+    /// Synced ahead of its time, to give its descriptor back.
+    Synced,
+    /// Written by an owner that died: errors may have been told to nobody, so it is read back after the sync.
+    Inherited,
+}
+
+/// A mapped module and what the store knows about it.
+struct Bound {
+    module: Arc<MappedModule>,
+    /// Where its pages are at the head.
+    table: PageTable,
+    /// Its module commit at the head; `None`: the head does not know it, and the table is zeros.
+    module_commit: Option<u64>,
+}
+
+impl Store {
+    /// Enters the store for one call: nobody else is in it until the guard goes.
+    fn enter(&self) -> Result<MutexGuard<'_, State>> {
+        self.check_reentry()?;
+        let state = self.0.state.lock();
+        if state.closed {
+            return Err(Error::Handle {
+                argument: "store",
+                why: "it was closed earlier",
+            });
+        }
+        Ok(state)
+    }
+
+    /// Enters for a call that changes the store.
+    fn enter_to_write(&self, what: &'static str) -> Result<MutexGuard<'_, State>> {
+        let state = self.enter()?;
+        if self.0.read_only {
+            return Err(Error::ReadOnly {
+                what: format!("{what} in {}", self.0.path),
+                why: "the store was opened read-only",
+            });
+        }
+        self.check_poison()?;
+        Ok(state)
+    }
+
+    /// Refuses calls of a forked child and calls from inside a callback.
+    pub(crate) fn check_reentry(&self) -> Result<()> {
+        if self.0.marker.forked() {
+            return Err(Error::Forked);
+        }
+        if reentry::is_inside(self.0.serial) {
+            return Err(Error::Busy {
+                what: "the store",
+                why: "the call was made from inside one of its callbacks",
+            });
+        }
+        Ok(())
+    }
+
+    fn check_poison(&self) -> Result<()> {
+        match &*self.0.poison.lock() {
+            Some(why) => Err(Error::Poisoned { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn poison(&self, why: &Error) {
+        let mut poison = self.0.poison.lock();
+        if poison.is_none() {
+            *poison = Some(why.to_string());
+        }
+    }
+
+    /// Marks this thread as being inside a callback of this store.
+    pub(crate) fn entering_callback(&self) -> Inside {
+        reentry::enter(self.0.serial)
+    }
+
+    fn log(&self, level: LogLevel, message: impl FnOnce() -> String) {
+        if let Some(log) = &self.0.log {
+            let _inside = self.entering_callback();
+            log(level, &message());
+        }
+    }
+
+    /// Calls a progress callback; a cancelled one is an error of the call `what`.
+    fn tell(
+        &self,
+        progress: &mut Progress<'_>,
+        what: &'static str,
+        done: u64,
+        total: u64,
+    ) -> Result<()> {
+        if let Some(progress) = progress {
+            let _inside = self.entering_callback();
+            if !progress(done, total) {
+                return Err(Error::Cancelled { what });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Closes the store; see `store_close`.
+    ///
+    /// # Errors
+    /// From inside a callback, and in a forked child.
+    pub fn close(&self) -> Result<()> {
+        self.check_reentry()?;
+        let mut gate = self.0.gate.lock();
+        let mut state = self.enter()?;
+        if let Some(captured) = state.capture.take() {
+            captured.discard(&self.0.pages);
+        }
+        if state.links_behind {
+            self.update_links(&mut state);
+        }
+        state.closed = true;
+        state.modules.clear();
+        state.arena = None;
+        state.unsynced.clear();
+        state.journal = None;
+        gate.commits = None;
+        self.0.files.unlock();
+        Ok(())
+    }
+}
+
+impl State {
+    /// Appends an event to the journal: the moment from which it survives the process. Nothing
+    /// has happened when it fails.
+    fn record(&mut self, event: crate::format::commit::Event) -> Result<u64> {
+        let sequence = self.next_sequence;
+        let numbered = Numbered { sequence, event };
+        let journal = self.journal.as_mut().ok_or_else(|| Error::Internal {
+            what: "a journal record in a read-only store".into(),
+        })?;
+        let before = journal.end();
+        journal.append(std::slice::from_ref(&numbered))?;
+        self.stats.bytes_written += journal.end() - before;
+        self.next_sequence += 1;
+        if let Err(why) = self.history.apply(&numbered.event, false) {
+            return Err(Error::Internal { what: why });
+        }
+        self.pending.push(numbered);
+        Ok(sequence)
+    }
+
+    /// Refuses a call while a capture is outstanding.
+    fn no_capture(&self, what: &'static str) -> Result<()> {
+        if self.capture.is_some() {
+            return Err(Error::Busy {
+                what,
+                why: "a capture is outstanding; commit or cancel it first",
+            });
+        }
+        Ok(())
+    }
+}
+
+fn next_serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn marker() -> Result<&'static ForkMarker> {
+    fork::process_marker()
+}

@@ -1,0 +1,197 @@
+//! Opening: find or make the store, take its lock, recover it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::options::{OpenOptions, Stats};
+use super::recover::{self, Recovered};
+use super::{Gate, Inner, LogLevel, State, Store};
+use crate::dirty::KernelTracker;
+use crate::format::identity::{self, Identity};
+use crate::format::name;
+use crate::format::record::StreamKind;
+use crate::journal::{Stream, journal_place};
+use crate::pages::PageFiles;
+use crate::sys::fs::{Access, Dir, Files, Kind, Place, read_exact};
+use crate::sys::host;
+use crate::sys::realfs::{self, Found, RealFiles};
+use crate::{Error, Result};
+use std::io::IoSlice;
+
+const DEFAULT_ARENA: u64 = 1 << 30;
+
+fn identity_place() -> Place {
+    Place::hidden(name::IDENTITY)
+}
+
+fn no_store(path: &Path) -> Error {
+    Error::NotFound {
+        what: format!("a store in {}", path.display()),
+        hint: "".into(),
+    }
+}
+
+impl Store {
+    /// Opens the store in `path`; see `store_open`.
+    ///
+    /// # Errors
+    /// As `store_open`.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
+        // A salvaged store is not written to: what looks like a leftover may be all there is of a commit.
+        let read_only = options.read_only || options.salvage;
+        let create = !read_only && !options.no_create;
+        let files = match realfs::find(path)? {
+            Found::Store(files) => files,
+            Found::Nothing if create => make(realfs::make_root(path)?, path)?,
+            Found::Directory(root) if create => make(root, path)?,
+            Found::Nothing | Found::Directory(_) => return Err(no_store(path)),
+        };
+        if !read_only && !files.lock()? {
+            return Err(Error::Locked {
+                store: path.display().to_string(),
+            });
+        }
+        Self::open_files(Arc::new(files), &path.display().to_string(), options)
+    }
+
+    /// Opens a store whose files were found, and locked unless it is opened read-only.
+    pub(super) fn open_files(
+        files: Arc<dyn Files>,
+        path: &str,
+        options: OpenOptions,
+    ) -> Result<Self> {
+        let read_only = options.read_only || options.salvage;
+        let identity = match read_identity(&*files)? {
+            Some(identity) => identity,
+            None if read_only || options.no_create => return Err(no_store(Path::new(path))),
+            None => make_identity(&*files)?,
+        };
+        let page_size = host::page_size();
+        if u64::from(identity.page_size) != page_size {
+            return Err(Error::Unsupported {
+                what: path.to_owned(),
+                why: format!(
+                    "it was made with pages of {} bytes, and this host has pages of {page_size}",
+                    identity.page_size
+                ),
+            });
+        }
+        let pages = PageFiles::new(files.clone(), identity.store, page_size);
+        let mut note = |level, message: String| {
+            if let Some(log) = &options.log {
+                log(level, &message);
+            }
+        };
+        let Recovered {
+            history,
+            pending,
+            unsynced,
+            next_sequence,
+            commits,
+            journal,
+        } = recover::recover(&pages, read_only, options.salvage, &mut note)?;
+        let kernel = KernelTracker::open();
+        if let Err(error) = &kernel {
+            note(
+                LogLevel::Warning,
+                format!("modules will be compared at every commit: {error}"),
+            );
+        }
+        let arena_limit = match options.arena_limit {
+            0 => DEFAULT_ARENA,
+            // At least a page, whole pages.
+            limit => limit.next_multiple_of(page_size).min(1 << 46),
+        };
+        let store = Self(Arc::new(Inner {
+            serial: super::next_serial(),
+            path: path.to_owned(),
+            files,
+            pages,
+            read_only,
+            arena_limit,
+            log: options.log,
+            marker: super::marker()?,
+            poison: Mutex::new(None),
+            gate: Mutex::new(Gate { commits }),
+            state: Mutex::new(State {
+                closed: false,
+                history,
+                journal,
+                next_sequence,
+                pending,
+                unsynced,
+                modules: std::collections::BTreeMap::new(),
+                kernel,
+                arena: None,
+                capture: None,
+                links_behind: false,
+                stats: Stats::default(),
+            }),
+        }));
+        if !read_only {
+            store.update_links(&mut store.0.state.lock());
+        }
+        Ok(store)
+    }
+}
+
+fn read_identity(files: &dyn Files) -> Result<Option<Identity>> {
+    let place = identity_place();
+    let Some(file) = files.open(&place, Access::Read)? else {
+        let orphans = files.list(Dir::Root)?.into_iter().any(|entry| {
+            entry.kind == Kind::File
+                && (entry.name == name::COMMITS || name::parse_module_commit(&entry.name).is_some())
+        });
+        if orphans {
+            return Err(Error::corrupt(place.to_string(), "it is missing"));
+        }
+        return Ok(None);
+    };
+    let length = file.len()?;
+    if length != identity::LENGTH as u64 {
+        return Err(Error::corrupt(
+            place.to_string(),
+            format!("it has {length} bytes"),
+        ));
+    }
+    let mut bytes = [0; identity::LENGTH];
+    read_exact(&*file, &mut bytes, 0, &place)?;
+    Identity::decode(&bytes, &place.to_string()).map(Some)
+}
+
+/// Makes the store's journal and identity, durable. The identity is last: until it is there, there is no store
+/// and making it begins anew.
+fn make_identity(files: &dyn Files) -> Result<Identity> {
+    let identity = Identity {
+        store: host::random_id()?,
+        page_size: host::page_size() as u32,
+        made: host::wall_clock(),
+    };
+    files.unlink(&journal_place())?;
+    Stream::create(files, StreamKind::Journal, identity.store, 0, &[])?;
+    let temporary = Place::hidden(format!("{}identity", name::TEMPORARY));
+    files.unlink(&temporary)?;
+    let file = files.create(&temporary)?;
+    file.write_at(&[IoSlice::new(&identity.encode())], 0)?;
+    file.sync()?;
+    files.rename(&temporary, &identity_place())?;
+    files.sync_dir(Dir::Hidden)?;
+    files.sync_dir(Dir::Root)?;
+    Ok(identity)
+}
+
+/// Makes a store in a directory that is empty, or has only what administrators' tools leave in empty directories.
+fn make(root: std::os::fd::OwnedFd, path: &Path) -> Result<RealFiles> {
+    let foreign = realfs::list(&root)?
+        .into_iter()
+        .find(|entry| !entry.name.starts_with('.') && entry.name != "lost+found");
+    if let Some(entry) = foreign {
+        return Err(Error::Exists {
+            what: path.display().to_string(),
+            why: format!("it is not a store and not empty: it has \"{}\"", entry.name).into(),
+        });
+    }
+    realfs::make_hidden(root)
+}

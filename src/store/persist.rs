@@ -1,0 +1,116 @@
+//! Persist: files first, then their names, then the records that speak of them.
+
+use super::options::Progress;
+use super::{Gate, LogLevel, Store, SyncState, Unsynced};
+use crate::format::commit::Event;
+use crate::format::record::StreamKind;
+use crate::journal::{Numbered, Stream};
+use crate::sys::fs::Dir;
+use crate::{Error, Result};
+
+impl Store {
+    /// Makes every commit so far durable; see `store_persist`.
+    ///
+    /// # Errors
+    /// As `store_persist`.
+    pub fn persist(&self, mut progress: Progress<'_>) -> Result<()> {
+        self.check_reentry()?;
+        let mut gate = self.0.gate.lock();
+        let (events, files) = {
+            let mut state = self.enter_to_write("store_persist")?;
+            if state.links_behind {
+                self.update_links(&mut state);
+            }
+            if state.pending.is_empty() {
+                return Ok(());
+            }
+            let work = (state.pending.clone(), state.unsynced.clone());
+            if let Some(journal) = &mut state.journal {
+                journal.set_syncing(true)?;
+            }
+            work
+        };
+        // Commits and captures may go on from here.
+        let outcome = self.make_durable(&mut gate, &events, &files, &mut progress);
+        let mut state = self.0.state.lock();
+        match outcome {
+            Ok(syncs) => state.stats.syncs += syncs,
+            Err(error) => {
+                if matches!(error, Error::Sync { .. }) {
+                    // The journal keeps saying that a sync was under way, for the next open.
+                    self.poison(&error);
+                } else if let Some(journal) = &mut state.journal {
+                    let _ = journal.set_syncing(false);
+                }
+                return Err(error);
+            }
+        }
+        let last = events.last().map_or(0, |event| event.sequence);
+        for event in &events {
+            if let Event::Committed(commit) = &event.event {
+                state.history.set_persisted(commit.number);
+            }
+        }
+        state.pending.retain(|event| event.sequence > last);
+        state.unsynced.retain(|file| file.sequence > last);
+        let all = state.pending.is_empty();
+        let durable = gate.commits.as_ref().map_or(0, Stream::end);
+        if let Some(journal) = &mut state.journal
+            && let Err(error) = journal.persisted(durable, all)
+        {
+            // The records are in both places, and the next open takes each once.
+            self.log(LogLevel::Warning, || {
+                format!("the journal was not emptied: {error}")
+            });
+        }
+        Ok(())
+    }
+
+    /// The order that durability rests on: data, then names, then records.
+    fn make_durable(
+        &self,
+        gate: &mut Gate,
+        events: &[Numbered],
+        files: &[Unsynced],
+        progress: &mut Progress<'_>,
+    ) -> Result<u64> {
+        let total = files.iter().map(|file| file.bytes).sum();
+        let (mut done, mut syncs) = (0, 0);
+        for file in files {
+            self.tell(progress, "store_persist", done, total)?;
+            match &file.state {
+                SyncState::Synced => {}
+                SyncState::Open(open) => {
+                    open.sync()?;
+                    syncs += 1;
+                }
+                SyncState::Inherited => {
+                    self.0.pages.open(&file.module, file.commit)?.sync()?;
+                    syncs += 1;
+                    // An error of its writing may have been told to its dead owner; reading it back finds out.
+                    let index = std::sync::Arc::new(self.0.pages.load(&file.module, file.commit)?);
+                    super::verify::check_pages(&self.0.pages, &index)?;
+                }
+            }
+            done += file.bytes;
+        }
+        self.tell(progress, "store_persist", total, total)?;
+        self.0.files.sync_dir(Dir::Root)?;
+        match &mut gate.commits {
+            Some(commits) => {
+                commits.append(events)?;
+                commits.sync()?;
+            }
+            None => {
+                gate.commits = Some(Stream::create(
+                    &*self.0.files,
+                    StreamKind::Commits,
+                    self.0.pages.store,
+                    0,
+                    events,
+                )?);
+            }
+        }
+        Ok(syncs + 2)
+    }
+}

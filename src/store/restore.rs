@@ -1,0 +1,308 @@
+//! Restore in place: everything is read and checked before the first byte of memory changes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::options::Progress;
+use super::{Bound, State, Store};
+use crate::dirty::Tracker;
+use crate::format::commit::{Commit, Event};
+use crate::module::MappedModule;
+use crate::page::{Run, pages_in, push_run};
+use crate::pages::{Change, Piece, Reading};
+use crate::sys::host;
+use crate::sys::memory::Arena;
+use crate::{Error, Result};
+
+/// What one module needs to get to the target.
+struct Plan {
+    module: Arc<MappedModule>,
+    /// Pages known to be dirty, taken out of the dirty set.
+    dirty: Vec<Run>,
+    /// What changes in its table.
+    changes: Vec<Change>,
+    module_commit: Option<u64>,
+    pieces: Vec<Piece>,
+    zeros: Vec<Run>,
+}
+
+/// Verified bytes that wait to be copied into memory.
+struct Staged {
+    module: usize,
+    run: Run,
+    at: usize,
+}
+
+impl Store {
+    /// Brings every mapped module to a commit; see `store_restore`.
+    ///
+    /// # Errors
+    /// As `store_restore`.
+    pub fn restore(&self, commit: u64, mut progress: Progress<'_>) -> Result<()> {
+        let begun = Instant::now();
+        let mut state = self.enter()?;
+        self.check_poison()?;
+        state.no_capture("store_restore")?;
+        let target = state.history.get(commit)?.commit.clone();
+        for bound in state.modules.values() {
+            check_size(bound, &target)?;
+        }
+        for bound in state.modules.values() {
+            bound.module.collect()?;
+        }
+        let mut plans = Vec::new();
+        let prepared = self.prepare(&state, &target, &mut plans, &mut progress);
+        let prepared = prepared.and_then(|staged| {
+            if state.history.head() != commit {
+                self.move_head(&mut state, commit)?;
+            }
+            Ok(staged)
+        });
+        let (staging, staged) = match prepared {
+            Ok(staged) => staged,
+            Err(error) => {
+                for plan in plans {
+                    plan.dirty
+                        .iter()
+                        .for_each(|run| plan.module.dirty.add(*run));
+                }
+                return Err(error);
+            }
+        };
+        // From here nothing fails that could leave memory half changed.
+        let page = self.0.pages.page_size;
+        for staged in &staged {
+            let bytes = staging.bytes(staged.at, (staged.run.count * page) as usize);
+            plans[staged.module]
+                .module
+                .memory
+                .write(staged.run.start * page, bytes);
+        }
+        let mut restored = 0;
+        for plan in plans {
+            for run in &plan.zeros {
+                plan.module.memory.zero(run.start * page, run.count * page);
+            }
+            restored += self.settle(&mut state, plan)?;
+        }
+        if !self.0.read_only {
+            self.update_links(&mut state);
+        }
+        state.stats.last_restored_pages = restored;
+        state.stats.last_restore_ns = host::nanoseconds_since(begun);
+        Ok(())
+    }
+
+    /// Finds what differs in every module, and reads and checks it.
+    fn prepare(
+        &self,
+        state: &State,
+        target: &Commit,
+        plans: &mut Vec<Plan>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(Arena, Vec<Staged>)> {
+        let page = self.0.pages.page_size;
+        for bound in state.modules.values() {
+            let module_commit = target
+                .module(&bound.module.id)
+                .map(|entry| entry.module_commit);
+            if let Some(entry) = target.module(&bound.module.id) {
+                let index = self.0.pages.index(&entry.id, entry.module_commit)?;
+                super::verify::matches(&index, entry)?;
+            }
+            plans.push(Plan {
+                module: bound.module.clone(),
+                dirty: bound.module.dirty.take(),
+                changes: Vec::new(),
+                module_commit,
+                pieces: Vec::new(),
+                zeros: Vec::new(),
+            });
+            let Some(plan) = plans.last_mut() else { break };
+            plan.changes =
+                self.0
+                    .pages
+                    .changes(&bound.module.id, bound.module_commit, module_commit)?;
+            let mut dirty = std::borrow::Cow::Borrowed(&plan.dirty);
+            if bound.module.tracking.name() == Tracker::Compare {
+                dirty = std::borrow::Cow::Owned(self.differing(bound, &plan.dirty)?);
+            }
+            let (pieces, zeros) = locate(bound, &dirty, &plan.changes);
+            (plan.pieces, plan.zeros) = (pieces, zeros);
+        }
+        let pages = |pieces: &[Piece]| pieces.iter().map(|piece| piece.run.count).sum::<u64>();
+        let total = plans.iter().map(|plan| pages(&plan.pieces)).sum::<u64>() * page;
+        let mut staging = Arena::new(total.max(page))?;
+        if (staging.capacity() as u64) < total {
+            return Err(Error::NoMemory {
+                what: format!("{total} bytes to check before restoring them").into(),
+            });
+        }
+        let mut staged = Vec::new();
+        let mut used = 0;
+        for (module, plan) in plans.iter().enumerate() {
+            Reading::new(&self.0.pages).pieces(plan.pieces.clone(), |run, bytes| {
+                if used % (16 << 20) == 0 {
+                    self.tell(progress, "store_restore", used as u64, total)?;
+                }
+                staging.room(used, bytes.len()).copy_from_slice(bytes);
+                staged.push(Staged {
+                    module,
+                    run,
+                    at: used,
+                });
+                used += bytes.len();
+                Ok(())
+            })?;
+        }
+        self.tell(progress, "store_restore", total, total)?;
+        Ok((staging, staged))
+    }
+
+    /// Makes a commit the head, from now on also for the next process.
+    fn move_head(&self, state: &mut State, commit: u64) -> Result<()> {
+        let event = Event::HeadMoved(commit);
+        if self.0.read_only {
+            return state
+                .history
+                .apply(&event, true)
+                .map_err(|what| Error::Internal { what });
+        }
+        state.record(event).map(drop)
+    }
+
+    /// Brings what is known of a module in line with its memory. Returns the pages put back.
+    fn settle(&self, state: &mut State, plan: Plan) -> Result<u64> {
+        let Some(bound) = state.modules.get_mut(&plan.module.id) else {
+            return Ok(0);
+        };
+        bound.module_commit = plan.module_commit;
+        for change in &plan.changes {
+            if let Err(error) = bound.table.set(change.run, change.source.as_ref()) {
+                self.poison(&error);
+                return Err(error);
+            }
+        }
+        let mut written: Vec<Run> = plan.pieces.iter().map(|piece| piece.run).collect();
+        written.extend(&plan.zeros);
+        written.sort_unstable_by_key(|run| run.start);
+        let mut runs = Vec::new();
+        written.iter().for_each(|run| push_run(&mut runs, *run));
+        if plan
+            .module
+            .tracking
+            .forget(&plan.module.memory, Some(&runs))
+            .is_err()
+        {
+            // Memory is right. The library's own writes count as the guest's, which costs time only.
+            runs.iter().for_each(|run| plan.module.dirty.add(*run));
+        }
+        Ok(pages_in(&runs))
+    }
+}
+
+fn check_size(bound: &Bound, target: &Commit) -> Result<()> {
+    match target.module(&bound.module.id) {
+        Some(entry) if entry.size != bound.module.size() => Err(Error::Size {
+            module: entry.id.clone(),
+            why: format!(
+                "it is mapped with another size than it has in commit {}",
+                target.number
+            ),
+            recorded: entry.size,
+            given: bound.module.size(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Where to take each page from that is dirty or differs at the target.
+fn locate(bound: &Bound, dirty: &[Run], changes: &[Change]) -> (Vec<Piece>, Vec<Run>) {
+    let mut pieces = Vec::new();
+    let mut zeros = Vec::new();
+    let mut changed: Vec<Run> = Vec::with_capacity(changes.len());
+    for change in changes {
+        push_run(&mut changed, change.run);
+        match &change.source {
+            Some(source) => pieces.push(Piece {
+                run: change.run,
+                source: source.clone(),
+            }),
+            None => zeros.push(change.run),
+        }
+    }
+    for run in without(dirty, &changed) {
+        bound.table.locate(run, |located| match located.source {
+            Some(source) => pieces.push(Piece {
+                run: located.run,
+                source,
+            }),
+            None => zeros.push(located.run),
+        });
+    }
+    (pieces, zeros)
+}
+
+/// The pages of `a` that are not in `b`; both sorted.
+fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
+    let mut rest = Vec::new();
+    let mut at = 0;
+    for run in a {
+        let mut start = run.start;
+        while at < b.len() && b[at].end() <= start {
+            at += 1;
+        }
+        let mut next = at;
+        while start < run.end() {
+            match b.get(next).filter(|hole| hole.start < run.end()) {
+                Some(hole) => {
+                    if start < hole.start {
+                        push_run(
+                            &mut rest,
+                            Run {
+                                start,
+                                count: hole.start - start,
+                            },
+                        );
+                    }
+                    start = start.max(hole.end());
+                    next += 1;
+                }
+                None => {
+                    push_run(
+                        &mut rest,
+                        Run {
+                            start,
+                            count: run.end() - start,
+                        },
+                    );
+                    start = run.end();
+                }
+            }
+        }
+    }
+    rest
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use crate::page::union;
+
+    #[test]
+    fn without_takes_one_list_from_another() {
+        let run = |start, count| Run { start, count };
+        let a = [run(0, 10), run(20, 10), run(40, 1)];
+        assert_eq!(without(&a, &[]), a);
+        assert_eq!(without(&a, &[run(0, 50)]), []);
+        let b = [run(2, 2), run(8, 15), run(29, 5)];
+        assert_eq!(
+            without(&a, &b),
+            [run(0, 2), run(4, 4), run(23, 6), run(40, 1)]
+        );
+        assert_eq!(
+            union(&without(&a, &b), &[run(2, 2)]),
+            [run(0, 8), run(23, 6), run(40, 1)]
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Verifying: streams, footers, indexes, pages, digests.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::Store;
+use super::options::{Progress, VerifyOptions};
+use crate::format::checksum::Digest;
+use crate::format::commit::{Commit, ModuleEntry};
+use crate::format::index::Index;
+use crate::journal;
+use crate::pages::{PageFiles, PageTable, Piece, Reading, place, source_runs};
+use crate::sys::fs::Access;
+use crate::{Error, Result};
+
+/// Checks that a file is the module commit that a commit's map means.
+pub(super) fn matches(index: &Index, module: &ModuleEntry) -> Result<()> {
+    if index.size != module.size || index.digest != module.digest {
+        return Err(Error::corrupt(
+            place(&index.module, index.commit).to_string(),
+            format!(
+                "it is not the one that commit {} of this store was made with",
+                index.commit
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks every page of a module commit against its checksum.
+pub(super) fn check_pages(pages: &PageFiles, index: &Arc<Index>) -> Result<()> {
+    let pieces = source_runs(index)
+        .filter(|(_, source)| source.is_some())
+        .map(|(run, _)| Piece {
+            run,
+            source: index.clone(),
+        })
+        .collect();
+    Reading::new(pages).pieces(pieces, |_, _| Ok(()))
+}
+
+/// A module's table that walks from commit to commit, so that digests can be checked at the cost of the
+/// pages that change between them.
+struct Walker {
+    table: PageTable,
+    at: u64,
+    digest: Digest,
+}
+
+/// By module and size: a module that was made anew with another size is another one.
+type Walkers = BTreeMap<(String, u64), Walker>;
+
+/// A module commit to verify, and what a commit says it is.
+struct Wanted {
+    bytes: u64,
+    meant: Option<ModuleEntry>,
+}
+
+impl Store {
+    /// Verifies the store; see `store_verify`.
+    ///
+    /// # Errors
+    /// As `store_verify`.
+    pub fn verify(&self, options: &VerifyOptions, mut progress: Progress<'_>) -> Result<()> {
+        self.check_reentry()?;
+        let commits = {
+            // No persist and no commit while the streams are read.
+            let _gate = self.0.gate.lock();
+            let state = self.enter()?;
+            let numbers = match options.commit {
+                0 => state.history.numbers(),
+                number => vec![number],
+            };
+            let commits = numbers
+                .into_iter()
+                .map(|number| Ok(state.history.get(number)?.commit.clone()))
+                .collect::<Result<Vec<Arc<Commit>>>>()?;
+            if options.commit == 0 {
+                let access = if self.0.read_only {
+                    Access::Read
+                } else {
+                    Access::Write
+                };
+                let replay = journal::replay(&*self.0.files, &self.0.pages.store, access)?;
+                if let Some(damage) = replay.damage {
+                    return Err(damage);
+                }
+            }
+            commits
+        };
+        // Module commits are shared between commits; each is verified once, oldest first. A delta is
+        // worth nothing without what is below it.
+        let mut wanted: BTreeMap<(String, u64), Wanted> = BTreeMap::new();
+        for module in commits.iter().flat_map(|commit| &commit.modules) {
+            let mut next = module.module_commit;
+            while next != 0 && !wanted.contains_key(&(module.id.clone(), next)) {
+                let index = self.0.pages.index(&module.id, next)?;
+                let bytes = index.data_pages() * index.page_size;
+                wanted.insert((module.id.clone(), next), Wanted { bytes, meant: None });
+                next = index.parent;
+            }
+            if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit)) {
+                wanted.meant = Some(module.clone());
+            }
+        }
+        let total = wanted.values().map(|wanted| wanted.bytes).sum();
+        let mut done = 0;
+        let mut walkers = Walkers::new();
+        for ((id, commit), wanted) in wanted {
+            self.tell(&mut progress, "store_verify", done, total)?;
+            // From the file, not from the cache.
+            let index = Arc::new(self.0.pages.load(&id, commit)?);
+            if let Some(module) = &wanted.meant {
+                matches(&index, module)?;
+            }
+            if !options.metadata_only {
+                check_pages(&self.0.pages, &index)?;
+                self.check_digest(&mut walkers, &index)?;
+            }
+            done += wanted.bytes;
+        }
+        self.tell(&mut progress, "store_verify", total, total)
+    }
+
+    fn check_digest(&self, walkers: &mut Walkers, index: &Arc<Index>) -> Result<()> {
+        let walker = match walkers.entry((index.module.clone(), index.size)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Walker {
+                table: PageTable::new(index.size / index.page_size)?,
+                at: 0,
+                digest: Digest::default(),
+            }),
+        };
+        let from = (walker.at != 0).then_some(walker.at);
+        for change in self
+            .0
+            .pages
+            .changes(&index.module, from, Some(index.commit))?
+        {
+            for page in change.run.start..change.run.end() {
+                if let Some(old) = walker.table.checksum(page) {
+                    walker.digest.remove(page, old);
+                }
+            }
+            walker.table.set(change.run, change.source.as_ref())?;
+            for page in change.run.start..change.run.end() {
+                if let Some(new) = walker.table.checksum(page) {
+                    walker.digest.add(page, new);
+                }
+            }
+        }
+        walker.at = index.commit;
+        if walker.digest != index.digest {
+            return Err(Error::corrupt(
+                place(&index.module, index.commit).to_string(),
+                "the digest of the module does not match its pages",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! The PAGEMAP_SCAN ioctl (Linux 6.7): which pages of a range were written since they were last armed,
+//! and arming them again, in one pass.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use crate::{Error, Result};
+
+// Numbers of linux/fs.h.
+const PAGEMAP_SCAN: u64 = 0xc060_6610;
+const PM_SCAN_WP_MATCHING: u64 = 1;
+const PM_SCAN_CHECK_WPASYNC: u64 = 2;
+const PAGE_IS_WRITTEN: u64 = 1 << 1;
+const PAGE_IS_FILE: u64 = 1 << 2;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_SWAPPED: u64 = 1 << 4;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+#[repr(C)]
+struct ScanArgument {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Region {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// Regions for one call of the ioctl: enough that scattered pages need few calls.
+const REGIONS: usize = 1024;
+
+/// What counts as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Memory that was armed as a whole: whatever is not armed any more. Pages that the host dropped
+    /// (MADV_DONTNEED) count, because their bytes changed.
+    Unarmed,
+    /// A private file mapping that was never armed as a whole, because arming takes away the kernel's fault-around:
+    /// pages that are private copies now and not armed since.
+    PrivateCopy,
+}
+
+/// /proc/self/pagemap, which stays bound to the process that opened it.
+pub(crate) struct PageMap(File);
+
+impl PageMap {
+    pub(crate) fn new() -> Result<Self> {
+        File::open("/proc/self/pagemap")
+            .map(Self)
+            .map_err(|error| Error::io("open(/proc/self/pagemap)", &error))
+    }
+
+    /// Calls `found` with each written range of addresses, in order, and arms those pages again. Fails
+    /// with EPERM when the range is not, or no longer, registered.
+    pub(crate) fn take_written(
+        &self,
+        start: usize,
+        length: u64,
+        written: Written,
+        mut found: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        let mut regions = [Region {
+            start: 0,
+            end: 0,
+            categories: 0,
+        }; REGIONS];
+        let end = start as u64 + length;
+        let mut argument = ScanArgument {
+            size: size_of::<ScanArgument>() as u64,
+            flags: PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+            start: start as u64,
+            end,
+            walk_end: 0,
+            vec: regions.as_mut_ptr() as u64,
+            vec_len: REGIONS as u64,
+            max_pages: 0,
+            category_inverted: 0,
+            category_mask: PAGE_IS_WRITTEN,
+            category_anyof_mask: 0,
+            return_mask: PAGE_IS_WRITTEN,
+        };
+        if written == Written::PrivateCopy {
+            argument.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO;
+            argument.category_mask |= PAGE_IS_FILE | PAGE_IS_PFNZERO;
+            argument.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+        }
+        while argument.start < end {
+            // SAFETY: the argument and the vector it points to outlive the call, and vec_len is its length.
+            let got =
+                unsafe { libc::ioctl(self.0.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
+            if got < 0 {
+                let error = std::io::Error::last_os_error();
+                if error.raw_os_error() == Some(libc::EINTR) {
+                    continue;
+                }
+                return Err(Error::io("ioctl(PAGEMAP_SCAN)", &error));
+            }
+            for region in &regions[..(got as usize).min(REGIONS)] {
+                found(region.start, region.end);
+            }
+            if argument.walk_end <= argument.start {
+                return Err(Error::Internal {
+                    what: "PAGEMAP_SCAN made no progress".into(),
+                });
+            }
+            argument.start = argument.walk_end;
+        }
+        Ok(())
+    }
+}

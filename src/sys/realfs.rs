@@ -1,0 +1,602 @@
+//! The file traits on a real directory: openat and friends, relative to two directory descriptors.
+
+use std::ffi::{CStr, CString, c_int};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::fork;
+use super::fs::{Access, Dir, Entry, File, Files, Kind, Place};
+use crate::{Error, Result};
+
+const HIDDEN: &CStr = c".vmstore";
+
+/// A store directory on a real file system.
+pub(crate) struct RealFiles {
+    root: OwnedFd,
+    hidden: OwnedFd,
+    lock: Mutex<Option<OwnedFd>>,
+}
+
+/// What was found at a path.
+pub(crate) enum Found {
+    /// A store: `.vmstore` is there.
+    Store(RealFiles),
+    /// A directory without a store.
+    Directory(OwnedFd),
+    /// Nothing; its parent may exist.
+    Nothing,
+}
+
+fn c_name(name: &str) -> Result<CString> {
+    CString::new(name).map_err(|_| Error::invalid("a file name", "it must not contain a NUL byte"))
+}
+
+/// Repeats a system call that a signal interrupted, and turns -1 into an error.
+fn retry(operation: impl Fn() -> String, mut call: impl FnMut() -> isize) -> Result<isize> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result);
+        }
+        let error = std::io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(Error::io(operation(), &error));
+        }
+    }
+}
+
+fn is(error: &Error, errno: c_int) -> bool {
+    error.errno() == errno
+}
+
+/// openat with close-on-exec.
+fn open_at(dir: RawFd, name: &CStr, flags: c_int) -> Result<OwnedFd> {
+    let fd = retry(
+        || format!("openat({})", name.to_string_lossy()),
+        // SAFETY: the name is NUL-terminated; the result is checked.
+        || unsafe { libc::openat(dir, name.as_ptr(), flags | libc::O_CLOEXEC, 0o600) } as isize,
+    )?;
+    // SAFETY: the kernel just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn path_name(path: &Path) -> Result<CString> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::invalid("directory", "it must not be empty"));
+    }
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::invalid("directory", "it must not contain a NUL byte"))
+}
+
+const DIRECTORY: c_int = libc::O_RDONLY | libc::O_DIRECTORY;
+
+/// Looks at `path` without changing anything.
+pub(crate) fn find(path: &Path) -> Result<Found> {
+    let root = match open_at(libc::AT_FDCWD, &path_name(path)?, DIRECTORY) {
+        Ok(root) => root,
+        Err(error) if is(&error, libc::ENOENT) => return Ok(Found::Nothing),
+        Err(error) if is(&error, libc::ENOTDIR) => {
+            return Err(Error::Exists {
+                what: path.display().to_string(),
+                why: "it is not a directory; a store is a directory".into(),
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    match open_at(root.as_raw_fd(), HIDDEN, DIRECTORY | libc::O_NOFOLLOW) {
+        Ok(hidden) => Ok(Found::Store(RealFiles {
+            root,
+            hidden,
+            lock: Mutex::new(None),
+        })),
+        Err(error) if is(&error, libc::ENOENT) => Ok(Found::Directory(root)),
+        Err(error) if is(&error, libc::ENOTDIR) || is(&error, libc::ELOOP) => Err(Error::corrupt(
+            path.join(".vmstore").display().to_string(),
+            "it must be a directory, not a file or link",
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the directory `path`, mode 0700, in a parent that exists, and its entry durable.
+pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
+    let name = path_name(path)?;
+    let made = retry(
+        || format!("mkdir({})", path.display()),
+        // SAFETY: the name is NUL-terminated.
+        || unsafe { libc::mkdir(name.as_ptr(), 0o700) } as isize,
+    );
+    match made {
+        Err(error) if is(&error, libc::ENOENT) => {
+            return Err(Error::NotFound {
+                what: format!("the parent directory of {}", path.display()),
+                hint: "".into(),
+            });
+        }
+        Err(error) if is(&error, libc::EEXIST) => {}
+        other => drop(other?),
+    }
+    let root = open_at(libc::AT_FDCWD, &name, DIRECTORY)?;
+    sync_fd(
+        open_at(root.as_raw_fd(), c"..", DIRECTORY)?.as_raw_fd(),
+        "the parent directory",
+    )?;
+    Ok(root)
+}
+
+/// Makes `.vmstore` in a directory.
+pub(crate) fn make_hidden(root: OwnedFd) -> Result<RealFiles> {
+    let made = retry(
+        || "mkdirat(.vmstore)".into(),
+        // SAFETY: the name is NUL-terminated.
+        || unsafe { libc::mkdirat(root.as_raw_fd(), HIDDEN.as_ptr(), 0o700) } as isize,
+    );
+    match made {
+        Err(error) if is(&error, libc::EEXIST) => {}
+        other => drop(other?),
+    }
+    let hidden = open_at(root.as_raw_fd(), HIDDEN, DIRECTORY | libc::O_NOFOLLOW)?;
+    Ok(RealFiles {
+        root,
+        hidden,
+        lock: Mutex::new(None),
+    })
+}
+
+/// The names in a directory.
+pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<Entry>> {
+    // A descriptor of its own: reading moves its position.
+    let own = open_at(dir.as_raw_fd(), c".", DIRECTORY)?;
+    // SAFETY: fdopendir takes over a descriptor that nobody else has.
+    let stream = unsafe { libc::fdopendir(std::os::fd::IntoRawFd::into_raw_fd(own)) };
+    if stream.is_null() {
+        return Err(Error::last_os("fdopendir"));
+    }
+    let mut entries = Vec::new();
+    let mut failure = None;
+    loop {
+        // SAFETY: errno is this thread's.
+        unsafe { *libc::__errno_location() = 0 };
+        // SAFETY: the stream is open, and used by this thread only.
+        let entry = unsafe { libc::readdir64(stream) };
+        if entry.is_null() {
+            let error = std::io::Error::last_os_error();
+            if error.raw_os_error() != Some(0) {
+                failure = Some(Error::io("readdir", &error));
+            }
+            break;
+        }
+        // SAFETY: readdir's entry is valid until the next call, and its name NUL-terminated.
+        let (name, kind) = unsafe { (CStr::from_ptr((*entry).d_name.as_ptr()), (*entry).d_type) };
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let kind = match kind {
+            libc::DT_REG => Kind::File,
+            libc::DT_LNK => Kind::Link,
+            libc::DT_UNKNOWN => kind_of(dir.as_raw_fd(), name),
+            _ => Kind::Other,
+        };
+        // A name that is not UTF-8 is none of ours.
+        let name = name
+            .to_str()
+            .map_or_else(|_| name.to_string_lossy().into_owned() + "?", str::to_owned);
+        entries.push(Entry { name, kind });
+    }
+    // SAFETY: opened above, closed once.
+    unsafe { libc::closedir(stream) };
+    failure.map_or(Ok(entries), Err)
+}
+
+fn kind_of(dir: RawFd, name: &CStr) -> Kind {
+    // SAFETY: all-zero is a value of this plain struct.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the name is NUL-terminated and the struct is ours.
+    let failed =
+        unsafe { libc::fstatat(dir, name.as_ptr(), &raw mut stat, libc::AT_SYMLINK_NOFOLLOW) };
+    match (failed, stat.st_mode & libc::S_IFMT) {
+        (0, libc::S_IFREG) => Kind::File,
+        (0, libc::S_IFLNK) => Kind::Link,
+        _ => Kind::Other,
+    }
+}
+
+/// A failed sync is more than a failed call.
+fn as_sync(result: Result<isize>) -> Result<()> {
+    match result {
+        Err(Error::Io { operation, errno }) => Err(Error::Sync { operation, errno }),
+        other => other.map(drop),
+    }
+}
+
+fn sync_fd(fd: RawFd, name: &str) -> Result<()> {
+    // SAFETY: fsync has no preconditions.
+    as_sync(retry(
+        || format!("fsync({name})"),
+        || unsafe { libc::fsync(fd) } as isize,
+    ))
+}
+
+impl RealFiles {
+    /// Takes the exclusive lock of the store, or says `false` when another owner has it.
+    pub(crate) fn lock(&self) -> Result<bool> {
+        // A descriptor for nothing else, so that forked children can close it.
+        let own = open_at(self.root.as_raw_fd(), c".", DIRECTORY)?;
+        fork::close_in_children(own.as_raw_fd());
+        let taken = retry(
+            || "flock(LOCK_EX)".into(),
+            // SAFETY: flock has no preconditions.
+            || unsafe { libc::flock(own.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } as isize,
+        );
+        match taken {
+            Ok(_) => {
+                *self.lock.lock() = Some(own);
+                Ok(true)
+            }
+            Err(error) => {
+                fork::forget(own.as_raw_fd());
+                if is(&error, libc::EWOULDBLOCK) {
+                    Ok(false)
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    fn dir(&self, dir: Dir) -> &OwnedFd {
+        match dir {
+            Dir::Root => &self.root,
+            Dir::Hidden => &self.hidden,
+        }
+    }
+
+    fn fd(&self, place: &Place) -> RawFd {
+        self.dir(place.dir).as_raw_fd()
+    }
+
+    /// A call on two names.
+    fn pair(
+        &self,
+        what: &str,
+        from: &Place,
+        to: &Place,
+        call: impl Fn(RawFd, &CStr, RawFd, &CStr) -> c_int,
+    ) -> Result<()> {
+        let (old, new) = (c_name(&from.name)?, c_name(&to.name)?);
+        retry(
+            || format!("{what}({from}, {to})"),
+            || call(self.fd(from), &old, self.fd(to), &new) as isize,
+        )
+        .map(drop)
+    }
+}
+
+impl Drop for RealFiles {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
+impl Files for RealFiles {
+    fn create(&self, place: &Place) -> Result<Arc<dyn File>> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let fd = open_at(self.fd(place), &c_name(&place.name)?, flags)?;
+        Ok(Arc::new(RealFile {
+            fd,
+            place: place.clone(),
+        }))
+    }
+
+    fn open(&self, place: &Place, access: Access) -> Result<Option<Arc<dyn File>>> {
+        let mode = match access {
+            Access::Read => libc::O_RDONLY,
+            Access::Write => libc::O_RDWR,
+        };
+        // Non-blocking, so that a FIFO in the file's place cannot hang the host.
+        let flags = mode | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let not_a_file = || Error::corrupt(place.to_string(), "it is not a regular file");
+        let fd = match open_at(self.fd(place), &c_name(&place.name)?, flags) {
+            Ok(fd) => fd,
+            Err(error) if is(&error, libc::ENOENT) => return Ok(None),
+            Err(error)
+                if [libc::ELOOP, libc::ENXIO, libc::EISDIR, libc::ENODEV]
+                    .contains(&error.errno()) =>
+            {
+                return Err(not_a_file());
+            }
+            Err(error) => return Err(error),
+        };
+        // SAFETY: all-zero is a value of this plain struct.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is ours.
+        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
+            return Err(Error::last_os(format!("fstat({place})")));
+        }
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(not_a_file());
+        }
+        Ok(Some(Arc::new(RealFile {
+            fd,
+            place: place.clone(),
+        })))
+    }
+
+    fn rename(&self, from: &Place, to: &Place) -> Result<()> {
+        // SAFETY: both names are NUL-terminated.
+        self.pair("renameat", from, to, |a, old, b, new| unsafe {
+            libc::renameat(a, old.as_ptr(), b, new.as_ptr())
+        })
+    }
+
+    fn link(&self, from: &Place, to: &Place) -> Result<()> {
+        // SAFETY: both names are NUL-terminated. No AT_SYMLINK_FOLLOW: a link is not followed.
+        self.pair("linkat", from, to, |a, old, b, new| unsafe {
+            libc::linkat(a, old.as_ptr(), b, new.as_ptr(), 0)
+        })
+    }
+
+    fn symlink(&self, target: &str, place: &Place) -> Result<()> {
+        let (target, name) = (c_name(target)?, c_name(&place.name)?);
+        retry(
+            || format!("symlinkat({place})"),
+            // SAFETY: both names are NUL-terminated.
+            || unsafe { libc::symlinkat(target.as_ptr(), self.fd(place), name.as_ptr()) } as isize,
+        )
+        .map(drop)
+    }
+
+    fn read_link(&self, place: &Place) -> Result<Option<String>> {
+        let name = c_name(&place.name)?;
+        let mut buffer = [0u8; 512];
+        let got = retry(
+            || format!("readlinkat({place})"),
+            // SAFETY: the name is NUL-terminated; the buffer is ours and of the given length.
+            || unsafe {
+                libc::readlinkat(
+                    self.fd(place),
+                    name.as_ptr(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                )
+            },
+        );
+        match got {
+            Ok(length) => Ok(Some(
+                String::from_utf8_lossy(&buffer[..length as usize]).into_owned(),
+            )),
+            Err(error) if is(&error, libc::ENOENT) || is(&error, libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unlink(&self, place: &Place) -> Result<()> {
+        let name = c_name(&place.name)?;
+        let gone = retry(
+            || format!("unlinkat({place})"),
+            // SAFETY: the name is NUL-terminated.
+            || unsafe { libc::unlinkat(self.fd(place), name.as_ptr(), 0) } as isize,
+        );
+        match gone {
+            Err(error) if is(&error, libc::ENOENT) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
+        list(self.dir(dir))
+    }
+
+    fn sync_dir(&self, dir: Dir) -> Result<()> {
+        sync_fd(
+            self.dir(dir).as_raw_fd(),
+            if dir == Dir::Root {
+                "the store"
+            } else {
+                ".vmstore"
+            },
+        )
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        if let Ok(text) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+            let digits: Vec<u8> = text
+                .bytes()
+                .filter_map(|b| (b as char).to_digit(16).map(|d| d as u8))
+                .collect();
+            for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+                *byte = pair[0] << 4 | pair[1];
+            }
+        }
+        id
+    }
+
+    fn unlock(&self) {
+        if let Some(own) = self.lock.lock().take() {
+            fork::forget(own.as_raw_fd());
+        }
+    }
+}
+
+/// A regular file of the store.
+struct RealFile {
+    fd: OwnedFd,
+    place: Place,
+}
+
+/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG and
+/// does not kill the host. A signal that came meanwhile is taken, unless the host itself had it blocked.
+struct NoFileSizeSignal {
+    signal: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+impl NoFileSizeSignal {
+    fn new() -> Self {
+        // SAFETY: all sets are ours; SIGXFSZ is a valid signal.
+        unsafe {
+            let mut signal: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut signal);
+            libc::sigaddset(&raw mut signal, libc::SIGXFSZ);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, &raw mut before);
+            Self { signal, before }
+        }
+    }
+
+    /// Takes the signal that an EFBIG has left pending.
+    fn take(&self) {
+        // SAFETY: the sets are ours; the wait has a timeout of zero.
+        unsafe {
+            if libc::sigismember(&raw const self.before, libc::SIGXFSZ) == 0 {
+                let now = libc::timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
+                libc::sigtimedwait(&raw const self.signal, std::ptr::null_mut(), &raw const now);
+            }
+        }
+    }
+}
+
+impl Drop for NoFileSizeSignal {
+    fn drop(&mut self) {
+        // SAFETY: the set is the thread's own from before.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
+    }
+}
+
+impl RealFile {
+    /// A call that may meet the file size limit.
+    fn growing(
+        &self,
+        what: &str,
+        at: u64,
+        length: u64,
+        call: impl FnMut() -> isize,
+    ) -> Result<isize> {
+        let mask = NoFileSizeSignal::new();
+        let result = retry(
+            || format!("{what}({}, {length} bytes at {at})", self.place),
+            call,
+        );
+        if let Err(error) = &result
+            && is(error, libc::EFBIG)
+        {
+            mask.take();
+        }
+        result
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let rest = &mut buffer[done..];
+            let (length, at) = (rest.len(), offset + done as u64);
+            let got = retry(
+                || format!("pread({}, {length} bytes at {at})", self.place),
+                // SAFETY: the buffer is ours and of the given length.
+                || unsafe {
+                    libc::pread64(
+                        self.fd.as_raw_fd(),
+                        rest.as_mut_ptr().cast(),
+                        length,
+                        at as i64,
+                    )
+                },
+            )?;
+            if got == 0 {
+                break;
+            }
+            done += got as usize;
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut offset = offset;
+        let mut left: Vec<IoSlice<'_>> = slices.iter().filter(|s| !s.is_empty()).copied().collect();
+        let mut left: &mut [IoSlice<'_>] = &mut left;
+        while !left.is_empty() {
+            let batch = &left[..left.len().min(libc::UIO_MAXIOV as usize)];
+            let bytes = batch.iter().map(|s| s.len() as u64).sum();
+            let wrote = self.growing("pwritev", offset, bytes, || {
+                // SAFETY: IoSlice has the layout of iovec, and the slices outlive the call.
+                unsafe {
+                    libc::pwritev64(
+                        self.fd.as_raw_fd(),
+                        batch.as_ptr().cast(),
+                        batch.len() as c_int,
+                        offset as i64,
+                    )
+                }
+            })?;
+            if wrote == 0 {
+                return Err(Error::Io {
+                    operation: format!("pwritev({}, wrote nothing at {offset})", self.place),
+                    errno: libc::EIO,
+                });
+            }
+            offset += wrote as u64;
+            IoSlice::advance_slices(&mut left, wrote as usize);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        // SAFETY: all-zero is a value of this plain struct.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is ours.
+        if unsafe { libc::fstat(self.fd.as_raw_fd(), &raw mut stat) } != 0 {
+            return Err(Error::last_os(format!("fstat({})", self.place)));
+        }
+        Ok(stat.st_size as u64)
+    }
+
+    fn set_len(&self, length: u64) -> Result<()> {
+        // SAFETY: ftruncate has no preconditions.
+        self.growing("ftruncate", 0, length, || unsafe {
+            libc::ftruncate64(self.fd.as_raw_fd(), length as i64) as isize
+        })
+        .map(drop)
+    }
+
+    fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()> {
+        let mode = if keep_size {
+            libc::FALLOC_FL_KEEP_SIZE
+        } else {
+            0
+        };
+        // SAFETY: fallocate has no preconditions.
+        self.growing("fallocate", offset, length, || unsafe {
+            libc::fallocate64(self.fd.as_raw_fd(), mode, offset as i64, length as i64) as isize
+        })
+        .map(drop)
+    }
+
+    fn sync(&self) -> Result<()> {
+        // SAFETY: fdatasync has no preconditions.
+        as_sync(retry(
+            || format!("fdatasync({})", self.place),
+            || unsafe { libc::fdatasync(self.fd.as_raw_fd()) } as isize,
+        ))
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.fd.as_raw_fd())
+    }
+}
