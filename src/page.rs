@@ -92,6 +92,13 @@ impl PageSet {
         }
     }
 
+    /// Adds several runs.
+    pub(crate) fn add_all(&self, runs: &[Run]) {
+        for run in runs {
+            self.add(*run);
+        }
+    }
+
     /// Takes everything out, as sorted runs.
     pub(crate) fn take(&self) -> Vec<Run> {
         let mut runs = Vec::new();

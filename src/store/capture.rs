@@ -42,9 +42,7 @@ impl Captured {
     /// Gives up: pages are dirty again, files go.
     pub(super) fn discard(self, pages: &PageFiles) {
         for captured in self.modules {
-            for run in &captured.runs {
-                captured.module.dirty.add(*run);
-            }
+            captured.module.dirty.add_all(&captured.runs);
             captured.draft.discard(pages);
         }
     }
@@ -182,9 +180,7 @@ impl Store {
             if bound.module.tracking.name() == Tracker::Compare {
                 let candidates = std::mem::take(&mut last.runs);
                 last.runs = self.differing(bound, &candidates).inspect_err(|_| {
-                    candidates
-                        .iter()
-                        .for_each(|run| bound.module.dirty.add(*run));
+                    bound.module.dirty.add_all(&candidates);
                 })?;
             }
             let runs = last.runs.clone();

@@ -71,7 +71,7 @@ impl Store {
                 time: host::wall_clock(),
                 label: options.label,
                 user_data: options.user_data,
-                modules: self.map_of(state, &finished),
+                modules: Self::map_of(state, &finished),
             };
             let number = commit.number;
             // The commit point.
@@ -82,7 +82,7 @@ impl Store {
             Ok(made) => made,
             Err(error) => {
                 for (module, runs) in dirty {
-                    runs.iter().for_each(|run| module.dirty.add(*run));
+                    module.dirty.add_all(&runs);
                 }
                 for (at, file) in finished.iter().enumerate() {
                     let name = place(&file.index.module, file.index.commit);
@@ -106,7 +106,7 @@ impl Store {
     }
 
     /// The map of a new commit: the head's, with the new files in their modules' places.
-    fn map_of(&self, state: &State, finished: &[Finished]) -> Vec<ModuleEntry> {
+    fn map_of(state: &State, finished: &[Finished]) -> Vec<ModuleEntry> {
         let mut modules = state
             .history
             .head_commit()

@@ -62,9 +62,7 @@ impl Store {
             Ok(staged) => staged,
             Err(error) => {
                 for plan in plans {
-                    plan.dirty
-                        .iter()
-                        .for_each(|run| plan.module.dirty.add(*run));
+                    plan.module.dirty.add_all(&plan.dirty);
                 }
                 return Err(error);
             }
@@ -83,7 +81,7 @@ impl Store {
             for run in &plan.zeros {
                 plan.module.memory.zero(run.start * page, run.count * page);
             }
-            restored += self.settle(&mut state, plan)?;
+            restored += self.settle(&mut state, &plan)?;
         }
         if !self.0.read_only {
             self.update_links(&mut state);
@@ -172,7 +170,7 @@ impl Store {
     }
 
     /// Brings what is known of a module in line with its memory. Returns the pages put back.
-    fn settle(&self, state: &mut State, plan: Plan) -> Result<u64> {
+    fn settle(&self, state: &mut State, plan: &Plan) -> Result<u64> {
         let Some(bound) = state.modules.get_mut(&plan.module.id) else {
             return Ok(0);
         };
@@ -187,7 +185,9 @@ impl Store {
         written.extend(&plan.zeros);
         written.sort_unstable_by_key(|run| run.start);
         let mut runs = Vec::new();
-        written.iter().for_each(|run| push_run(&mut runs, *run));
+        for run in written {
+            push_run(&mut runs, run);
+        }
         if plan
             .module
             .tracking
@@ -195,7 +195,7 @@ impl Store {
             .is_err()
         {
             // Memory is right. The library's own writes count as the guest's, which costs time only.
-            runs.iter().for_each(|run| plan.module.dirty.add(*run));
+            plan.module.dirty.add_all(&runs);
         }
         Ok(pages_in(&runs))
     }
@@ -254,31 +254,27 @@ fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
         }
         let mut next = at;
         while start < run.end() {
-            match b.get(next).filter(|hole| hole.start < run.end()) {
-                Some(hole) => {
-                    if start < hole.start {
-                        push_run(
-                            &mut rest,
-                            Run {
-                                start,
-                                count: hole.start - start,
-                            },
-                        );
-                    }
-                    start = start.max(hole.end());
-                    next += 1;
-                }
-                None => {
-                    push_run(
-                        &mut rest,
-                        Run {
-                            start,
-                            count: run.end() - start,
-                        },
-                    );
-                    start = run.end();
-                }
+            let Some(hole) = b.get(next).filter(|hole| hole.start < run.end()) else {
+                push_run(
+                    &mut rest,
+                    Run {
+                        start,
+                        count: run.end() - start,
+                    },
+                );
+                break;
+            };
+            if start < hole.start {
+                push_run(
+                    &mut rest,
+                    Run {
+                        start,
+                        count: hole.start - start,
+                    },
+                );
             }
+            start = start.max(hole.end());
+            next += 1;
         }
     }
     rest

@@ -11,5 +11,6 @@ pub(crate) mod fs;
 pub(crate) mod host;
 pub(crate) mod memory;
 pub(crate) mod pagemap;
+mod realfile;
 pub(crate) mod realfs;
 pub(crate) mod userfault;

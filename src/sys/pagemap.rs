@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use parking_lot::Mutex;
+
 use crate::{Error, Result};
 
 // Numbers of linux/fs.h.
@@ -55,12 +57,26 @@ pub(crate) enum Written {
 }
 
 /// /proc/self/pagemap, which stays bound to the process that opened it.
-pub(crate) struct PageMap(File);
+pub(crate) struct PageMap {
+    file: File,
+    /// Where the ioctl puts what it finds; kept, so that a capture allocates nothing.
+    regions: Mutex<Vec<Region>>,
+}
 
 impl PageMap {
     pub(crate) fn new() -> Result<Self> {
         File::open("/proc/self/pagemap")
-            .map(Self)
+            .map(|file| Self {
+                file,
+                regions: Mutex::new(vec![
+                    Region {
+                        start: 0,
+                        end: 0,
+                        categories: 0
+                    };
+                    REGIONS
+                ]),
+            })
             .map_err(|error| Error::io("open(/proc/self/pagemap)", &error))
     }
 
@@ -73,11 +89,7 @@ impl PageMap {
         written: Written,
         mut found: impl FnMut(u64, u64),
     ) -> Result<()> {
-        let mut regions = [Region {
-            start: 0,
-            end: 0,
-            categories: 0,
-        }; REGIONS];
+        let mut regions = self.regions.lock();
         let end = start as u64 + length;
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
@@ -101,7 +113,7 @@ impl PageMap {
         while argument.start < end {
             // SAFETY: the argument and the vector it points to outlive the call, and vec_len is its length.
             let got =
-                unsafe { libc::ioctl(self.0.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
+                unsafe { libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
             if got < 0 {
                 let error = std::io::Error::last_os_error();
                 if error.raw_os_error() == Some(libc::EINTR) {

@@ -1,7 +1,6 @@
 //! The file traits on a real directory: openat and friends, relative to two directory descriptors.
 
 use std::ffi::{CStr, CString, c_int};
-use std::io::IoSlice;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::fork;
 use super::fs::{Access, Dir, Entry, File, Files, Kind, Place};
+use super::realfile::{RealFile, as_sync, is, retry};
 use crate::{Error, Result};
 
 const HIDDEN: &CStr = c".vmstore";
@@ -34,24 +34,6 @@ pub(crate) enum Found {
 
 fn c_name(name: &str) -> Result<CString> {
     CString::new(name).map_err(|_| Error::invalid("a file name", "it must not contain a NUL byte"))
-}
-
-/// Repeats a system call that a signal interrupted, and turns -1 into an error.
-fn retry(operation: impl Fn() -> String, mut call: impl FnMut() -> isize) -> Result<isize> {
-    loop {
-        let result = call();
-        if result >= 0 {
-            return Ok(result);
-        }
-        let error = std::io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EINTR) {
-            return Err(Error::io(operation(), &error));
-        }
-    }
-}
-
-fn is(error: &Error, errno: c_int) -> bool {
-    error.errno() == errno
 }
 
 /// openat with close-on-exec.
@@ -206,14 +188,6 @@ fn kind_of(dir: RawFd, name: &CStr) -> Kind {
     }
 }
 
-/// A failed sync is more than a failed call.
-fn as_sync(result: Result<isize>) -> Result<()> {
-    match result {
-        Err(Error::Io { operation, errno }) => Err(Error::Sync { operation, errno }),
-        other => other.map(drop),
-    }
-}
-
 fn sync_fd(fd: RawFd, name: &str) -> Result<()> {
     // SAFETY: fsync has no preconditions.
     as_sync(retry(
@@ -287,10 +261,7 @@ impl Files for RealFiles {
     fn create(&self, place: &Place) -> Result<Arc<dyn File>> {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let fd = open_at(self.fd(place), &c_name(&place.name)?, flags)?;
-        Ok(Arc::new(RealFile {
-            fd,
-            place: place.clone(),
-        }))
+        Ok(Arc::new(RealFile::new(fd, place.clone())))
     }
 
     fn open(&self, place: &Place, access: Access) -> Result<Option<Arc<dyn File>>> {
@@ -321,10 +292,7 @@ impl Files for RealFiles {
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             return Err(not_a_file());
         }
-        Ok(Some(Arc::new(RealFile {
-            fd,
-            place: place.clone(),
-        })))
+        Ok(Some(Arc::new(RealFile::new(fd, place.clone()))))
     }
 
     fn rename(&self, from: &Place, to: &Place) -> Result<()> {
@@ -421,182 +389,5 @@ impl Files for RealFiles {
         if let Some(own) = self.lock.lock().take() {
             fork::forget(own.as_raw_fd());
         }
-    }
-}
-
-/// A regular file of the store.
-struct RealFile {
-    fd: OwnedFd,
-    place: Place,
-}
-
-/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG and
-/// does not kill the host. A signal that came meanwhile is taken, unless the host itself had it blocked.
-struct NoFileSizeSignal {
-    signal: libc::sigset_t,
-    before: libc::sigset_t,
-}
-
-impl NoFileSizeSignal {
-    fn new() -> Self {
-        // SAFETY: all sets are ours; SIGXFSZ is a valid signal.
-        unsafe {
-            let mut signal: libc::sigset_t = std::mem::zeroed();
-            let mut before: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut signal);
-            libc::sigaddset(&raw mut signal, libc::SIGXFSZ);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, &raw mut before);
-            Self { signal, before }
-        }
-    }
-
-    /// Takes the signal that an EFBIG has left pending.
-    fn take(&self) {
-        // SAFETY: the sets are ours; the wait has a timeout of zero.
-        unsafe {
-            if libc::sigismember(&raw const self.before, libc::SIGXFSZ) == 0 {
-                let now = libc::timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                };
-                libc::sigtimedwait(&raw const self.signal, std::ptr::null_mut(), &raw const now);
-            }
-        }
-    }
-}
-
-impl Drop for NoFileSizeSignal {
-    fn drop(&mut self) {
-        // SAFETY: the set is the thread's own from before.
-        unsafe {
-            libc::pthread_sigmask(
-                libc::SIG_SETMASK,
-                &raw const self.before,
-                std::ptr::null_mut(),
-            );
-        }
-    }
-}
-
-impl RealFile {
-    /// A call that may meet the file size limit.
-    fn growing(
-        &self,
-        what: &str,
-        at: u64,
-        length: u64,
-        call: impl FnMut() -> isize,
-    ) -> Result<isize> {
-        let mask = NoFileSizeSignal::new();
-        let result = retry(
-            || format!("{what}({}, {length} bytes at {at})", self.place),
-            call,
-        );
-        if let Err(error) = &result
-            && is(error, libc::EFBIG)
-        {
-            mask.take();
-        }
-        result
-    }
-}
-
-impl File for RealFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            let rest = &mut buffer[done..];
-            let (length, at) = (rest.len(), offset + done as u64);
-            let got = retry(
-                || format!("pread({}, {length} bytes at {at})", self.place),
-                // SAFETY: the buffer is ours and of the given length.
-                || unsafe {
-                    libc::pread64(
-                        self.fd.as_raw_fd(),
-                        rest.as_mut_ptr().cast(),
-                        length,
-                        at as i64,
-                    )
-                },
-            )?;
-            if got == 0 {
-                break;
-            }
-            done += got as usize;
-        }
-        Ok(done)
-    }
-
-    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        let mut offset = offset;
-        let mut left: Vec<IoSlice<'_>> = slices.iter().filter(|s| !s.is_empty()).copied().collect();
-        let mut left: &mut [IoSlice<'_>] = &mut left;
-        while !left.is_empty() {
-            let batch = &left[..left.len().min(libc::UIO_MAXIOV as usize)];
-            let bytes = batch.iter().map(|s| s.len() as u64).sum();
-            let wrote = self.growing("pwritev", offset, bytes, || {
-                // SAFETY: IoSlice has the layout of iovec, and the slices outlive the call.
-                unsafe {
-                    libc::pwritev64(
-                        self.fd.as_raw_fd(),
-                        batch.as_ptr().cast(),
-                        batch.len() as c_int,
-                        offset as i64,
-                    )
-                }
-            })?;
-            if wrote == 0 {
-                return Err(Error::Io {
-                    operation: format!("pwritev({}, wrote nothing at {offset})", self.place),
-                    errno: libc::EIO,
-                });
-            }
-            offset += wrote as u64;
-            IoSlice::advance_slices(&mut left, wrote as usize);
-        }
-        Ok(())
-    }
-
-    fn len(&self) -> Result<u64> {
-        // SAFETY: all-zero is a value of this plain struct.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: the struct is ours.
-        if unsafe { libc::fstat(self.fd.as_raw_fd(), &raw mut stat) } != 0 {
-            return Err(Error::last_os(format!("fstat({})", self.place)));
-        }
-        Ok(stat.st_size as u64)
-    }
-
-    fn set_len(&self, length: u64) -> Result<()> {
-        // SAFETY: ftruncate has no preconditions.
-        self.growing("ftruncate", 0, length, || unsafe {
-            libc::ftruncate64(self.fd.as_raw_fd(), length as i64) as isize
-        })
-        .map(drop)
-    }
-
-    fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()> {
-        let mode = if keep_size {
-            libc::FALLOC_FL_KEEP_SIZE
-        } else {
-            0
-        };
-        // SAFETY: fallocate has no preconditions.
-        self.growing("fallocate", offset, length, || unsafe {
-            libc::fallocate64(self.fd.as_raw_fd(), mode, offset as i64, length as i64) as isize
-        })
-        .map(drop)
-    }
-
-    fn sync(&self) -> Result<()> {
-        // SAFETY: fdatasync has no preconditions.
-        as_sync(retry(
-            || format!("fdatasync({})", self.place),
-            || unsafe { libc::fdatasync(self.fd.as_raw_fd()) } as isize,
-        ))
-    }
-
-    fn descriptor(&self) -> Option<RawFd> {
-        Some(self.fd.as_raw_fd())
     }
 }

@@ -20,7 +20,7 @@ const UFFDIO_WRITEPROTECT: u64 = 0xc018_aa06;
 
 #[repr(C)]
 struct Api {
-    api: u64,
+    version: u64,
     features: u64,
     ioctls: u64,
 }
@@ -59,7 +59,7 @@ impl Userfault {
         // SAFETY: the kernel just made it, and nobody else has it.
         let own = Self(unsafe { OwnedFd::from_raw_fd(fd as i32) });
         let mut api = Api {
-            api: UFFD_API,
+            version: UFFD_API,
             features: UFFD_FEATURE_WP_ASYNC
                 | UFFD_FEATURE_WP_UNPOPULATED
                 | UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
