@@ -28,6 +28,8 @@ pub(crate) struct Stream {
     link: u64,
     /// Up to where blocks are reserved.
     reserved: u64,
+    /// A failed append left bytes behind the end, which have to go before the next one.
+    ragged: bool,
 }
 
 /// An event and its place in history.
@@ -73,6 +75,7 @@ impl Stream {
         let file = files.create(&temporary)?;
         let header = Header {
             generation: fresh_generation()?,
+            previous: 0,
             durable,
             boot_id: if kind == StreamKind::Journal {
                 files.boot_id()
@@ -91,6 +94,7 @@ impl Stream {
             end: HEADER as u64,
             link,
             reserved: 0,
+            ragged: false,
         };
         let made = (|| {
             stream.write_header()?;
@@ -116,6 +120,10 @@ impl Stream {
         if events.is_empty() {
             return Ok(());
         }
+        if self.ragged {
+            self.file.set_len(self.end)?;
+            self.ragged = false;
+        }
         let mut bytes = Vec::new();
         let mut link = self.link;
         for Numbered { sequence, event } in events {
@@ -126,8 +134,7 @@ impl Stream {
             self.reserve(end)?;
         }
         if let Err(error) = self.file.write_at(&[IoSlice::new(&bytes)], self.end) {
-            // What was written of it has no valid end and would be cut off by the next open as well.
-            let _ = self.file.set_len(self.end);
+            self.ragged = self.file.set_len(self.end).is_err();
             return Err(error);
         }
         self.end = end;
@@ -168,13 +175,20 @@ impl Stream {
         if !all {
             return self.write_header();
         }
-        // The header first: with its new generation the old records no longer count, whether or not they are cut off.
-        self.header.generation = fresh_generation()?;
-        self.write_header()?;
-        self.end = HEADER as u64;
+        // The header first, in one write: with its new generation the old records no longer count, whether or
+        // not they are still there.
+        let old = (self.header.generation, self.header.previous);
+        (self.header.generation, self.header.previous) = (fresh_generation()?, old.0);
+        if let Err(error) = self.write_header() {
+            (self.header.generation, self.header.previous) = old;
+            return Err(error);
+        }
         self.link = self.header.generation;
-        self.file.set_len(self.end)?;
+        self.end = HEADER as u64;
         self.reserved = 0;
+        self.ragged = true;
+        self.file.set_len(self.end)?;
+        self.ragged = false;
         // Best effort: without it a later append reserves for itself.
         let _ = self.reserve(self.end);
         Ok(())
@@ -315,6 +329,7 @@ fn read_commits(
             *damage = Some(error);
             Header {
                 generation: 0,
+                previous: 0,
                 durable: 0,
                 boot_id: [0; 16],
                 syncing: false,
@@ -385,6 +400,7 @@ impl Replay {
                 end: half.end,
                 link: half.link,
                 reserved: 0,
+                ragged: false,
             })
         };
         let commits = self

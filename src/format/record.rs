@@ -34,6 +34,8 @@ const MAY_SKIP: u16 = 1;
 pub(crate) struct Header {
     /// What the first record is linked to; a new one whenever the stream starts anew.
     pub(crate) generation: u64,
+    /// Journal: the generation before, whose records may still lie behind the header.
+    pub(crate) previous: u64,
     /// Journal: how long `commits` is known to be durably.
     pub(crate) durable: u64,
     /// Journal: the boot during which it was written.
@@ -53,6 +55,7 @@ impl Header {
             .u32(0)
             .bytes(store)
             .u64(self.generation);
+        w.u64(self.previous);
         w.u64(self.durable)
             .bytes(&self.boot_id)
             .u32(if self.syncing { SYNCING } else { 0 });
@@ -91,11 +94,13 @@ impl Header {
                 r.take(16)?,
                 r.u64()?,
                 r.u64()?,
+                r.u64()?,
                 r.array()?,
                 r.u32()?,
             ))
         })();
-        let Some((version, flags, _, generation, durable, boot_id, state)) = fields else {
+        let Some((version, flags, _, generation, previous, durable, boot_id, state)) = fields
+        else {
             return Err(bad("it is shorter than its header"));
         };
         if version != VERSION || flags != 0 {
@@ -108,6 +113,7 @@ impl Header {
         }
         Ok(Self {
             generation,
+            previous,
             durable,
             boot_id,
             syncing: state & SYNCING != 0,
@@ -201,6 +207,11 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
             }
         };
         let expected = scan.records.last().map(|r: &Record| r.sequence + 1);
+        if at == HEADER && header.previous != 0 && parsed.link == header.previous {
+            // The stream started anew, and its owner was killed before it had cut the old records off.
+            scan.tail = Tail::Cut;
+            break;
+        }
         if parsed.link != scan.link || expected.is_some_and(|e| e != parsed.sequence) {
             scan.tail = Tail::Bad("a record that does not follow the one before it".into());
             break;
@@ -341,6 +352,7 @@ mod tests {
     fn header() -> Header {
         Header {
             generation: 42,
+            previous: 41,
             durable: 0,
             boot_id: [1; 16],
             syncing: false,

@@ -29,7 +29,7 @@ const MAPPINGS: usize = 512;
 #[derive(Clone)]
 pub struct Module {
     store: Store,
-    mapped: Arc<MappedModule>,
+    pub(super) mapped: Arc<MappedModule>,
 }
 
 impl Module {

@@ -1,1 +1,216 @@
-//! Tests of the store through its own doors.
+//! Tests of the store through its file traits: what reaches the disk, in which order, and what a crash
+//! leaves of it.
+
+mod crash;
+mod ordering;
+mod recorded;
+
+use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
+use recorded::RecordedFiles;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A small generator of repeatable random numbers (xorshift64*).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// The bytes of every module at a commit; absent modules are not mapped yet.
+pub(super) type Bytes = BTreeMap<String, Vec<u8>>;
+
+/// What must hold: which commits were made, with what bytes, and which are promised against what.
+#[derive(Clone, Default)]
+pub(super) struct Oracle {
+    pub(super) commits: BTreeMap<u64, Bytes>,
+    /// Commits that returned, in order.
+    pub(super) committed: Vec<u64>,
+    /// How many of those had been persisted.
+    pub(super) persisted: usize,
+}
+
+/// A store under test with its modules and its model.
+pub(super) struct Rig {
+    pub(super) files: Arc<RecordedFiles>,
+    pub(super) store: Store,
+    modules: BTreeMap<String, Module>,
+    now: Bytes,
+    pub(super) oracle: Oracle,
+    /// The oracle after each number of recorded operations.
+    pub(super) marks: Vec<(usize, Oracle)>,
+}
+
+pub(super) const MODULE: u64 = 4;
+
+fn page() -> u64 {
+    crate::sys::host::page_size()
+}
+
+impl Rig {
+    pub(super) fn new(files: Arc<RecordedFiles>) -> Self {
+        let store = Store::open_files(files.clone(), "test", OpenOptions::default()).unwrap();
+        let mut rig = Self {
+            files,
+            store,
+            modules: BTreeMap::new(),
+            now: Bytes::new(),
+            oracle: Oracle::default(),
+            marks: Vec::new(),
+        };
+        rig.mark();
+        rig
+    }
+
+    /// Notes what holds from here on.
+    fn mark(&mut self) {
+        self.marks
+            .push((self.files.recorded(), self.oracle.clone()));
+    }
+
+    pub(super) fn map(&mut self, id: &str) {
+        let size = MODULE * page();
+        let module = self
+            .store
+            .map_module(id, size, &MapOptions::default())
+            .unwrap();
+        self.modules.insert(id.to_owned(), module);
+        self.now.insert(id.to_owned(), vec![0; size as usize]);
+    }
+
+    /// Writes a few random pages, zeros among them.
+    pub(super) fn scribble(&mut self, random: &mut Random) {
+        for (id, module) in &self.modules {
+            for _ in 0..random.below(3) {
+                let at = random.below(MODULE) * page();
+                let byte = if random.below(4) == 0 {
+                    0
+                } else {
+                    random.next() as u8
+                };
+                let bytes = vec![byte; page() as usize];
+                module.mapped.memory.write(at, &bytes);
+                let model = self.now.get_mut(id).unwrap();
+                model[at as usize..(at + page()) as usize].copy_from_slice(&bytes);
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self) -> u64 {
+        let number = self.store.commit(&CommitOptions::default()).unwrap();
+        if !self.oracle.committed.contains(&number) {
+            self.oracle.committed.push(number);
+            self.oracle.commits.insert(number, self.now.clone());
+        }
+        self.mark();
+        number
+    }
+
+    pub(super) fn persist(&mut self) {
+        self.store.persist(None).unwrap();
+        self.oracle.persisted = self.oracle.committed.len();
+        self.mark();
+    }
+
+    pub(super) fn restore(&mut self, commit: u64) {
+        self.store.restore(commit, None).unwrap();
+        let known = &self.oracle.commits[&commit];
+        for (id, bytes) in &mut self.now {
+            match known.get(id) {
+                Some(then) => bytes.clone_from(then),
+                None => bytes.fill(0),
+            }
+        }
+        self.check_memory(&self.now);
+        self.mark();
+    }
+
+    pub(super) fn check_memory(&self, wanted: &Bytes) {
+        for (id, module) in &self.modules {
+            assert!(
+                module.mapped.memory.equals(0, &wanted[id]),
+                "module {id} has other bytes"
+            );
+        }
+    }
+
+    /// A random history of a few operations.
+    pub(super) fn live(&mut self, random: &mut Random, steps: u64) {
+        self.map("a");
+        for step in 0..steps {
+            match random.below(8) {
+                0 if !self.modules.contains_key("b") => self.map("b"),
+                1 | 2 => self.persist(),
+                3 if !self.oracle.committed.is_empty() => {
+                    let at = random.below(self.oracle.committed.len() as u64) as usize;
+                    self.restore(self.oracle.committed[at]);
+                }
+                _ => {
+                    self.scribble(random);
+                    self.commit();
+                }
+            }
+            if step + 1 == steps {
+                self.scribble(random);
+                self.commit();
+            }
+        }
+    }
+}
+
+/// Checks a reopened store: which commits it has is `allowed` to be any prefix of what was committed, at least `least`
+/// long, and each restores to its bytes.
+pub(super) fn check_reopened(store: &Store, oracle: &Oracle, least: usize, what: &str) -> usize {
+    let found = store.commits().unwrap();
+    let mut wanted = oracle.committed.clone();
+    assert!(
+        found.len() >= least,
+        "{what}: {} commits of {least} promised",
+        found.len()
+    );
+    assert!(
+        found.len() <= wanted.len(),
+        "{what}: {found:?} instead of at most {wanted:?}"
+    );
+    wanted.truncate(found.len());
+    assert_eq!(found, wanted, "{what}: the history has a hole");
+    if found.is_empty() {
+        return 0;
+    }
+    let mut ids: Vec<String> = Vec::new();
+    let mut modules = Vec::new();
+    for number in &found {
+        store
+            .restore(*number, None)
+            .unwrap_or_else(|error| panic!("{what}: restore {number}: {error}"));
+        let bytes = &oracle.commits[number];
+        for id in bytes
+            .keys()
+            .filter(|id| !ids.contains(*id))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let module = store.map_module(&id, 0, &MapOptions::default()).unwrap();
+            ids.push(id);
+            modules.push(module);
+        }
+        for (id, module) in ids.iter().zip(&modules) {
+            let zeros = vec![0; (MODULE * page()) as usize];
+            let wanted = bytes.get(id).unwrap_or(&zeros);
+            assert!(
+                module.mapped.memory.equals(0, wanted),
+                "{what}: module {id} at commit {number}"
+            );
+        }
+    }
+    found.len()
+}

@@ -1,0 +1,168 @@
+//! Promise 2: the order of writes and syncs, read off a recording of the file operations.
+
+use super::recorded::{Node, Operation, RecordedFiles};
+use super::{Random, Rig};
+use crate::format::name;
+use crate::sys::fs::{Dir, Place};
+
+/// Where each thing happened last before `end`.
+fn last(log: &[Operation], end: usize, wanted: impl Fn(&Operation) -> bool) -> Option<usize> {
+    log[..end].iter().rposition(wanted)
+}
+
+/// The inode that a name means after `end` operations.
+fn inode(log: &[Operation], end: usize, place: &Place) -> Option<usize> {
+    let mut found = None;
+    for operation in &log[..end] {
+        if let Operation::Name { free, set } = operation {
+            if free.as_ref() == Some(place) {
+                found = None;
+            }
+            if let Some((name, Node::File(inode))) = set
+                && name == place
+            {
+                found = Some(*inode);
+            }
+        }
+    }
+    found
+}
+
+/// For one persist that ended at `end`: every file of a commit that it made durable was synced after its last write, named
+/// before the directory was synced, and both came before the records; and the records were synced
+/// before the journal let go of them.
+fn check_persist(log: &[Operation], end: usize, begun: usize) -> usize {
+    let commits = inode(log, end, &Place::root(name::COMMITS)).expect("commits is there");
+    let journal = inode(log, end, &Place::hidden(name::JOURNAL)).expect("the journal is there");
+    let written = last(
+        log,
+        end,
+        |o| matches!(o, Operation::Write { inode, offset, .. } if *inode == commits && *offset > 0),
+    )
+    .expect("records were appended");
+    let synced = last(
+        log,
+        end,
+        |o| matches!(o, Operation::Sync { inode } if *inode == commits),
+    )
+    .expect("commits was synced");
+    assert!(
+        begun < written && written < synced,
+        "records before their sync"
+    );
+    let named = last(
+        log,
+        end,
+        |o| matches!(o, Operation::Name { set: Some((p, _)), .. } if *p == Place::root(name::COMMITS)),
+    );
+    if named > Some(begun) {
+        let dir = last(log, end, |o| matches!(o, Operation::SyncDir(Dir::Root)));
+        assert!(
+            named > Some(synced) && dir > named,
+            "commits gets its name last, and the name is synced"
+        );
+    }
+    let emptied = last(
+        log,
+        end,
+        |o| matches!(o, Operation::SetLen { inode, .. } if *inode == journal),
+    );
+    assert!(
+        emptied > Some(synced),
+        "the journal is emptied after the records are durable"
+    );
+    let mut files = 0;
+    for (at, operation) in log[..written].iter().enumerate() {
+        let Operation::Name {
+            set: Some((place, Node::File(inode))),
+            ..
+        } = operation
+        else {
+            continue;
+        };
+        if name::parse_module_commit(&place.name).is_none() {
+            continue;
+        }
+        let wrote = last(
+            log,
+            end,
+            |o| matches!(o, Operation::Write { inode: i, .. } if i == inode),
+        );
+        let synced = last(
+            log,
+            written,
+            |o| matches!(o, Operation::Sync { inode: i } if i == inode),
+        );
+        assert!(
+            synced > wrote && wrote.is_some(),
+            "{place} was synced after its last write"
+        );
+        assert!(wrote < Some(at), "{place} got its name when it was whole");
+        let dir = last(log, written, |o| matches!(o, Operation::SyncDir(Dir::Root)));
+        assert!(
+            dir > Some(at),
+            "the name of {place} was synced before the records"
+        );
+        files += 1;
+    }
+    files
+}
+
+#[test]
+fn promise_2_data_then_names_then_records() {
+    let mut random = Random(2024);
+    let mut rig = Rig::new(RecordedFiles::new());
+    rig.map("a");
+    rig.map("b");
+    let (mut persists, mut files) = (0, 0);
+    for round in 0..20 {
+        for _ in 0..=random.below(3) {
+            rig.scribble(&mut random);
+            rig.commit();
+        }
+        let before = rig.oracle.persisted;
+        let begun = rig.files.recorded();
+        rig.persist();
+        if rig.oracle.persisted > before {
+            files += check_persist(&rig.files.log(), rig.files.recorded(), begun);
+            persists += 1;
+        } else {
+            assert_eq!(
+                rig.files.recorded(),
+                begun,
+                "round {round}: nothing new costs nothing"
+            );
+        }
+    }
+    assert!(
+        persists > 10 && files > 100,
+        "{persists} persists, {files} files"
+    );
+    println!("{persists} persists of {files} files: data, names, records, journal, in this order");
+}
+
+#[test]
+fn promise_1_a_commit_is_recorded_when_its_files_have_their_names() {
+    let mut random = Random(77);
+    let mut rig = Rig::new(RecordedFiles::new());
+    rig.map("a");
+    for _ in 0..10 {
+        rig.scribble(&mut random);
+        rig.commit();
+        let log = rig.files.log();
+        let journal = inode(&log, log.len(), &Place::hidden(name::JOURNAL)).unwrap();
+        let record = last(
+            &log,
+            log.len(),
+            |o| matches!(o, Operation::Write { inode, .. } if *inode == journal),
+        );
+        let named = last(&log, log.len(), |o| match o {
+            Operation::Name {
+                set: Some((place, Node::File(_))),
+                ..
+            } => name::parse_module_commit(&place.name).is_some(),
+            _ => false,
+        });
+        assert!(record > named, "the record comes after the names");
+    }
+}

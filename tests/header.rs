@@ -1,0 +1,201 @@
+//! The C header is up to date, is plain C and C++ by itself, and its introduction tells the truth.
+//!
+//! `VMSTORE_WRITE_HEADER=1 cargo test --test header` brings `include/vmstore.h` up to date.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support::{c_compiler, cxx_compiler, declared_functions, read, run, source};
+
+/// What cbindgen wrote when the library was built, from `src/ffi` as it is now.
+const GENERATED: &str = env!("VMSTORE_GENERATED_HEADER");
+
+/// No warning is accepted from anything a user includes.
+const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    let committed = source("include/vmstore.h");
+    let generated = read(GENERATED);
+    if std::env::var_os("VMSTORE_WRITE_HEADER").is_some_and(|value| value == "1") {
+        fs::write(&committed, &generated).expect("include/ is writable");
+        return;
+    }
+    let committed = read(committed);
+    let mut lines = committed.lines().zip(generated.lines()).enumerate();
+    let difference = lines
+        .find(|(_, (old, new))| old != new)
+        .map(|(index, (old, new))| {
+            format!(
+                "line {}:\n  committed: {old}\n  generated: {new}\n",
+                index + 1
+            )
+        });
+    assert!(
+        committed == generated,
+        "include/vmstore.h is not what src/ffi and cbindgen.toml give now; update it with\n  \
+         VMSTORE_WRITE_HEADER=1 cargo test --test header\n{}",
+        difference.unwrap_or_else(|| "one is longer than the other\n".into())
+    );
+}
+
+#[test]
+fn the_headers_are_plain_ascii() {
+    for name in ["include/vmstore.h", "include/vmstore.hpp"] {
+        for (index, line) in read(source(name)).lines().enumerate() {
+            let plain = line.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+            assert!(plain, "{name}:{}: {line}", index + 1);
+        }
+    }
+}
+
+/// Compiles a file that includes one header, twice, and nothing else.
+fn compiles_alone(compiler: &mut Command, extension: &str, header: &str, standard: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = directory.path().join("alone").with_extension(extension);
+    fs::write(&file, format!("#include <{header}>\n#include <{header}>\n"))
+        .expect("it is writable");
+    run(compiler
+        .arg(format!("-std={standard}"))
+        .args(STRICT)
+        .arg("-fsyntax-only")
+        .arg("-I")
+        .arg(source("include"))
+        .arg(file));
+}
+
+#[test]
+fn the_c_header_compiles_alone_in_every_c() {
+    // c2x is C23 to compilers of before and after its publication.
+    for standard in ["c99", "c11", "c17", "c2x"] {
+        compiles_alone(&mut c_compiler(), "c", "vmstore.h", standard);
+    }
+}
+
+#[test]
+fn both_headers_compile_alone_in_cxx() {
+    for standard in ["c++17", "c++20"] {
+        for header in ["vmstore.h", "vmstore.hpp"] {
+            let Some(mut compiler) = cxx_compiler() else {
+                return;
+            };
+            compiles_alone(&mut compiler, "cpp", header, standard);
+        }
+    }
+}
+
+#[test]
+fn the_cxx_header_is_small_and_covers_every_function() {
+    let text = read(source("include/vmstore.hpp"));
+    assert!(
+        text.lines().count() < 300,
+        "vmstore.hpp has {} lines",
+        text.lines().count()
+    );
+    let code: String = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .collect();
+    let words: Vec<&str> = code
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    let missing: Vec<String> = declared_functions()
+        .into_iter()
+        .filter(|name| !words.contains(&name.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "vmstore.hpp has no way to call {missing:?}"
+    );
+}
+
+/// The program in the introduction, without the comment's frame.
+fn introduction(header: &str) -> String {
+    let begin = header
+        .find(" * 2. A WHOLE PROGRAM")
+        .expect("the introduction has a program");
+    let end = header.find(" * 3. PROMISES").expect("and goes on after it");
+    let program: String = header[begin..end]
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.strip_prefix(" *"))
+        .flat_map(|line| [line.strip_prefix("     ").unwrap_or(line), "\n"])
+        .collect();
+    assert!(
+        program.contains("int main(void)"),
+        "the program begins otherwise:\n{program}"
+    );
+    program
+}
+
+#[test]
+fn the_program_of_the_introduction_says_hello() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let at = |name: &str| directory.path().join(name);
+    fs::write(
+        at("hello.c"),
+        introduction(&read(source("include/vmstore.h"))),
+    )
+    .expect("it is writable");
+    support::place_shared_library(directory.path());
+    link(
+        &mut c_compiler(),
+        directory.path(),
+        &["-std=c99", "hello.c"],
+    );
+    let said = run(support::command(at("program")).current_dir(directory.path()));
+    assert_eq!(said, "hello\n");
+    assert!(
+        at("guest.store").is_dir(),
+        "the program made its store where it ran"
+    );
+}
+
+#[test]
+fn the_example_of_the_cxx_header_works() {
+    let Some(mut compiler) = cxx_compiler() else {
+        return;
+    };
+    let text = read(source("include/vmstore.hpp"));
+    let example: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("//     "))
+        .map_while(|line| line.strip_prefix("//     "))
+        .collect();
+    assert!(
+        example.len() > 4,
+        "the example begins otherwise: {example:#?}"
+    );
+    let program = format!(
+        "#include <vmstore.hpp>\n#include <cstdio>\n#include <cstring>\nint main()\n{{\n{}\n\
+         return store.restore(first) && ram ? 0 : 1;\n}}\n",
+        example.join("\n")
+    );
+
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("example.cpp"), program).expect("it is writable");
+    support::place_shared_library(directory.path());
+    link(
+        &mut compiler,
+        directory.path(),
+        &["-std=c++17", "example.cpp"],
+    );
+    run(support::command(at("program")).current_dir(directory.path()));
+    let commits = at("guest.store").join("commits");
+    assert!(commits.is_file(), "the example persisted");
+}
+
+/// Compiles a source in `directory`, with the library that lies there too, into `program`.
+fn link(compiler: &mut Command, directory: &Path, arguments: &[&str]) {
+    run(compiler
+        .args(arguments)
+        .args(STRICT)
+        .args(["-o", "program", "-L.", "-lvmstore", "-I"])
+        .arg(source("include"))
+        .arg(format!("-Wl,-rpath,{}", directory.display()))
+        .current_dir(directory));
+}
