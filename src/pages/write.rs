@@ -89,54 +89,65 @@ impl Draft {
         Ok(file)
     }
 
-    /// Takes a run of captured pages: leaves out those that are as the head's `table` has them, notes
-    /// zero pages, and writes the rest. Runs come in ascending order.
-    pub(crate) fn feed(
+    /// Takes captured pages: leaves out those that are as the head's `table` has them, notes zero
+    /// pages, and writes the rest. Runs come in ascending order, over all calls.
+    pub(crate) fn feed<'a>(
         &mut self,
         reading: &mut Reading<'_>,
         pages: &PageFiles,
         table: &PageTable,
-        run: Run,
-        bytes: &[u8],
+        captured: impl Iterator<Item = (Run, &'a [u8])>,
     ) -> Result<()> {
         let page_size = pages.page_size as usize;
-        // Bytes of data pages that follow one another, both here and in the file.
-        let mut stretch: Option<(u64, usize)> = None;
-        for (number, page) in bytes.chunks_exact(page_size).enumerate() {
-            let at = run.start + number as u64;
-            let old = table.checksum(at);
-            let is_data = match self.classify(reading, table, at, old, page) {
-                Verdict::Data(sum) => {
-                    self.index.push(at, 1, Content::Data);
-                    self.index.checksums.push(sum);
-                    self.index.digest.add(at, sum);
-                    self.counts.data += 1;
-                    true
+        let mut batch = Batch::default();
+        for (run, bytes) in captured {
+            // Where a stretch of data pages began, as a number within the run.
+            let mut began = None;
+            for (number, page) in bytes.chunks_exact(page_size).enumerate() {
+                let data = self.take_page(reading, table, run.start + number as u64, page);
+                if data {
+                    began.get_or_insert(number);
+                } else if let Some(from) = began.take() {
+                    let stretch = &bytes[from * page_size..number * page_size];
+                    self.write(pages, &mut batch, run.start + from as u64, stretch)?;
                 }
-                Verdict::Zero => {
-                    if self.index.shape == Shape::Delta {
-                        self.index.push(at, 1, Content::Zero);
-                    }
-                    self.counts.zero += 1;
-                    false
-                }
-                Verdict::Unchanged => {
-                    self.counts.unchanged += 1;
-                    false
-                }
-            };
-            match (&stretch, is_data) {
-                (None, true) => stretch = Some((at, number * page_size)),
-                (Some((start, from)), false) => {
-                    self.write(pages, *start, &bytes[*from..number * page_size])?;
-                    stretch = None;
-                }
-                _ => {}
+            }
+            if let Some(from) = began {
+                let stretch = &bytes[from * page_size..];
+                self.write(pages, &mut batch, run.start + from as u64, stretch)?;
             }
         }
-        match stretch {
-            Some((start, from)) => self.write(pages, start, &bytes[from..]),
-            None => Ok(()),
+        self.flush(pages, &mut batch)
+    }
+
+    /// Notes one captured page; `true` if its bytes have to be written.
+    fn take_page(
+        &mut self,
+        reading: &mut Reading<'_>,
+        table: &PageTable,
+        at: u64,
+        page: &[u8],
+    ) -> bool {
+        let old = table.checksum(at);
+        match self.classify(reading, table, at, old, page) {
+            Verdict::Data(sum) => {
+                self.index.push(at, 1, Content::Data);
+                self.index.checksums.push(sum);
+                self.index.digest.add(at, sum);
+                self.counts.data += 1;
+                true
+            }
+            Verdict::Zero => {
+                if self.index.shape == Shape::Delta {
+                    self.index.push(at, 1, Content::Zero);
+                }
+                self.counts.zero += 1;
+                false
+            }
+            Verdict::Unchanged => {
+                self.counts.unchanged += 1;
+                false
+            }
         }
     }
 
@@ -176,14 +187,35 @@ impl Draft {
         verdict
     }
 
-    fn write(&mut self, pages: &PageFiles, start: u64, bytes: &[u8]) -> Result<()> {
-        let file = self.file(pages)?;
+    /// Adds a stretch of data pages to what is written with one call.
+    fn write<'a>(
+        &mut self,
+        pages: &PageFiles,
+        batch: &mut Batch<'a>,
+        start: u64,
+        bytes: &'a [u8],
+    ) -> Result<()> {
         let offset = match self.index.shape {
             Shape::Image => start * pages.page_size,
             Shape::Delta => self.written,
         };
-        file.write_at(&[IoSlice::new(bytes)], offset)?;
         self.written += bytes.len() as u64;
+        if batch.offset + batch.length != offset || batch.slices.len() == Batch::SLICES {
+            self.flush(pages, batch)?;
+            batch.offset = offset;
+        }
+        batch.length += bytes.len() as u64;
+        batch.slices.push(IoSlice::new(bytes));
+        Ok(())
+    }
+
+    fn flush(&mut self, pages: &PageFiles, batch: &mut Batch<'_>) -> Result<()> {
+        if !batch.slices.is_empty() {
+            self.file(pages)?.write_at(&batch.slices, batch.offset)?;
+        }
+        batch.offset += batch.length;
+        batch.length = 0;
+        batch.slices.clear();
         Ok(())
     }
 
@@ -207,6 +239,19 @@ impl Draft {
             let _ = pages.files.unlink(&self.temporary);
         }
     }
+}
+
+/// Stretches of pages that follow one another in the file.
+#[derive(Default)]
+struct Batch<'a> {
+    offset: u64,
+    length: u64,
+    slices: Vec<IoSlice<'a>>,
+}
+
+impl Batch<'_> {
+    /// As many as one system call takes (`UIO_MAXIOV`).
+    const SLICES: usize = 1024;
 }
 
 enum Verdict {

@@ -253,12 +253,13 @@ impl Store {
                 continue;
             };
             let mut reading = Reading::new(&self.0.pages);
-            for (run, start) in module.waiting.drain(..) {
-                let bytes = arena.bytes(start, (run.count * page) as usize);
-                module
-                    .draft
-                    .feed(&mut reading, &self.0.pages, &bound.table, run, bytes)?;
-            }
+            let waiting = module
+                .waiting
+                .drain(..)
+                .map(|(run, start)| (run, arena.bytes(start, (run.count * page) as usize)));
+            module
+                .draft
+                .feed(&mut reading, &self.0.pages, &bound.table, waiting)?;
         }
         Ok(())
     }

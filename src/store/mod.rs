@@ -65,6 +65,35 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// The state, while a call has it. A panic on the way leaves the store poisoned: what it was doing is half done.
+struct Entered<'a> {
+    state: MutexGuard<'a, State>,
+    store: &'a Store,
+}
+
+impl std::ops::Deref for Entered<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for Entered<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what = "a call ended in a panic".to_owned();
+            self.store.poison(&Error::Internal { what });
+        }
+    }
+}
+
 /// What only persist touches.
 struct Gate {
     commits: Option<Stream>,
@@ -121,9 +150,9 @@ struct Bound {
 
 impl Store {
     /// Enters the store for one call: nobody else is in it until the guard goes.
-    fn enter(&self) -> Result<MutexGuard<'_, State>> {
+    fn enter(&self) -> Result<Entered<'_>> {
         self.check_reentry()?;
-        let state = self.0.state.lock();
+        let state = self.lock_state();
         if state.closed {
             return Err(Error::Handle {
                 argument: "store",
@@ -134,7 +163,7 @@ impl Store {
     }
 
     /// Enters for a call that changes the store.
-    fn enter_to_write(&self, what: &'static str) -> Result<MutexGuard<'_, State>> {
+    fn enter_to_write(&self, what: &'static str) -> Result<Entered<'_>> {
         let state = self.enter()?;
         if self.0.read_only {
             return Err(Error::ReadOnly {
@@ -144,6 +173,13 @@ impl Store {
         }
         self.check_poison()?;
         Ok(state)
+    }
+
+    fn lock_state(&self) -> Entered<'_> {
+        Entered {
+            state: self.0.state.lock(),
+            store: self,
+        }
     }
 
     /// Refuses calls of a forked child and calls from inside a callback.

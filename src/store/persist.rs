@@ -32,7 +32,7 @@ impl Store {
         };
         // Commits and captures may go on from here.
         let outcome = self.make_durable(&mut gate, &events, &files, &mut progress);
-        let mut state = self.0.state.lock();
+        let mut state = self.lock_state();
         match outcome {
             Ok(syncs) => state.stats.syncs += syncs,
             Err(error) => {

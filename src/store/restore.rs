@@ -51,19 +51,49 @@ impl Store {
             bound.module.collect()?;
         }
         let mut plans = Vec::new();
-        let prepared = self.prepare(&state, &target, &mut plans, &mut progress);
-        let prepared = prepared.and_then(|staged| {
-            if state.history.head() != commit {
-                self.move_head(&mut state, commit)?;
+        let undo = |plans: Vec<Plan>| {
+            for plan in plans {
+                plan.module.dirty.add_all(&plan.dirty);
             }
-            Ok(staged)
+        };
+        let total = match self.plan(&state, &target, &mut plans) {
+            Ok(total) => total,
+            Err(error) => {
+                undo(plans);
+                return Err(error);
+            }
+        };
+        // No capture is outstanding, so its arena is free to hold what waits to be put back.
+        let own = state
+            .arena
+            .take_if(|arena| arena.capacity() as u64 >= total);
+        let borrowed = own.is_some();
+        let staging = match own {
+            Some(arena) => Ok(arena),
+            None => Arena::of_exactly(total.max(self.0.pages.page_size)),
+        };
+        let staged = staging.and_then(|mut staging| {
+            let staged = self.stage(&plans, &mut staging, total, &mut progress);
+            let staged = staged.and_then(|staged| {
+                if state.history.head() != commit {
+                    self.move_head(&mut state, commit)?;
+                }
+                Ok(staged)
+            });
+            match staged {
+                Ok(staged) => Ok((staging, staged)),
+                Err(error) => {
+                    if borrowed {
+                        state.arena = Some(staging);
+                    }
+                    Err(error)
+                }
+            }
         });
-        let (staging, staged) = match prepared {
+        let (staging, staged) = match staged {
             Ok(staged) => staged,
             Err(error) => {
-                for plan in plans {
-                    plan.module.dirty.add_all(&plan.dirty);
-                }
+                undo(plans);
                 return Err(error);
             }
         };
@@ -75,6 +105,9 @@ impl Store {
                 .module
                 .memory
                 .write(staged.run.start * page, bytes);
+        }
+        if borrowed {
+            state.arena = Some(staging);
         }
         let mut restored = 0;
         for plan in plans {
@@ -91,14 +124,8 @@ impl Store {
         Ok(())
     }
 
-    /// Finds what differs in every module, and reads and checks it.
-    fn prepare(
-        &self,
-        state: &State,
-        target: &Commit,
-        plans: &mut Vec<Plan>,
-        progress: &mut Progress<'_>,
-    ) -> Result<(Arena, Vec<Staged>)> {
+    /// Finds what differs in every module. Returns the bytes to be read.
+    fn plan(&self, state: &State, target: &Commit, plans: &mut Vec<Plan>) -> Result<u64> {
         let page = self.0.pages.page_size;
         for bound in state.modules.values() {
             let module_commit = target
@@ -129,13 +156,17 @@ impl Store {
             (plan.pieces, plan.zeros) = (pieces, zeros);
         }
         let pages = |pieces: &[Piece]| pieces.iter().map(|piece| piece.run.count).sum::<u64>();
-        let total = plans.iter().map(|plan| pages(&plan.pieces)).sum::<u64>() * page;
-        let mut staging = Arena::new(total.max(page))?;
-        if (staging.capacity() as u64) < total {
-            return Err(Error::NoMemory {
-                what: format!("{total} bytes to check before restoring them").into(),
-            });
-        }
+        Ok(plans.iter().map(|plan| pages(&plan.pieces)).sum::<u64>() * page)
+    }
+
+    /// Reads and checks what the plans ask for.
+    fn stage(
+        &self,
+        plans: &[Plan],
+        staging: &mut Arena,
+        total: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<Staged>> {
         let mut staged = Vec::new();
         let mut used = 0;
         for (module, plan) in plans.iter().enumerate() {
@@ -154,7 +185,7 @@ impl Store {
             })?;
         }
         self.tell(progress, "store_restore", total, total)?;
-        Ok((staging, staged))
+        Ok(staged)
     }
 
     /// Makes a commit the head, from now on also for the next process.

@@ -238,6 +238,17 @@ impl Arena {
         }
     }
 
+    /// Reserves `length` bytes, or fails.
+    pub(crate) fn of_exactly(length: u64) -> Result<Self> {
+        let arena = Self::new(length)?;
+        if (arena.capacity() as u64) < length {
+            return Err(Error::NoMemory {
+                what: format!("{length} bytes for pages").into(),
+            });
+        }
+        Ok(arena)
+    }
+
     /// The bytes it may hold.
     pub(crate) fn capacity(&self) -> usize {
         self.map.len()

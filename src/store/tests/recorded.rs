@@ -41,6 +41,8 @@ pub(in crate::store) enum Operation {
         inode: usize,
     },
     SyncDir(Dir),
+    /// A sync that was taken out, so that positions stay.
+    Nothing,
 }
 
 #[derive(Default)]
@@ -113,9 +115,6 @@ impl RecordedFiles {
                         }
                     }
                 }
-                Operation::SetLen {
-                    inode: usize::MAX, ..
-                } => {}
                 Operation::SetLen { inode, length } => {
                     if is_synced(later, *inode) || survives() {
                         content(&mut inodes, *inode).resize(*length as usize, 0);
@@ -130,11 +129,13 @@ impl RecordedFiles {
                         .any(|o| matches!(o, Operation::SyncDir(d) if *d == dir))
                         || survives()
                     {
-                        free.iter().for_each(|place| drop(names.remove(place)));
+                        if let Some(place) = free {
+                            names.remove(place);
+                        }
                         names.extend(set.clone());
                     }
                 }
-                Operation::Sync { .. } | Operation::SyncDir(_) => {}
+                Operation::Nothing | Operation::Sync { .. } | Operation::SyncDir(_) => {}
             }
         }
         let boot = self.boot + u8::from(!matches!(crash, Crash::Kill));
@@ -154,11 +155,7 @@ impl RecordedFiles {
         let keep = |o: &Operation| !matches!(o, Operation::Sync { .. } | Operation::SyncDir(_));
         for operation in &mut self.state.lock().log {
             if !keep(operation) {
-                // An operation without effect, so that positions stay.
-                *operation = Operation::SetLen {
-                    inode: usize::MAX,
-                    length: 0,
-                };
+                *operation = Operation::Nothing;
             }
         }
     }
