@@ -136,7 +136,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A defect of this library.
-    #[error("internal error: {what}")]
+    #[error("{what} (a defect of vmstore)")]
     Internal {
         /// What went wrong.
         what: String,
