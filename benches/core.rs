@@ -1,8 +1,9 @@
 //! What the core costs, beside the floors that no implementation can beat, in one run.
 //!
-//! `cargo bench --bench core [-- DIRECTORY [MIB [ROUNDS]]]`. One private module, every page touched
-//! and different, committed and persisted once. Each round writes the same scattered pages to the module and to plain memory
-//! that is armed in the same way, and times the contestants in random order. Medians, with p10 and p90.
+//! `cargo bench --bench core [-- DIRECTORY [MIB [ROUNDS]]]`. One private module, every page
+//! touched and different, committed and persisted once. Each round writes the same scattered pages
+//! to the module and to plain memory that is armed in the same way, and times the contestants in
+//! random order. Medians, with p10 and p90.
 
 #![allow(clippy::cast_precision_loss, clippy::cast_ptr_alignment)]
 

@@ -14,7 +14,8 @@
  *   store_restore   puts all modules back to any commit, in place under a paused guest, or in a
  *                   fresh process.
  *
- * Commits form a tree. The head is the commit that memory was last brought to; the next commit becomes its child.
+ * Commits form a tree. The head is the commit that memory was last brought to; the next commit
+ * becomes its child.
  *
  * 2. A WHOLE PROGRAM
  *
@@ -54,30 +55,32 @@
  *
  *  1 A killed process loses nothing committed. Once store_commit returned VMSTORE_OK, SIGKILL at any
  *    instruction leaves that commit restorable in the next store_open.
- *  2 A power cut loses nothing persisted. Once store_persist returned VMSTORE_OK, all commits made before it survive.
- *    Later ones survive whole or not at all, oldest first: history never has a hole.
+ *  2 A power cut loses nothing persisted. Once store_persist returned VMSTORE_OK, all commits made
+ *    before it survive. Later ones survive whole or not at all, oldest first: history never has a
+ *    hole.
  *  3 All or nothing. A commit holds every module at one moment. A failed call leaves the store, the
  *    memory and the knowledge of dirty pages as if it had not been made.
- *  4 No wrong bytes. What store_restore puts into memory was checked against a checksum. The one exception
- *    is named: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an image; VMSTORE_MAP_EAGER has none.
- *    Damage is VMSTORE_E_CORRUPT, not a crash and not silence.
- *  5 Dirty tracking is complete, or says what it cannot see: see VMSTORE_TRACKER_KERNEL and store_mark_dirty.
+ *  4 No wrong bytes. What store_restore puts into memory was checked against a checksum. The one
+ *    exception is named: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an image
+ *    file; VMSTORE_MAP_EAGER has none. Damage is VMSTORE_E_CORRUPT, not a crash and not silence.
+ *  5 Dirty tracking is complete, or says what it cannot see: VMSTORE_TRACKER_KERNEL has the list,
+ *    store_mark_dirty is the way in.
  *  6 Memory keeps its address. Restore copies bytes in; it never remaps.
  *  7 A polite guest in your process: no signal handlers, no threads, no output, no abort. SIGXFSZ is
- *    blocked in the calling thread around file writes. Close-on-exec descriptors only.
+ *    blocked in the calling thread around file writes. All descriptors are close-on-exec.
  *
  * 4. LIFE OF A STORE
  *
- *     store_open -> store_map_module ... -> guest runs
- *         -> [pause] store_capture [resume] store_capture_commit     (or: [pause] store_commit [resume])
- *         -> store_persist now and then, from any thread
- *         -> [pause] store_restore [resume]
- *     -> stop the guest -> store_close
+ *     store_open -> store_map_module ... -> the guest runs
+ *         [pause] store_capture [resume] store_capture_commit     or  [pause] store_commit [resume]
+ *         store_persist, now and then, from any thread
+ *         [pause] store_restore [resume]
+ *     stop the guest -> store_close
  *
- * Around a commit: pause the vCPUs, let devices finish their writes to memory, save vCPU and device state (into a
- * module, or as user_data), capture last, resume.
+ * Around a commit: pause the vCPUs; let devices finish their writes to memory; save vCPU and device
+ * state, into a module or as user_data; capture last; resume.
  *
- * The directory with modules m1 and m2, after two commits and a persist:
+ * The directory with modules m1 and m2 after two commits and a persist:
  *
  *     m1  m1_Commit1  m1_Commit2  m1_last -> m1_Commit2
  *     m2  m2_Commit1  m2_Commit2  m2_last -> m2_Commit2  commits  .vmstore/
@@ -86,23 +89,28 @@
  *
  * 5. RULES FOR ALL CALLS
  *
- * Results    Functions that can fail return int: VMSTORE_OK, which is 0, or a negative VMSTORE_E_... below -4096,
- *            so that it is never mistaken for -errno. store_last_error has the text: what failed, and by which rule.
+ * Results    Functions that can fail return int: VMSTORE_OK, which is 0, or a VMSTORE_E_... below
+ *            -4096, so that it is never mistaken for -errno. store_last_error has the text: what
+ *            failed, and by which rule.
  * Outputs    Out parameters come last and are written on success only.
  * Options    May be NULL, which means all defaults. Option and info structs begin with
- *            `size_t struct_size`: zero the struct, set it to sizeof. A shorter struct (an older caller) is extended with zeros;
- *            a longer one (a newer caller) is accepted when what this library does not know is zero.
- * Handles    vmstore, vmstore_module and vmstore_capture pointers are numbers in disguise, never dereferenced. A NULL, closed,
- *            stale or foreign one gives VMSTORE_E_HANDLE.
- * Ownership  What you pass in is copied. What you get by address (store_module_address) is unmapped by
- *            store_unmap_module or store_close. There is nothing to free.
- * Units      Sizes, offsets and lengths are in bytes. Modules are whole pages of the host (sysconf(_SC_PAGESIZE)).
- * Threads    Any thread may call any function. Calls on one store wait for one another, except that store_persist lets
- *            others pass while it waits for the disk, and store_mark_dirty and the module getters never wait.
+ *            `size_t struct_size`: zero the struct, set it to sizeof. A shorter struct (an older
+ *            caller) is extended with zeros; a longer one (a newer caller) is accepted when what
+ *            this library does not know is zero. Unknown flag bits are VMSTORE_E_INVALID.
+ * Handles    vmstore, vmstore_module and vmstore_capture pointers are numbers in disguise, never
+ *            dereferenced. A NULL, closed, stale or foreign one gives VMSTORE_E_HANDLE.
+ * Ownership  What you pass in is copied. What you get by address (store_module_address) is unmapped
+ *            by store_unmap_module or store_close. There is nothing to free.
+ * Units      Sizes, offsets and lengths are in bytes. A page is the host's, sysconf(_SC_PAGESIZE);
+ *            a module is a whole number of them.
+ * Threads    Any thread may call any function. Calls on one store wait for one another, except that
+ *            store_persist lets others pass while it waits for the disk, and that store_mark_dirty
+ *            and the module getters never wait.
  * Callbacks  A call into a store from inside one of its callbacks is VMSTORE_E_BUSY.
- * fork       In the child, the parent's handles give VMSTORE_E_FORKED and do nothing; the child may open stores of its
- *            own. Do not write to a shared module from the child: the parent would not see it as dirty.
- * Signals    Nothing is interrupted by signals: EINTR is retried.
+ * fork       In the child, the parent's handles give VMSTORE_E_FORKED and do nothing; the child may
+ *            open stores of its own. The child must not write to a shared module: the parent would
+ *            not see it as dirty.
+ * Signals    A call that a signal interrupts goes on (EINTR is retried).
  */
 
 
@@ -114,7 +122,8 @@
 
 /**
  * The version of the binary interface that this header describes. It changes whenever a program
- * compiled with an older header could not run with a newer library; until 1.0 also with every minor version.
+ * compiled with an older header could not run with a newer library; until 1.0 also with every
+ * minor version.
  */
 #define VMSTORE_ABI_VERSION 0
 
@@ -139,7 +148,8 @@
 #define VMSTORE_E_NOT_FOUND -5003
 
 /**
- * Something else is already there: a file in the store's place, a mapped module, an occupied address.
+ * Something else is already there: a file in the store's place, a mapped module, an occupied
+ * address.
  */
 #define VMSTORE_E_EXISTS -5004
 
@@ -149,7 +159,8 @@
 #define VMSTORE_E_LOCKED -5005
 
 /**
- * Not now: a capture is outstanding, or the call was made from inside a callback of the same store.
+ * Not now: a capture is outstanding, or the call was made from inside a callback of the same
+ * store.
  */
 #define VMSTORE_E_BUSY -5006
 
@@ -230,7 +241,8 @@
 
 /**
  * Open flag: take no lock, change nothing on disk. Works beside a writer; commit and persist fail
- * with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this process.
+ * with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this
+ * process.
  */
 #define VMSTORE_OPEN_READ_ONLY 1
 
@@ -240,21 +252,23 @@
 #define VMSTORE_OPEN_NO_CREATE 2
 
 /**
- * Open flag: where `commits` or the journal is damaged, open with the commits that are intact instead
- * of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens read-only.
+ * Open flag: where `commits` or the journal is damaged, open with the commits that are intact
+ * instead of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens
+ * read-only.
  */
 #define VMSTORE_OPEN_SALVAGE 4
 
 /**
- * Mapping mode, the default: private memory. Where the head has an image of the module, the image file
- * is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
+ * Mapping mode, the default: private memory. Where the head has an image of the module, the image
+ * file is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
  */
 #define VMSTORE_MAP_PRIVATE 0
 
 /**
- * Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so that
- * other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the disk may
- * fill up: btrfs does not honour the reservation, and a store into a full disk is a SIGBUS.
+ * Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so
+ * that other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the
+ * disk may fill up: btrfs does not honour the reservation, and a store into a full disk is a
+ * SIGBUS.
  */
 #define VMSTORE_MAP_SHARED 1
 
@@ -266,27 +280,29 @@
 #define VMSTORE_MAP_EAGER 256
 
 /**
- * Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was, and
- * why, is in vmstore_module_info.
+ * Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was,
+ * and why, is in vmstore_module_info.
  */
 #define VMSTORE_TRACKER_AUTO 0
 
 /**
- * Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7). The
- * first write to a page after a commit costs about a microsecond; a capture costs a scan and the written pages.
- * It does not see: writes through another mapping of the same memory or through its descriptor,
- * DMA into pages pinned earlier, MADV_DONTNEED on memory that came from an image. Mark those.
+ * Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7).
+ * The first write to a page after a commit costs about a microsecond; a capture costs a scan and
+ * the written pages. It does not see: writes through another mapping of the same memory or
+ * through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED on memory that came from
+ * an image. Mark those.
  */
 #define VMSTORE_TRACKER_KERNEL 1
 
 /**
- * Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is lost.
+ * Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is
+ * lost.
  */
 #define VMSTORE_TRACKER_CALLER 2
 
 /**
- * Tracker: every capture compares all of the module's memory with its last commit. Sees every writer,
- * costs the reading of the whole module in the pause.
+ * Tracker: every capture compares all of the module's memory with its last commit. Sees every
+ * writer, costs the reading of the whole module in the pause.
  */
 #define VMSTORE_TRACKER_COMPARE 3
 
@@ -301,21 +317,22 @@
 typedef struct vmstore vmstore;
 
 /**
- * A captured, not yet written commit. Opaque; made by `store_capture`, ended by `store_capture_commit`,
- * `store_capture_cancel`, or by closing its store.
+ * A captured, not yet written commit. Opaque; made by `store_capture`, ended by
+ * `store_capture_commit`, `store_capture_cancel`, or by closing its store.
  */
 typedef struct vmstore_capture vmstore_capture;
 
 /**
- * A mapped module of a store. Opaque; made by `store_map_module`, ended by `store_unmap_module` or by
- * closing its store.
+ * A mapped module of a store. Opaque; made by `store_map_module`, ended by `store_unmap_module`
+ * or by closing its store.
  */
 typedef struct vmstore_module vmstore_module;
 
 /**
  * Receives what the library did on its own: recovery, repairs, fallbacks. `level` is one of
- * `VMSTORE_LOG_...`; `message` is one line without a newline, valid during the call only. Calls into
- * the same store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+ * `VMSTORE_LOG_...`; `message` is one line without a newline, valid during the call only. Calls
+ * into the same store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or
+ * longjmp.
  */
 typedef void (*vmstore_log_callback)(int level, const char *message, void *user_data);
 
@@ -344,9 +361,10 @@ typedef struct {
      */
     void *user_data;
     /**
-     * The most memory, in bytes, that a capture may use for copied pages; 0 takes the default, 1 GiB.
-     * A capture of more than that still works: what does not fit is written to the store's files
-     * during the capture, which makes the pause longer. The memory is kept for the next capture.
+     * The most memory, in bytes, that a capture may use for copied pages; 0 takes the default, 1
+     * GiB. A capture of more than that still works: what does not fit is written to the store's
+     * files during the capture, which makes the pause longer. The memory is kept for the next
+     * capture.
      */
     uint64_t arena_limit;
 } vmstore_open_options;
@@ -446,7 +464,8 @@ typedef struct {
 } vmstore_stats;
 
 /**
- * What `store_probe` tells of this kernel and of a directory's file system. Set `struct_size` before the call.
+ * What `store_probe` tells of this kernel and of a directory's file system. Set `struct_size`
+ * before the call.
  */
 typedef struct {
     /**
@@ -478,7 +497,8 @@ typedef struct {
      */
     uint64_t free_bytes;
     /**
-     * 1 when reserved blocks are honoured there, so that `VMSTORE_MAP_SHARED` cannot meet a full disk.
+     * 1 when reserved blocks are honoured there, so that `VMSTORE_MAP_SHARED` cannot meet a full
+     * disk.
      */
     uint32_t shared_is_safe;
     /**
@@ -519,7 +539,8 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none. Copied.
+     * A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none.
+     * Copied.
      */
     const char *label;
     /**
@@ -634,8 +655,8 @@ typedef struct {
      */
     uint64_t size;
     /**
-     * The number of the module commit that holds its bytes, in the file `<module>_Commit<N>`; 0 for a
-     * module that is mapped but in no commit yet.
+     * The number of the module commit that holds its bytes, in the file `<module>_Commit<N>`; 0
+     * for a module that is mapped but in no commit yet.
      */
     uint64_t module_commit;
     /**
@@ -659,14 +680,16 @@ typedef struct {
      */
     const char *tracker_reason;
     /**
-     * Bytes of the mapping that come straight from an image file and were not verified when mapped.
+     * Bytes of the mapping that come straight from an image file and were not verified when
+     * mapped.
      */
     uint64_t unverified_bytes;
 } vmstore_module_info;
 
 /**
- * Receives one module of `store_list_modules`. The struct and its strings are valid during the call
- * only. A non-zero return ends the listing early; `store_list_modules` then returns `VMSTORE_OK`.
+ * Receives one module of `store_list_modules`. The struct and its strings are valid during the
+ * call only. A non-zero return ends the listing early; `store_list_modules` then returns
+ * `VMSTORE_OK`.
  */
 typedef int (*vmstore_module_callback)(const vmstore_module_info *info, void *user_data);
 
@@ -713,29 +736,30 @@ const char *store_strerror(int status);
 /**
  * Opens the store in `directory`, and makes it first if there is none.
  *
- * The directory's parent must exist. A new directory gets mode 0700. A directory that is not empty and
- * not a store is left alone (VMSTORE_E_EXISTS). The opener gets an exclusive lock, which the kernel
- * releases when the process ends, however it ends. What a crash left behind is recovered: every commit
- * that store_commit returned for is there again after a killed process, every persisted one after a power cut;
- * the head is what it was; leftovers of unfinished calls are removed. `options->log` is told of it.
+ * The directory's parent must exist. A new directory gets mode 0700. A directory that is not
+ * empty and not a store is left alone (VMSTORE_E_EXISTS). The opener gets an exclusive lock,
+ * which the kernel releases when the process ends, however it ends. What a crash left behind is
+ * recovered: every commit that store_commit returned for is there again after a killed process,
+ * every persisted one after a power cut; the head is what it was; leftovers of unfinished calls
+ * are removed. `options->log` is told of it.
  *
  * `options` may be NULL. `*store` is written on success only; end it with store_close.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
  * VMSTORE_E_NOT_FOUND (no such parent; no store and VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
- * VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION, VMSTORE_E_UNSUPPORTED (made on a host with
- * another page size), VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
+ * VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION,
+ * VMSTORE_E_UNSUPPORTED (made on a host with another page size), VMSTORE_E_IO,
+ * VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
  */
-int store_open(const char *directory,
-               const vmstore_open_options *options,
-               vmstore **store);
+int store_open(const char *directory, const vmstore_open_options *options, vmstore **store);
 
 /**
  * Closes a store: cancels an outstanding capture, unmaps its modules, releases the lock.
  *
- * Writes since the last commit are dropped. Commits that were not persisted stay restorable, until a power cut.
- * The handles of the store, its modules and its capture are stale afterwards, and the addresses
- * of its modules are unmapped: stop the guest first. Waits for calls of other threads on this store.
+ * Writes since the last commit are dropped. Commits that were not persisted stay restorable,
+ * until a power cut. The handles of the store, its modules and its capture are stale afterwards,
+ * and the addresses of its modules are unmapped: stop the guest first. Waits for calls of other
+ * threads on this store.
  *
  * Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
  */
@@ -750,14 +774,15 @@ int store_close(vmstore *store);
 int store_stats(const vmstore *store, vmstore_stats *stats);
 
 /**
- * Tells what this kernel, and the file system of `directory`, can do, and what the library would choose.
+ * Tells what this kernel, and the file system of `directory`, can do, and what the library would
+ * choose.
  *
- * `directory` may be NULL: then the file system is left out. It need not hold a store. Changes nothing.
- * Set `capabilities->struct_size` first and zero the rest.
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_NOT_FOUND (no such directory), VMSTORE_E_IO.
+ * `directory` may be NULL: then the file system is left out. It need not hold a store. Changes
+ * nothing. Set `capabilities->struct_size` first and zero the rest.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_NOT_FOUND (no such directory), VMSTORE_E_EXISTS (it is
+ * not a directory), VMSTORE_E_IO.
  */
-int store_probe(const char *directory,
-                vmstore_capabilities *capabilities);
+int store_probe(const char *directory, vmstore_capabilities *capabilities);
 
 /**
  * The version of the library, "major.minor.patch". Static text.
@@ -765,30 +790,32 @@ int store_probe(const char *directory,
 const char *store_version(void);
 
 /**
- * The version of the binary interface, VMSTORE_ABI_VERSION of the header that the library was built with. A program that
- * loads the library at run time compares it with the VMSTORE_ABI_VERSION it was compiled with: equal numbers
- * fit together, others do not.
+ * The version of the binary interface, VMSTORE_ABI_VERSION of the header that the library was
+ * built with. A program that loads the library at run time compares it with the
+ * VMSTORE_ABI_VERSION it was compiled with: equal numbers fit together, others do not.
  */
 uint32_t store_abi_version(void);
 
 /**
  * Maps a module of the store into this process.
  *
- * A module that the head knows comes up with the head's bytes; any other is new and reads as zeros.
- * `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module that the head
- * knows. The memory is readable and writable, and stays at its address until it is unmapped; the
- * caller registers it with KVM, binds it to NUMA nodes or advises about it as it likes.
+ * A module that the head knows comes up with the head's bytes; any other is new and reads as
+ * zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module
+ * that the head knows. The memory is readable and writable, and stays at its address until it is
+ * unmapped; the caller registers it with KVM, binds it to NUMA nodes or advises about it as it
+ * likes.
  *
- * A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not "commits",
- * and does not end in "_last" or in "_Commit" and digits.
+ * A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not
+ * "commits", and does not end in "_last" or in "_Commit" and digits.
  *
  * `options` may be NULL. `*module` is written on success only.
  *
- * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it is
- * mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another size),
- * VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for
- * does not work here), VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
- * VMSTORE_E_IO, VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it
+ * is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another
+ * size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT,
+ * VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here), VMSTORE_E_BUSY (a capture is
+ * outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+ * VMSTORE_E_FORKED.
  */
 int store_map_module(vmstore *store,
                      const char *module_id,
@@ -797,15 +824,16 @@ int store_map_module(vmstore *store,
                      vmstore_module **module);
 
 /**
- * Unmaps a module. Its writes since the last commit are dropped; its address range becomes free. The module stays in
- * the history, and later commits carry it over unchanged.
+ * Unmaps a module. Its writes since the last commit are dropped; its address range becomes free.
+ * The module stays in the history, and later commits carry it over unchanged.
  *
  * Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_FORKED.
  */
 int store_unmap_module(vmstore_module *module);
 
 /**
- * The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails otherwise; takes no lock.
+ * The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails
+ * otherwise; takes no lock.
  */
 void *store_module_address(const vmstore_module *module);
 
@@ -815,77 +843,75 @@ void *store_module_address(const vmstore_module *module);
 uint64_t store_module_size(const vmstore_module *module);
 
 /**
- * The descriptor behind a module in a shared mode, and the offset of the module's first byte in it, for passing to a
- * vhost-user process. The descriptor belongs to the library and is valid until the module is
- * unmapped: duplicate or send it, do not close it. What others write through it, the kernel tracker does not see.
+ * The descriptor behind a module in a shared mode, and the offset of the module's first byte in
+ * it, for passing to a vhost-user process. The descriptor belongs to the library and is valid
+ * until the module is unmapped: duplicate or send it, do not close it. What others write through
+ * it, the kernel tracker does not see.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none), VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none),
+ * VMSTORE_E_FORKED.
  */
-int store_module_fd(const vmstore_module *module,
-                    int *fd,
-                    uint64_t *offset);
+int store_module_fd(const vmstore_module *module, int *fd, uint64_t *offset);
 
 /**
  * Reports writes to `length` bytes from `offset` of a module, whichever tracker it has. Rounded
- * outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs time only.
+ * outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs
+ * time only.
  *
- * Any thread may call it at any time, also while a commit or persist of the store runs: it takes no
- * lock and makes no system call. What is marked before a capture begins is in that capture.
+ * Any thread may call it at any time, also while a commit or persist of the store runs: it takes
+ * no lock and makes no system call. What is marked before a capture begins is in that capture.
  *
- * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module), VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module),
+ * VMSTORE_E_FORKED.
  */
-int store_mark_dirty(vmstore_module *module,
-                     uint64_t offset,
-                     uint64_t length);
+int store_mark_dirty(vmstore_module *module, uint64_t offset, uint64_t length);
 
 /**
  * Makes a commit: an atomic snapshot of all modules.
  *
- * The caller has paused every writer of the modules, for the whole call (or use store_capture to pause for
- * less). The commit holds every mapped module as it is now, and every other module of the head unchanged. Its parent is the head, and it becomes
- * the head. Costs what was written since the last commit. When this returns VMSTORE_OK, the commit
- * survives the death of the process; it survives a power cut after the next store_persist.
+ * The caller has paused every writer of the modules, for the whole call (or use store_capture to
+ * pause for less). The commit holds every mapped module as it is now, and every other module of
+ * the head unchanged. Its parent is the head, and it becomes the head. Costs what was written
+ * since the last commit. When this returns VMSTORE_OK, the commit survives the death of the
+ * process; it survives a power cut after the next store_persist.
  *
- * If nothing changed since the head, no module is new, and `options` give neither label nor user data,
- * no commit is made and `*commit` is the head. The first commit of a store is always made.
+ * If nothing changed since the head, no module is new, and `options` give neither label nor user
+ * data, no commit is made and `*commit` is the head. The first commit of a store is always made.
  *
- * On failure there is no new commit, and the next commit takes everything that this one would have.
- * `options` may be NULL; `commit` may not.
+ * On failure there is no new commit, and the next commit takes everything that this one would
+ * have. `options` may be NULL; `commit` may not.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
  * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
  * VMSTORE_E_CORRUPT (a module commit of the head is damaged), VMSTORE_E_FORKED.
  */
-int store_commit(vmstore *store,
-                 const vmstore_commit_options *options,
-                 uint64_t *commit);
+int store_commit(vmstore *store, const vmstore_commit_options *options, uint64_t *commit);
 
 /**
- * The first half of a commit, the only one for which the guest must be paused: finds the written pages
- * and copies them into the library's memory. When this returns, let the guest run, then call
- * store_capture_commit, from any thread.
+ * The first half of a commit, the only one for which the guest must be paused: finds the written
+ * pages and copies them into the library's memory. When this returns, let the guest run, then
+ * call store_capture_commit, from any thread.
  *
- * There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail with
- * VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be dirty.
- * `options` may be NULL; its label and user data are copied. `*capture` is written on success only.
+ * There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail
+ * with VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be
+ * dirty. `options` may be NULL; its label and user data are copied. `*capture` is written on
+ * success only.
  *
  * Errors: as store_commit.
  */
-int store_capture(vmstore *store,
-                  const vmstore_commit_options *options,
-                  vmstore_capture **capture);
+int store_capture(vmstore *store, const vmstore_commit_options *options, vmstore_capture **capture);
 
 /**
- * The second half: checksums and writes what was captured, and makes the commit, with the promises and
- * the "nothing changed" rule of store_commit. The guest runs meanwhile.
+ * The second half: checksums and writes what was captured, and makes the commit, with the
+ * promises and the "nothing changed" rule of store_commit. The guest runs meanwhile.
  *
- * Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY
- * and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are dirty again.
+ * Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE,
+ * VMSTORE_E_BUSY and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are
+ * dirty again.
  *
  * Errors: as store_commit.
  */
-int store_capture_commit(vmstore_capture *capture,
-                         uint64_t *commit);
+int store_capture_commit(vmstore_capture *capture, uint64_t *commit);
 
 /**
  * Gives a capture up: its pages are dirty again, and the next commit takes them.
@@ -897,74 +923,73 @@ int store_capture_cancel(vmstore_capture *capture);
 /**
  * Makes every commit so far survive the loss of power.
  *
- * When this returns VMSTORE_OK, all commits that had returned before the call are durable. A power cut at any
- * other moment keeps, of the commits made since, the oldest few, whole and without a hole, or none. Costs a
- * few flushes; with nothing new it costs nothing. The guest need not be paused, and captures may be
- * taken meanwhile from other threads.
+ * When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
+ * power cut at any other moment keeps, of the commits made since, the oldest few, whole and
+ * without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest need
+ * not be paused, and captures may be taken meanwhile from other threads.
  *
- * If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data it
- * could not write, and a second try would lie. What was persisted before is safe; reopening recovers what can be.
+ * If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data
+ * it could not write, and a second try would lie. What was persisted before is safe; reopening
+ * recovers what can be.
  *
- * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_READ_ONLY,
- * VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
+ * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED,
+ * VMSTORE_E_FORKED.
  */
-int store_persist(vmstore *store,
-                  const vmstore_persist_options *options);
+int store_persist(vmstore *store, const vmstore_persist_options *options);
 
 /**
- * Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the head.
+ * Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the
+ * head.
  *
- * The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind shared
- * descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back was checked
- * against its checksum before the first byte of memory was changed. Writes since the last commit are dropped; a module that `commit`
- * does not know becomes zeros. Commits after it stay in the history and can be restored; the next
- * commit becomes its child. Restoring the head itself undoes all writes since. Survives the death of the
- * process like a commit.
+ * The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind
+ * shared descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back
+ * was checked against its checksum before the first byte of memory was changed. Writes since the
+ * last commit are dropped; a module that `commit` does not know becomes zeros. Commits after it
+ * stay in the history and can be restored; the next commit becomes its child. Restoring the head
+ * itself undoes all writes since. Survives the death of the process like a commit.
  *
  * On failure memory, head and the knowledge of dirty pages are as before the call.
  * `options` may be NULL.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit), VMSTORE_E_SIZE (a
- * mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a capture is
- * outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
+ * VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a
+ * capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+ * VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
-int store_restore(vmstore *store,
-                  uint64_t commit,
-                  const vmstore_restore_options *options);
+int store_restore(vmstore *store, uint64_t commit, const vmstore_restore_options *options);
 
 /**
- * The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no commit yet.
+ * The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no
+ * commit yet.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
-int store_head(const vmstore *store,
-               uint64_t *commit);
+int store_head(const vmstore *store, uint64_t *commit);
 
 /**
- * Writes the numbers of the store's commits, ascending, into `commits`, as many as fit into `capacity`,
- * and how many there are in all into `*count`. `commits` may be NULL when `capacity` is 0.
+ * Writes the numbers of the store's commits, ascending, into `commits`, as many as fit into
+ * `capacity`, and how many there are in all into `*count`. `commits` may be NULL when `capacity`
+ * is 0.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
-int store_list_commits(const vmstore *store,
-                       uint64_t *commits,
-                       size_t capacity,
-                       size_t *count);
+int store_list_commits(const vmstore *store, uint64_t *commits, size_t capacity, size_t *count);
 
 /**
  * Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the rest.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
  */
-int store_commit_info(const vmstore *store,
-                      uint64_t commit,
-                      vmstore_commit_info *info);
+int store_commit_info(const vmstore *store, uint64_t commit, vmstore_commit_info *info);
 
 /**
  * Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes its
  * whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
  */
 int store_commit_user_data(const vmstore *store,
                            uint64_t commit,
@@ -973,13 +998,15 @@ int store_commit_user_data(const vmstore *store,
                            size_t *length);
 
 /**
- * Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the modules of
- * the head and those that are mapped but in no commit yet, with where and how they are mapped.
+ * Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the
+ * modules of the head and those that are mapped but in no commit yet, with where and how they are
+ * mapped.
  *
- * The callback is made without any lock held, but calls into the same store from inside it fail with
- * VMSTORE_E_BUSY, like those from every callback.
+ * The callback is made without any lock held, but calls into the same store from inside it fail
+ * with VMSTORE_E_BUSY, like those from every callback.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
  */
 int store_list_modules(const vmstore *store,
                        uint64_t commit,
@@ -987,28 +1014,28 @@ int store_list_modules(const vmstore *store,
                        void *user_data);
 
 /**
- * Verifies one commit, or the whole store: `commits` and journal, every file's footer and index, and, unless
- * told not to, every page against its checksum and every module against its digest.
+ * Verifies one commit, or the whole store: `commits` and journal, every file's footer and index,
+ * and, unless told not to, every page against its checksum and every module against its digest.
  *
  * Reads files only; mapped memory is neither read nor changed. The first damage found ends it with
  * VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
  *
- * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such
- * commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
+ * such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+ * VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
-int store_verify(const vmstore *store,
-                 const vmstore_verify_options *options);
+int store_verify(const vmstore *store, const vmstore_verify_options *options);
 
 /**
- * The text of this thread's last failure: what failed, on which file, module or argument, and why or by which
- * rule. Success does not change it.
+ * The text of this thread's last failure: what failed, on which file, module or argument, and why
+ * or by which rule. Success does not change it.
  *
- * Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the length that the
- * whole text has without it, so that a result of `capacity` or more means it was cut. `buffer` may be NULL
- * when `capacity` is 0. At most 1023 bytes; empty when nothing has failed.
+ * Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the
+ * length that the whole text has without it, so that a result of `capacity` or more means it was
+ * cut. `buffer` may be NULL when `capacity` is 0. At most 1023 bytes; empty when nothing has
+ * failed.
  */
-size_t store_last_error(char *buffer,
-                        size_t capacity);
+size_t store_last_error(char *buffer, size_t capacity);
 
 /**
  * The errno of the system call behind this thread's last failure; 0 when there was none.

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::page::{PageSet, Run};
 use crate::sys::host;
@@ -32,8 +33,13 @@ pub(crate) struct KernelTracker {
 impl KernelTracker {
     /// Opens it, or says why this host has none. The self-test runs once in a process.
     pub(crate) fn open() -> Result<Arc<Self>> {
-        static TESTED: OnceLock<Result<()>> = OnceLock::new();
-        TESTED.get_or_init(self_test::run).clone()?;
+        // Not a OnceLock: a child that is forked while another thread tests would wait for it for
+        // ever. A host where it fails is tested again by the next open.
+        static PASSED: AtomicBool = AtomicBool::new(false);
+        if !PASSED.load(Ordering::Acquire) {
+            self_test::run()?;
+            PASSED.store(true, Ordering::Release);
+        }
         Ok(Arc::new(Self::new()?))
     }
 
@@ -129,7 +135,8 @@ impl Tracking {
             return Ok(());
         };
         for span in spans {
-            // One call for each run, or one scan over all of them: a call costs about as much as scanning 1024 armed pages.
+            // One call for each run, or one scan over all of them: a call costs about as much as
+            // scanning 1024 armed pages.
             match runs {
                 Some(runs) if runs.len() as u64 * 1024 < span.pages.count => {
                     for run in runs {
@@ -180,7 +187,8 @@ fn range(memory: &Memory, pages: Run) -> (usize, u64) {
     )
 }
 
-/// Tries the kernel tracker on memory of its own, because kernels differ in more than their version.
+/// Tries the kernel tracker on memory of its own, because kernels differ in more than their
+/// version.
 mod self_test {
     use super::{
         Error, KernelTracker, Memory, PageSet, Result, Run, Span, Tracking, Written, host,

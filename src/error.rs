@@ -186,8 +186,8 @@ impl Error {
     }
 }
 
-/// An empty vector with room for `count` values, or an error: an allocation whose size comes from disk or
-/// from the caller must not abort the host.
+/// An empty vector with room for `count` values, or an error: an allocation whose size comes from
+/// disk or from the caller must not abort the host.
 pub(crate) fn try_vec<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(count)

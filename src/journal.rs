@@ -1,5 +1,5 @@
-//! The two record streams of a store: `commits`, which is durable, and the journal of what is not persisted
-//! yet. Appending, replaying, and telling what a power cut may leave from damage.
+//! The two record streams of a store: `commits`, which is durable, and the journal of what is not
+//! persisted yet. Appending, replaying, and telling what a power cut may leave from damage.
 
 #![forbid(unsafe_code)]
 
@@ -60,8 +60,8 @@ fn fresh_generation() -> Result<u64> {
 }
 
 impl Stream {
-    /// Makes a stream with its first records under a temporary name, durable, and gives it its name.
-    /// A reader and a crash see all of it or nothing.
+    /// Makes a stream with its first records under a temporary name, durable, and gives it its
+    /// name. A reader and a crash see all of it or nothing.
     pub(crate) fn create(
         files: &dyn Files,
         kind: StreamKind,
@@ -162,7 +162,8 @@ impl Stream {
         self.file.sync()
     }
 
-    /// Journal: notes that syncing has begun, so that a crash before its outcome is known is met with doubt.
+    /// Journal: notes that syncing has begun, so that a crash before its outcome is known is met
+    /// with doubt.
     pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
         self.header.syncing = syncing;
         self.write_header()
@@ -175,8 +176,8 @@ impl Stream {
         if !all {
             return self.write_header();
         }
-        // The header first, in one write: with its new generation the old records no longer count, whether or
-        // not they are still there.
+        // The header first, in one write: with its new generation the old records no longer count,
+        // whether or not they are still there.
         let old = (self.header.generation, self.header.previous);
         (self.header.generation, self.header.previous) = (fresh_generation()?, old.0);
         if let Err(error) = self.write_header() {
@@ -214,85 +215,157 @@ pub(crate) struct Replay {
     commits: Option<Half>,
 }
 
-/// One stream as it was found.
+/// One stream as it was found. Without a file, where there is none that can be used.
 struct Half {
-    file: Arc<dyn File>,
+    file: Option<Arc<dyn File>>,
     header: Header,
     end: u64,
     link: u64,
     tail: Tail,
 }
 
-fn read_all(file: &dyn File, place: &Place) -> Result<Vec<u8>> {
-    let length = file.len()?;
-    let mut bytes = try_filled(length as usize, 0u8, "a stream of records")?;
-    read_exact(file, &mut bytes, 0, place)?;
-    Ok(bytes)
+/// How a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// By the owner of the lock: nobody is writing.
+    Owner,
+    /// Beside a writer, who may be in the middle of an append: what does not verify at the end is
+    /// not judged.
+    Bystander,
+    /// To save what can be saved.
+    Salvager,
 }
 
-/// Reads both streams. `salvage` reads on where a header is damaged.
-pub(crate) fn replay(files: &dyn Files, store: &StoreId, access: Access) -> Result<Replay> {
+/// What is damaged, and what lies beyond.
+#[derive(Default)]
+struct Damage {
+    first: Option<Error>,
+    beyond: Vec<Record>,
+}
+
+impl Damage {
+    fn note(&mut self, error: Error) {
+        self.first.get_or_insert(error);
+    }
+}
+
+/// A stream's bytes and header, before its records are judged.
+struct Found {
+    file: Option<Arc<dyn File>>,
+    bytes: Vec<u8>,
+    header: Header,
+}
+
+impl Found {
+    /// Stands for a stream that is not there or cannot be read. No record is linked to it; those
+    /// that verify by themselves lie beyond the damage.
+    fn nothing(bytes: Vec<u8>) -> Self {
+        let header = Header {
+            generation: 0,
+            previous: 0,
+            durable: 0,
+            boot_id: [0; 16],
+            syncing: false,
+        };
+        Self {
+            file: None,
+            bytes,
+            header,
+        }
+    }
+}
+
+/// Reads a stream; `None` if there is no file. What is wrong with it is noted, and ends nothing
+/// here.
+fn find(
+    files: &dyn Files,
+    store: &StoreId,
+    kind: StreamKind,
+    reader: Reader,
+    damage: &mut Damage,
+) -> Result<Option<Found>> {
+    let place = place(kind);
+    let access = if reader == Reader::Owner {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    let file = match files.open(&place, access) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        Err(error @ Error::Corrupt { .. }) => {
+            damage.note(error);
+            return Ok(Some(Found::nothing(Vec::new())));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut bytes = try_filled(file.len()? as usize, 0u8, "a stream of records")?;
+    read_exact(&*file, &mut bytes, 0, &place)?;
+    match Header::decode(&bytes, kind, store, &place.to_string()) {
+        Ok(header) => Ok(Some(Found {
+            file: Some(file),
+            bytes,
+            header,
+        })),
+        Err(error @ Error::Corrupt { .. }) => {
+            damage.note(error);
+            Ok(Some(Found::nothing(bytes)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads both streams. Damage is told, not failed on: the caller decides.
+pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Result<Replay> {
     let name = journal_place().to_string();
-    let file = files
-        .open(&journal_place(), access)?
-        .ok_or_else(|| Error::corrupt(name.clone(), "it is missing"))?;
-    let bytes = read_all(&*file, &journal_place())?;
-    let header = Header::decode(&bytes, StreamKind::Journal, store, &name)?;
+    let mut damage = Damage::default();
+    let journal = find(files, store, StreamKind::Journal, reader, &mut damage)?;
+    let journal = journal.unwrap_or_else(|| {
+        damage.note(Error::corrupt(name.clone(), "it is missing"));
+        Found::nothing(Vec::new())
+    });
+    let header = journal.header;
     let rebooted = header.boot_id != files.boot_id();
+    let judged = !rebooted && reader != Reader::Bystander;
 
-    let mut damage = None;
-    let mut beyond = Vec::new();
-    let (commits, durable) = read_commits(
-        files,
-        store,
-        access,
-        &header,
-        rebooted,
-        &mut damage,
-        &mut beyond,
-    )?;
+    let (commits, durable) = read_commits(files, store, reader, &header, judged, &mut damage)?;
 
-    let scanned = record::scan(&bytes, &header, store, &name)?;
+    let scanned = record::scan(&journal.bytes, &header, store, &name)?;
     let last = durable.last().map_or(0, |record: &Record| record.sequence);
     let recent: Vec<Record> = scanned
         .records
         .into_iter()
         .filter(|record| record.sequence > last)
         .collect();
-    let gap = recent
-        .first()
-        .is_some_and(|first| first.sequence != last + 1);
     if let Tail::Bad(why) = &scanned.tail
-        && !rebooted
-        && access == Access::Write
+        && (judged || reader == Reader::Salvager)
     {
         // Nothing is lost but by a power cut, and there was none.
-        damage.get_or_insert(Error::corrupt(name.clone(), why.clone()));
-        beyond.extend(scanned.beyond);
+        damage.note(Error::corrupt(name.clone(), why.clone()));
+        damage.beyond.extend(scanned.beyond);
     }
-    if gap {
+    if let Some(first) = recent.first().filter(|first| first.sequence != last + 1) {
         let why = format!(
             "its first record is {}, and commits ends with {last}",
-            recent[0].sequence
+            first.sequence
         );
-        damage.get_or_insert(Error::corrupt(name, why));
+        damage.note(Error::corrupt(name, why));
     }
-    let journal = Half {
-        file,
-        end: scanned.end,
-        link: scanned.link,
-        tail: scanned.tail,
-        header: header.clone(),
-    };
     Ok(Replay {
         durable,
         recent,
         rebooted,
         suspect: header.syncing,
-        journal_torn: journal.tail != Tail::Clean,
-        damage,
-        beyond,
-        journal,
+        journal_torn: scanned.tail != Tail::Clean,
+        damage: damage.first,
+        beyond: damage.beyond,
+        journal: Half {
+            file: journal.file,
+            end: scanned.end,
+            link: scanned.link,
+            tail: scanned.tail,
+            header,
+        },
         commits,
     })
 }
@@ -302,64 +375,46 @@ type Durable = (Option<Half>, Vec<Record>);
 fn read_commits(
     files: &dyn Files,
     store: &StoreId,
-    access: Access,
+    reader: Reader,
     journal: &Header,
-    rebooted: bool,
-    damage: &mut Option<Error>,
-    beyond: &mut Vec<Record>,
+    judged: bool,
+    damage: &mut Damage,
 ) -> Result<Durable> {
-    let place = commits_place();
-    let Some(file) = files.open(&place, access)? else {
+    let Some(mut found) = find(files, store, StreamKind::Commits, reader, damage)? else {
         if journal.durable > 0 {
-            *damage = Some(Error::corrupt(name::COMMITS, "it is missing"));
+            damage.note(Error::corrupt(name::COMMITS, "it is missing"));
         }
         return Ok((None, Vec::new()));
     };
-    let mut bytes = read_all(&*file, &place)?;
-    let length = bytes.len();
-    if journal.syncing && !rebooted && access == Access::Write {
-        // A sync may have failed here. What was behind the last good one may be in memory only, clean in the kernel's eyes, so that
-        // another sync would not write it. The journal has it too: it is cut off and appended again.
-        bytes.truncate((journal.durable as usize).max(HEADER));
+    let length = found.bytes.len();
+    if journal.syncing && judged && reader == Reader::Owner {
+        // A sync may have failed here. What was behind the last good one may be in memory only,
+        // clean in the kernel's eyes, so that another sync would not write it. The journal has it
+        // too: it is cut off and appended again.
+        found.bytes.truncate((journal.durable as usize).max(HEADER));
     }
-    let header = match Header::decode(&bytes, StreamKind::Commits, store, name::COMMITS) {
-        Ok(header) => header,
-        Err(error @ Error::Corrupt { .. }) => {
-            // Its records may still be good, for salvage.
-            *damage = Some(error);
-            Header {
-                generation: 0,
-                previous: 0,
-                durable: 0,
-                boot_id: [0; 16],
-                syncing: false,
-            }
-        }
-        Err(error) => return Err(error),
-    };
-    let scanned = record::scan(&bytes, &header, store, name::COMMITS)?;
+    let scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
     let why = match &scanned.tail {
         Tail::Clean => None,
         Tail::Cut => Some("it is cut off"),
         Tail::Bad(why) => Some(why.as_str()),
     };
     let lost = scanned.end < journal.durable || scanned.damaged;
-    let impossible = matches!(scanned.tail, Tail::Bad(_)) && !rebooted && access == Access::Write;
-    if lost || impossible {
+    if lost || (matches!(scanned.tail, Tail::Bad(_)) && judged) {
         let why = why
             .unwrap_or("it ends before its last durable record")
             .to_owned();
-        damage.get_or_insert(Error::corrupt(name::COMMITS, why));
-        beyond.extend(scanned.beyond);
+        damage.note(Error::corrupt(name::COMMITS, why));
+        damage.beyond.extend(scanned.beyond);
     }
-    let tail = if bytes.len() < length {
+    let tail = if found.bytes.len() < length {
         Tail::Cut
     } else {
         scanned.tail
     };
     let half = Half {
-        file,
-        header,
+        file: found.file,
+        header: found.header,
         end: scanned.end,
         link: scanned.link,
         tail,
@@ -373,8 +428,8 @@ impl Replay {
         self.journal.header.durable
     }
 
-    /// Makes the streams ready for appending: cuts off what is no record, durably, before anything new
-    /// can lie beside it, and writes the journal anew when it has to drop records.
+    /// Makes the streams ready for appending: cuts off what is no record, durably, before anything
+    /// new can lie beside it, and writes the journal anew when it has to drop records.
     pub(crate) fn into_streams(
         self,
         files: &dyn Files,
@@ -384,15 +439,18 @@ impl Replay {
     ) -> Result<(Option<Stream>, Stream)> {
         let promised = self.promised();
         let ready = |half: Half, kind| {
+            let file = half.file.ok_or_else(|| Error::Internal {
+                what: "a stream without a file".into(),
+            })?;
             if half.tail != Tail::Clean {
-                half.file.set_len(half.end)?;
+                file.set_len(half.end)?;
             }
             // A killed owner may have appended without the sync that makes it a promise.
             if half.tail != Tail::Clean || (kind == StreamKind::Commits && half.end != promised) {
-                half.file.sync()?;
+                file.sync()?;
             }
             Ok::<_, Error>(Stream {
-                file: half.file,
+                file,
                 place: place(kind),
                 kind,
                 store,

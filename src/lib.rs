@@ -1,9 +1,10 @@
 //! A versioned store for guest memory: git for guest RAM.
 //!
-//! A virtual machine monitor maps named *modules* out of a store directory and runs its guest in them.
-//! [`Store::commit`] takes an atomic snapshot of all modules, [`Store::persist`] makes the history survive power loss,
-//! [`Store::restore`] puts all modules back to any commit. `include/vmstore.h` is the manual, for Rust
-//! users too: every method here is the C function of the same name.
+//! A virtual machine monitor maps named *modules* out of a store directory and runs its guest in
+//! them. [`Store::commit`] takes an atomic snapshot of all modules, [`Store::persist`] makes the
+//! history survive power loss, [`Store::restore`] puts all modules back to any commit.
+//! `include/vmstore.h` is the manual, for Rust users too: every method here is the C function of
+//! the same name.
 //!
 //! How the rooms stack, each using only those below it:
 //!

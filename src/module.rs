@@ -31,8 +31,8 @@ pub(crate) struct MappedModule {
     pub(crate) memory: Memory,
     pub(crate) tracking: Tracking,
     pub(crate) tracker_reason: String,
-    /// Pages that the tracker does not know to be dirty any more, or never did: marked ones, and those
-    /// of failed and cancelled captures.
+    /// Pages that the tracker does not know to be dirty any more, or never did: marked ones, and
+    /// those of failed and cancelled captures.
     pub(crate) dirty: PageSet,
     /// Bytes that come straight from an image and were not verified.
     pub(crate) unverified: u64,

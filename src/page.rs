@@ -19,7 +19,8 @@ impl Run {
     }
 }
 
-/// Adds a run behind the others, growing the last one where they touch. Runs come in ascending order.
+/// Adds a run behind the others, growing the last one where they touch. Runs come in ascending
+/// order.
 pub(crate) fn push_run(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.end() == run.start => last.count += run.count,
@@ -52,8 +53,8 @@ pub(crate) fn union(a: &[Run], b: &[Run]) -> Vec<Run> {
     }
 }
 
-/// A set of pages: one bit a page, and a summary bit for each 64 of them, so that taking a few pages
-/// out of a large module costs little. Adding needs no lock.
+/// A set of pages: one bit a page, and a summary bit for each 64 of them, so that taking a few
+/// pages out of a large module costs little. Adding needs no lock.
 pub(crate) struct PageSet {
     pages: u64,
     words: Vec<AtomicU64>,
@@ -84,8 +85,8 @@ impl PageSet {
             let word = page / 64;
             let stop = end.min((word + 1) * 64);
             let bits = ones(page % 64, stop - page);
-            // The word before its summary bit: a taker that sees the bit finds the word, and one that
-            // does not leaves both for the next.
+            // The word before its summary bit: a taker that sees the bit finds the word, and one
+            // that does not leaves both for the next.
             self.words[word as usize].fetch_or(bits, Ordering::Release);
             self.summary[word as usize / 64].fetch_or(1 << (word % 64), Ordering::Release);
             page = stop;

@@ -1,4 +1,5 @@
-//! The house rules of docs/architecture.md: imports run one way, unsafe stays in two rooms, files stay short.
+//! The house rules of docs/architecture.md: imports run one way, unsafe stays in two rooms, files
+//! stay short.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -12,16 +12,17 @@ use super::types::{
 
 /// Makes a commit: an atomic snapshot of all modules.
 ///
-/// The caller has paused every writer of the modules, for the whole call (or use store_capture to pause for
-/// less). The commit holds every mapped module as it is now, and every other module of the head unchanged. Its parent is the head, and it becomes
-/// the head. Costs what was written since the last commit. When this returns VMSTORE_OK, the commit
-/// survives the death of the process; it survives a power cut after the next store_persist.
+/// The caller has paused every writer of the modules, for the whole call (or use store_capture to
+/// pause for less). The commit holds every mapped module as it is now, and every other module of
+/// the head unchanged. Its parent is the head, and it becomes the head. Costs what was written
+/// since the last commit. When this returns VMSTORE_OK, the commit survives the death of the
+/// process; it survives a power cut after the next store_persist.
 ///
-/// If nothing changed since the head, no module is new, and `options` give neither label nor user data,
-/// no commit is made and `*commit` is the head. The first commit of a store is always made.
+/// If nothing changed since the head, no module is new, and `options` give neither label nor user
+/// data, no commit is made and `*commit` is the head. The first commit of a store is always made.
 ///
-/// On failure there is no new commit, and the next commit takes everything that this one would have.
-/// `options` may be NULL; `commit` may not.
+/// On failure there is no new commit, and the next commit takes everything that this one would
+/// have. `options` may be NULL; `commit` may not.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
 /// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
@@ -45,13 +46,14 @@ pub unsafe extern "C" fn store_commit(
     })
 }
 
-/// The first half of a commit, the only one for which the guest must be paused: finds the written pages
-/// and copies them into the library's memory. When this returns, let the guest run, then call
-/// store_capture_commit, from any thread.
+/// The first half of a commit, the only one for which the guest must be paused: finds the written
+/// pages and copies them into the library's memory. When this returns, let the guest run, then
+/// call store_capture_commit, from any thread.
 ///
-/// There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail with
-/// VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be dirty.
-/// `options` may be NULL; its label and user data are copied. `*capture` is written on success only.
+/// There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail
+/// with VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be
+/// dirty. `options` may be NULL; its label and user data are copied. `*capture` is written on
+/// success only.
 ///
 /// Errors: as store_commit.
 #[unsafe(no_mangle)]
@@ -73,11 +75,12 @@ pub unsafe extern "C" fn store_capture(
     })
 }
 
-/// The second half: checksums and writes what was captured, and makes the commit, with the promises and
-/// the "nothing changed" rule of store_commit. The guest runs meanwhile.
+/// The second half: checksums and writes what was captured, and makes the commit, with the
+/// promises and the "nothing changed" rule of store_commit. The guest runs meanwhile.
 ///
-/// Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY
-/// and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are dirty again.
+/// Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE,
+/// VMSTORE_E_BUSY and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are
+/// dirty again.
 ///
 /// Errors: as store_commit.
 #[unsafe(no_mangle)]
@@ -111,16 +114,18 @@ pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
 
 /// Makes every commit so far survive the loss of power.
 ///
-/// When this returns VMSTORE_OK, all commits that had returned before the call are durable. A power cut at any
-/// other moment keeps, of the commits made since, the oldest few, whole and without a hole, or none. Costs a
-/// few flushes; with nothing new it costs nothing. The guest need not be paused, and captures may be
-/// taken meanwhile from other threads.
+/// When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
+/// power cut at any other moment keeps, of the commits made since, the oldest few, whole and
+/// without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest need
+/// not be paused, and captures may be taken meanwhile from other threads.
 ///
-/// If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data it
-/// could not write, and a second try would lie. What was persisted before is safe; reopening recovers what can be.
+/// If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data
+/// it could not write, and a second try would lie. What was persisted before is safe; reopening
+/// recovers what can be.
 ///
-/// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_READ_ONLY,
-/// VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+/// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
+/// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED,
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_persist(
     store: *mut vmstore,
@@ -135,21 +140,23 @@ pub unsafe extern "C" fn store_persist(
     })
 }
 
-/// Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the head.
+/// Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the
+/// head.
 ///
-/// The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind shared
-/// descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back was checked
-/// against its checksum before the first byte of memory was changed. Writes since the last commit are dropped; a module that `commit`
-/// does not know becomes zeros. Commits after it stay in the history and can be restored; the next
-/// commit becomes its child. Restoring the head itself undoes all writes since. Survives the death of the
-/// process like a commit.
+/// The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind
+/// shared descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back
+/// was checked against its checksum before the first byte of memory was changed. Writes since the
+/// last commit are dropped; a module that `commit` does not know becomes zeros. Commits after it
+/// stay in the history and can be restored; the next commit becomes its child. Restoring the head
+/// itself undoes all writes since. Survives the death of the process like a commit.
 ///
 /// On failure memory, head and the knowledge of dirty pages are as before the call.
 /// `options` may be NULL.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit), VMSTORE_E_SIZE (a
-/// mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a capture is
-/// outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
+/// VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a
+/// capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+/// VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_restore(
     store: *mut vmstore,

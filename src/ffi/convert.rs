@@ -20,11 +20,11 @@ const MAX_STRUCT: usize = 4096;
 /// # Safety
 /// The type is `repr(C)`, begins with that field, and has no bit pattern that is not a value.
 pub(super) unsafe trait In: Copy {
-    /// Reads the caller's struct: NULL gives zeros, a shorter one is extended with zeros, a longer one
-    /// is accepted when what this library does not know is zero.
+    /// Reads the caller's struct: NULL gives zeros, a shorter one is extended with zeros, a longer
+    /// one is accepted when what this library does not know is zero.
     ///
-    /// # Safety
-    /// `pointer` is NULL or points to at least `struct_size` readable bytes that begin with that size.
+    /// # Safety `pointer` is NULL or points to at least `struct_size` readable bytes that begin
+    /// with that size.
     unsafe fn read(name: &'static str, pointer: *const Self) -> Result<Self> {
         // SAFETY: all-zero is a value of the type, by the trait's contract.
         let mut value: Self = unsafe { std::mem::zeroed() };
@@ -33,7 +33,8 @@ pub(super) unsafe trait In: Copy {
         }
         // SAFETY: the caller of this function vouches for the pointer.
         let size = unsafe { struct_size(name, pointer) }?;
-        // SAFETY: both sides have at least this many bytes; the copy is bytewise and every pattern is a value.
+        // SAFETY: both sides have at least this many bytes; the copy is bytewise and every pattern
+        // is a value.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 pointer.cast::<u8>(),
@@ -92,7 +93,8 @@ unsafe fn struct_size<T>(name: &'static str, pointer: *const T) -> Result<usize>
     Ok(size)
 }
 
-/// Fills a caller's info struct, as much of it as its `struct_size` covers; the size itself is left as it was.
+/// Fills a caller's info struct, as much of it as its `struct_size` covers; the size itself is
+/// left as it was.
 ///
 /// # Safety
 /// `pointer` is NULL or points to at least `struct_size` writable bytes that begin with that size.
@@ -133,7 +135,8 @@ impl<T> Out<T> {
     }
 
     pub(super) fn write(self, value: T) {
-        // SAFETY: `new`'s caller vouches for it; unaligned places are the caller's right in packed structs.
+        // SAFETY: `new`'s caller vouches for it; unaligned places are the caller's right in packed
+        // structs.
         unsafe { self.0.write_unaligned(value) }
     }
 }
@@ -225,7 +228,8 @@ pub(super) unsafe fn commit_options(options: &vmstore_commit_options) -> Result<
             what: "a copy of user_data".into(),
         })?;
     if length != 0 {
-        // SAFETY: `user_data` is not NULL and has `length` readable bytes, by this function's contract.
+        // SAFETY: `user_data` is not NULL and has `length` readable bytes, by this function's
+        // contract.
         user_data.extend_from_slice(unsafe {
             std::slice::from_raw_parts(options.user_data.cast::<u8>(), length)
         });
@@ -235,7 +239,8 @@ pub(super) unsafe fn commit_options(options: &vmstore_commit_options) -> Result<
 
 /// A pointer that is the caller's business alone; the library only hands it back.
 struct UserData(*mut c_void);
-// SAFETY: it is never dereferenced here; what the callback does with it on another thread is the caller's contract.
+// SAFETY: it is never dereferenced here; what the callback does with it on another thread is the
+// caller's contract.
 unsafe impl Send for UserData {}
 // SAFETY: as above.
 unsafe impl Sync for UserData {}
@@ -253,7 +258,8 @@ pub(super) fn log(callback: vmstore_log_callback, user_data: *mut c_void) -> Opt
     Some(Box::new(move |level: LogLevel, message: &str| {
         let user_data = &user_data;
         let text = CString::new(message.replace('\0', "?")).unwrap_or_default();
-        // SAFETY: the callback is the caller's, made for exactly this; the text lives until it returns.
+        // SAFETY: the callback is the caller's, made for exactly this; the text lives until it
+        // returns.
         unsafe { callback(level_of(level), text.as_ptr(), user_data.0) };
     }))
 }

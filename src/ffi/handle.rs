@@ -1,8 +1,8 @@
 //! Handles: numbers dressed as pointers, looked up in a table and never dereferenced.
 //!
-//! Bits: 0..4 kind, 4..24 slot, 24..56 generation, 56..64 epoch of the process. A slot's generation
-//! changes whenever it is emptied, so that a closed handle never means a later object. The epoch changes in a forked
-//! child, so that the parent's handles are known for what they are.
+//! Bits: 0..4 kind, 4..24 slot, 24..56 generation, 56..64 epoch of the process. A slot's
+//! generation changes whenever it is emptied, so that a closed handle never means a later object.
+//! The epoch changes in a forked child, so that the parent's handles are known for what they are.
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -205,7 +205,8 @@ pub(super) fn capture(handle: *const vmstore_capture) -> Result<Capture> {
     }
 }
 
-/// Empties the slot of a handle that was found before. The object is dropped outside the table's lock.
+/// Empties the slot of a handle that was found before. The object is dropped outside the table's
+/// lock.
 pub(super) fn remove<T>(handle: *const T) {
     let Decoded {
         slot, generation, ..

@@ -11,7 +11,8 @@ use super::types::{
 };
 use crate::{Error, VerifyOptions};
 
-/// The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no commit yet.
+/// The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no
+/// commit yet.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
@@ -25,8 +26,9 @@ pub unsafe extern "C" fn store_head(store: *const vmstore, commit: *mut u64) -> 
     })
 }
 
-/// Writes the numbers of the store's commits, ascending, into `commits`, as many as fit into `capacity`,
-/// and how many there are in all into `*count`. `commits` may be NULL when `capacity` is 0.
+/// Writes the numbers of the store's commits, ascending, into `commits`, as many as fit into
+/// `capacity`, and how many there are in all into `*count`. `commits` may be NULL when `capacity`
+/// is 0.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
@@ -51,7 +53,8 @@ pub unsafe extern "C" fn store_list_commits(
 
 /// Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the rest.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_commit_info(
     store: *const vmstore,
@@ -72,7 +75,8 @@ pub unsafe extern "C" fn store_commit_info(
 /// Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes its
 /// whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_commit_user_data(
     store: *const vmstore,
@@ -94,13 +98,15 @@ pub unsafe extern "C" fn store_commit_user_data(
     })
 }
 
-/// Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the modules of
-/// the head and those that are mapped but in no commit yet, with where and how they are mapped.
+/// Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the
+/// modules of the head and those that are mapped but in no commit yet, with where and how they are
+/// mapped.
 ///
-/// The callback is made without any lock held, but calls into the same store from inside it fail with
-/// VMSTORE_E_BUSY, like those from every callback.
+/// The callback is made without any lock held, but calls into the same store from inside it fail
+/// with VMSTORE_E_BUSY, like those from every callback.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_list_modules(
     store: *const vmstore,
@@ -116,7 +122,8 @@ pub unsafe extern "C" fn store_list_modules(
             let reason = CString::new(module.tracker_reason.as_str()).unwrap_or_default();
             let info = vmstore_module_info::describe(&module, &id, &reason);
             let _inside = store.entering_callback();
-            // SAFETY: the callback is the caller's, made for exactly this; `info` and its strings live until it returns.
+            // SAFETY: the callback is the caller's, made for exactly this; `info` and its strings
+            // live until it returns.
             if unsafe { callback(&raw const info, user_data) } != 0 {
                 break;
             }
@@ -125,14 +132,15 @@ pub unsafe extern "C" fn store_list_modules(
     })
 }
 
-/// Verifies one commit, or the whole store: `commits` and journal, every file's footer and index, and, unless
-/// told not to, every page against its checksum and every module against its digest.
+/// Verifies one commit, or the whole store: `commits` and journal, every file's footer and index,
+/// and, unless told not to, every page against its checksum and every module against its digest.
 ///
 /// Reads files only; mapped memory is neither read nor changed. The first damage found ends it with
 /// VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
 ///
-/// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such
-/// commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+/// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
+/// such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+/// VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_verify(
     store: *const vmstore,

@@ -44,12 +44,13 @@ pub(super) fn set(error: &Error) {
     ERRNO.set(error.errno());
 }
 
-/// The text of this thread's last failure: what failed, on which file, module or argument, and why or by which
-/// rule. Success does not change it.
+/// The text of this thread's last failure: what failed, on which file, module or argument, and why
+/// or by which rule. Success does not change it.
 ///
-/// Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the length that the
-/// whole text has without it, so that a result of `capacity` or more means it was cut. `buffer` may be NULL
-/// when `capacity` is 0. At most 1023 bytes; empty when nothing has failed.
+/// Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the
+/// length that the whole text has without it, so that a result of `capacity` or more means it was
+/// cut. `buffer` may be NULL when `capacity` is 0. At most 1023 bytes; empty when nothing has
+/// failed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_last_error(buffer: *mut c_char, capacity: usize) -> usize {
     TEXT.with_borrow(|text| {

@@ -1,8 +1,8 @@
-//! The C interface. Every function parses its arguments, calls the core, and turns the result into a
-//! status; panics stop here.
+//! The C interface. Every function parses its arguments, calls the core, and turns the result into
+//! a status; panics stop here.
 //!
-//! One of the two rooms with `unsafe`: here it is for what C hands in, which the C caller vouches for under the
-//! rules of the header. Handles are never dereferenced (see `handle`).
+//! One of the two rooms with `unsafe`: here it is for what C hands in, which the C caller vouches
+//! for under the rules of the header. Handles are never dereferenced (see `handle`).
 
 #![allow(
     unsafe_code,
@@ -35,7 +35,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::{Error, Result};
 
-/// Runs the body of an exported function: no panic leaves it, and its failure becomes this thread's last error.
+/// Runs the body of an exported function: no panic leaves it, and its failure becomes this
+/// thread's last error.
 fn guard(body: impl FnOnce() -> Result<()>) -> c_int {
     let error = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return status::VMSTORE_OK,

@@ -14,21 +14,23 @@ use crate::{Error, MapMode, MapOptions, Tracker};
 
 /// Maps a module of the store into this process.
 ///
-/// A module that the head knows comes up with the head's bytes; any other is new and reads as zeros.
-/// `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module that the head
-/// knows. The memory is readable and writable, and stays at its address until it is unmapped; the
-/// caller registers it with KVM, binds it to NUMA nodes or advises about it as it likes.
+/// A module that the head knows comes up with the head's bytes; any other is new and reads as
+/// zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module
+/// that the head knows. The memory is readable and writable, and stays at its address until it is
+/// unmapped; the caller registers it with KVM, binds it to NUMA nodes or advises about it as it
+/// likes.
 ///
-/// A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not "commits",
-/// and does not end in "_last" or in "_Commit" and digits.
+/// A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not
+/// "commits", and does not end in "_last" or in "_Commit" and digits.
 ///
 /// `options` may be NULL. `*module` is written on success only.
 ///
-/// Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it is
-/// mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another size),
-/// VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for
-/// does not work here), VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
-/// VMSTORE_E_IO, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it
+/// is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another
+/// size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT,
+/// VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here), VMSTORE_E_BUSY (a capture is
+/// outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_map_module(
     store: *mut vmstore,
@@ -78,8 +80,8 @@ pub unsafe extern "C" fn store_map_module(
     })
 }
 
-/// Unmaps a module. Its writes since the last commit are dropped; its address range becomes free. The module stays in
-/// the history, and later commits carry it over unchanged.
+/// Unmaps a module. Its writes since the last commit are dropped; its address range becomes free.
+/// The module stays in the history, and later commits carry it over unchanged.
 ///
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
@@ -92,7 +94,8 @@ pub extern "C" fn store_unmap_module(module: *mut vmstore_module) -> c_int {
     })
 }
 
-/// The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails otherwise; takes no lock.
+/// The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails
+/// otherwise; takes no lock.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_module_address(module: *const vmstore_module) -> *mut c_void {
     handle::module(module).map_or(std::ptr::null_mut(), |m| m.address() as *mut c_void)
@@ -104,11 +107,13 @@ pub extern "C" fn store_module_size(module: *const vmstore_module) -> u64 {
     handle::module(module).map_or(0, |m| m.size())
 }
 
-/// The descriptor behind a module in a shared mode, and the offset of the module's first byte in it, for passing to a
-/// vhost-user process. The descriptor belongs to the library and is valid until the module is
-/// unmapped: duplicate or send it, do not close it. What others write through it, the kernel tracker does not see.
+/// The descriptor behind a module in a shared mode, and the offset of the module's first byte in
+/// it, for passing to a vhost-user process. The descriptor belongs to the library and is valid
+/// until the module is unmapped: duplicate or send it, do not close it. What others write through
+/// it, the kernel tracker does not see.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none), VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none),
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_module_fd(
     module: *const vmstore_module,
@@ -128,12 +133,14 @@ pub unsafe extern "C" fn store_module_fd(
 }
 
 /// Reports writes to `length` bytes from `offset` of a module, whichever tracker it has. Rounded
-/// outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs time only.
+/// outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs
+/// time only.
 ///
-/// Any thread may call it at any time, also while a commit or persist of the store runs: it takes no
-/// lock and makes no system call. What is marked before a capture begins is in that capture.
+/// Any thread may call it at any time, also while a commit or persist of the store runs: it takes
+/// no lock and makes no system call. What is marked before a capture begins is in that capture.
 ///
-/// Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module), VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module),
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_mark_dirty(module: *mut vmstore_module, offset: u64, length: u64) -> c_int {
     guard(|| handle::module(module)?.mark_dirty(offset, length))

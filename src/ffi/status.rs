@@ -5,7 +5,8 @@ use std::ffi::{c_char, c_int};
 use crate::Error;
 
 /// The version of the binary interface that this header describes. It changes whenever a program
-/// compiled with an older header could not run with a newer library; until 1.0 also with every minor version.
+/// compiled with an older header could not run with a newer library; until 1.0 also with every
+/// minor version.
 pub const VMSTORE_ABI_VERSION: u32 = 0;
 
 /// Success.
@@ -16,11 +17,13 @@ pub const VMSTORE_E_INVALID: c_int = -5001;
 pub const VMSTORE_E_HANDLE: c_int = -5002;
 /// There is no such store, commit or file.
 pub const VMSTORE_E_NOT_FOUND: c_int = -5003;
-/// Something else is already there: a file in the store's place, a mapped module, an occupied address.
+/// Something else is already there: a file in the store's place, a mapped module, an occupied
+/// address.
 pub const VMSTORE_E_EXISTS: c_int = -5004;
 /// Another owner, in this process or another, has the store open for writing.
 pub const VMSTORE_E_LOCKED: c_int = -5005;
-/// Not now: a capture is outstanding, or the call was made from inside a callback of the same store.
+/// Not now: a capture is outstanding, or the call was made from inside a callback of the same
+/// store.
 pub const VMSTORE_E_BUSY: c_int = -5006;
 /// A module has another size than the one asked for.
 pub const VMSTORE_E_SIZE: c_int = -5007;

@@ -14,18 +14,20 @@ use crate::{OpenOptions, Store};
 
 /// Opens the store in `directory`, and makes it first if there is none.
 ///
-/// The directory's parent must exist. A new directory gets mode 0700. A directory that is not empty and
-/// not a store is left alone (VMSTORE_E_EXISTS). The opener gets an exclusive lock, which the kernel
-/// releases when the process ends, however it ends. What a crash left behind is recovered: every commit
-/// that store_commit returned for is there again after a killed process, every persisted one after a power cut;
-/// the head is what it was; leftovers of unfinished calls are removed. `options->log` is told of it.
+/// The directory's parent must exist. A new directory gets mode 0700. A directory that is not
+/// empty and not a store is left alone (VMSTORE_E_EXISTS). The opener gets an exclusive lock,
+/// which the kernel releases when the process ends, however it ends. What a crash left behind is
+/// recovered: every commit that store_commit returned for is there again after a killed process,
+/// every persisted one after a power cut; the head is what it was; leftovers of unfinished calls
+/// are removed. `options->log` is told of it.
 ///
 /// `options` may be NULL. `*store` is written on success only; end it with store_close.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
 /// VMSTORE_E_NOT_FOUND (no such parent; no store and VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
-/// VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION, VMSTORE_E_UNSUPPORTED (made on a host with
-/// another page size), VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
+/// VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION,
+/// VMSTORE_E_UNSUPPORTED (made on a host with another page size), VMSTORE_E_IO,
+/// VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_open(
     directory: *const c_char,
@@ -62,9 +64,10 @@ pub unsafe extern "C" fn store_open(
 
 /// Closes a store: cancels an outstanding capture, unmaps its modules, releases the lock.
 ///
-/// Writes since the last commit are dropped. Commits that were not persisted stay restorable, until a power cut.
-/// The handles of the store, its modules and its capture are stale afterwards, and the addresses
-/// of its modules are unmapped: stop the guest first. Waits for calls of other threads on this store.
+/// Writes since the last commit are dropped. Commits that were not persisted stay restorable,
+/// until a power cut. The handles of the store, its modules and its capture are stale afterwards,
+/// and the addresses of its modules are unmapped: stop the guest first. Waits for calls of other
+/// threads on this store.
 ///
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
@@ -94,11 +97,13 @@ pub unsafe extern "C" fn store_stats(store: *const vmstore, stats: *mut vmstore_
     })
 }
 
-/// Tells what this kernel, and the file system of `directory`, can do, and what the library would choose.
+/// Tells what this kernel, and the file system of `directory`, can do, and what the library would
+/// choose.
 ///
-/// `directory` may be NULL: then the file system is left out. It need not hold a store. Changes nothing.
-/// Set `capabilities->struct_size` first and zero the rest.
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_NOT_FOUND (no such directory), VMSTORE_E_IO.
+/// `directory` may be NULL: then the file system is left out. It need not hold a store. Changes
+/// nothing. Set `capabilities->struct_size` first and zero the rest.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_NOT_FOUND (no such directory), VMSTORE_E_EXISTS (it is
+/// not a directory), VMSTORE_E_IO.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_probe(
     directory: *const c_char,
@@ -129,9 +134,9 @@ pub extern "C" fn store_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The version of the binary interface, VMSTORE_ABI_VERSION of the header that the library was built with. A program that
-/// loads the library at run time compares it with the VMSTORE_ABI_VERSION it was compiled with: equal numbers
-/// fit together, others do not.
+/// The version of the binary interface, VMSTORE_ABI_VERSION of the header that the library was
+/// built with. A program that loads the library at run time compares it with the
+/// VMSTORE_ABI_VERSION it was compiled with: equal numbers fit together, others do not.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_abi_version() -> u32 {
     super::status::VMSTORE_ABI_VERSION

@@ -7,21 +7,22 @@ pub struct vmstore {
     _opaque: u8,
 }
 
-/// A mapped module of a store. Opaque; made by `store_map_module`, ended by `store_unmap_module` or by
-/// closing its store.
+/// A mapped module of a store. Opaque; made by `store_map_module`, ended by `store_unmap_module`
+/// or by closing its store.
 pub struct vmstore_module {
     _opaque: u8,
 }
 
-/// A captured, not yet written commit. Opaque; made by `store_capture`, ended by `store_capture_commit`,
-/// `store_capture_cancel`, or by closing its store.
+/// A captured, not yet written commit. Opaque; made by `store_capture`, ended by
+/// `store_capture_commit`, `store_capture_cancel`, or by closing its store.
 pub struct vmstore_capture {
     _opaque: u8,
 }
 
 /// Receives what the library did on its own: recovery, repairs, fallbacks. `level` is one of
-/// `VMSTORE_LOG_...`; `message` is one line without a newline, valid during the call only. Calls into
-/// the same store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+/// `VMSTORE_LOG_...`; `message` is one line without a newline, valid during the call only. Calls
+/// into the same store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or
+/// longjmp.
 pub type vmstore_log_callback =
     Option<unsafe extern "C" fn(level: c_int, message: *const c_char, user_data: *mut c_void)>;
 
@@ -31,8 +32,9 @@ pub type vmstore_log_callback =
 pub type vmstore_progress_callback =
     Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
-/// Receives one module of `store_list_modules`. The struct and its strings are valid during the call
-/// only. A non-zero return ends the listing early; `store_list_modules` then returns `VMSTORE_OK`.
+/// Receives one module of `store_list_modules`. The struct and its strings are valid during the
+/// call only. A non-zero return ends the listing early; `store_list_modules` then returns
+/// `VMSTORE_OK`.
 pub type vmstore_module_callback =
     Option<unsafe extern "C" fn(info: *const vmstore_module_info, user_data: *mut c_void) -> c_int>;
 
@@ -44,12 +46,14 @@ pub const VMSTORE_LOG_INFO: c_int = 2;
 /// Open flag, the default: make the directory and the store if they are not there.
 pub const VMSTORE_OPEN_CREATE: u32 = 0;
 /// Open flag: take no lock, change nothing on disk. Works beside a writer; commit and persist fail
-/// with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this process.
+/// with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this
+/// process.
 pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
 /// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
 pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;
-/// Open flag: where `commits` or the journal is damaged, open with the commits that are intact instead
-/// of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens read-only.
+/// Open flag: where `commits` or the journal is damaged, open with the commits that are intact
+/// instead of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens
+/// read-only.
 pub const VMSTORE_OPEN_SALVAGE: u32 = 4;
 
 /// Options of `store_open`. Zero-initialise, set `struct_size`, set what you need.
@@ -66,36 +70,40 @@ pub struct vmstore_open_options {
     pub log: vmstore_log_callback,
     /// Passed to `log`.
     pub user_data: *mut c_void,
-    /// The most memory, in bytes, that a capture may use for copied pages; 0 takes the default, 1 GiB.
-    /// A capture of more than that still works: what does not fit is written to the store's files
-    /// during the capture, which makes the pause longer. The memory is kept for the next capture.
+    /// The most memory, in bytes, that a capture may use for copied pages; 0 takes the default, 1
+    /// GiB. A capture of more than that still works: what does not fit is written to the store's
+    /// files during the capture, which makes the pause longer. The memory is kept for the next
+    /// capture.
     pub arena_limit: u64,
 }
 
-/// Mapping mode, the default: private memory. Where the head has an image of the module, the image file
-/// is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
+/// Mapping mode, the default: private memory. Where the head has an image of the module, the image
+/// file is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
 pub const VMSTORE_MAP_PRIVATE: u32 = 0;
-/// Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so that
-/// other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the disk may
-/// fill up: btrfs does not honour the reservation, and a store into a full disk is a SIGBUS.
+/// Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so
+/// that other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the
+/// disk may fill up: btrfs does not honour the reservation, and a store into a full disk is a
+/// SIGBUS.
 pub const VMSTORE_MAP_SHARED: u32 = 1;
 /// Mapping flag: read and verify the whole module now, instead of mapping its image and leaving the
 /// reading to page faults. Without it, pages that come straight from an image are not checked
 /// against their checksums by the library (see `unverified_bytes` in vmstore_module_info).
 pub const VMSTORE_MAP_EAGER: u32 = 0x100;
 
-/// Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was, and
-/// why, is in vmstore_module_info.
+/// Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was,
+/// and why, is in vmstore_module_info.
 pub const VMSTORE_TRACKER_AUTO: u32 = 0;
-/// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7). The
-/// first write to a page after a commit costs about a microsecond; a capture costs a scan and the written pages.
-/// It does not see: writes through another mapping of the same memory or through its descriptor,
-/// DMA into pages pinned earlier, MADV_DONTNEED on memory that came from an image. Mark those.
+/// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7).
+/// The first write to a page after a commit costs about a microsecond; a capture costs a scan and
+/// the written pages. It does not see: writes through another mapping of the same memory or
+/// through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED on memory that came from
+/// an image. Mark those.
 pub const VMSTORE_TRACKER_KERNEL: u32 = 1;
-/// Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is lost.
+/// Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is
+/// lost.
 pub const VMSTORE_TRACKER_CALLER: u32 = 2;
-/// Tracker: every capture compares all of the module's memory with its last commit. Sees every writer,
-/// costs the reading of the whole module in the pause.
+/// Tracker: every capture compares all of the module's memory with its last commit. Sees every
+/// writer, costs the reading of the whole module in the pause.
 pub const VMSTORE_TRACKER_COMPARE: u32 = 3;
 
 /// Options of `store_map_module`.
@@ -119,7 +127,8 @@ pub struct vmstore_map_options {
 pub struct vmstore_commit_options {
     /// `sizeof(vmstore_commit_options)`.
     pub struct_size: usize,
-    /// A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none. Copied.
+    /// A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none.
+    /// Copied.
     pub label: *const c_char,
     /// Bytes of the caller's, kept with the commit, at most 16 MiB. NULL: none. Copied.
     pub user_data: *const c_void,
@@ -206,8 +215,8 @@ pub struct vmstore_module_info {
     pub module_id: *const c_char,
     /// Its size in bytes.
     pub size: u64,
-    /// The number of the module commit that holds its bytes, in the file `<module>_Commit<N>`; 0 for a
-    /// module that is mapped but in no commit yet.
+    /// The number of the module commit that holds its bytes, in the file `<module>_Commit<N>`; 0
+    /// for a module that is mapped but in no commit yet.
     pub module_commit: u64,
     /// A digest of its bytes: equal bytes have equal digests, in any commit (docs/format.md).
     pub digest: [u8; 16],
@@ -219,7 +228,8 @@ pub struct vmstore_module_info {
     pub tracker: u32,
     /// Why it is this tracker; "" when not mapped.
     pub tracker_reason: *const c_char,
-    /// Bytes of the mapping that come straight from an image file and were not verified when mapped.
+    /// Bytes of the mapping that come straight from an image file and were not verified when
+    /// mapped.
     pub unverified_bytes: u64,
 }
 
@@ -273,7 +283,8 @@ pub struct vmstore_stats {
     pub read_only: u32,
 }
 
-/// What `store_probe` tells of this kernel and of a directory's file system. Set `struct_size` before the call.
+/// What `store_probe` tells of this kernel and of a directory's file system. Set `struct_size`
+/// before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vmstore_capabilities {
@@ -291,7 +302,8 @@ pub struct vmstore_capabilities {
     pub file_system: [c_char; 32],
     /// Bytes free for this user on it.
     pub free_bytes: u64,
-    /// 1 when reserved blocks are honoured there, so that `VMSTORE_MAP_SHARED` cannot meet a full disk.
+    /// 1 when reserved blocks are honoured there, so that `VMSTORE_MAP_SHARED` cannot meet a full
+    /// disk.
     pub shared_is_safe: u32,
     /// 1 when there is a store in the directory.
     pub is_store: u32,

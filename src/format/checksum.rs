@@ -25,9 +25,9 @@ fn seed(store: &StoreId) -> u64 {
     half(low) ^ half(high).rotate_left(32)
 }
 
-/// The digest of a module's contents: the sum, modulo 2^128, of a hash of (page number, page checksum)
-/// over all pages that are not zero. It follows a commit at the cost of the pages that changed, and does not depend
-/// on how the pages are spread over files.
+/// The digest of a module's contents: the sum, modulo 2^128, of a hash of (page number, page
+/// checksum) over all pages that are not zero. It follows a commit at the cost of the pages that
+/// changed, and does not depend on how the pages are spread over files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Digest(pub(crate) u128);
 

@@ -33,7 +33,8 @@ pub(crate) struct IndexRun {
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) content: Content,
-    /// How many data pages lie before it, which is where its checksums and, in a delta, its bytes begin.
+    /// How many data pages lie before it, which is where its checksums and, in a delta, its bytes
+    /// begin.
     pub(crate) slot: u64,
 }
 

@@ -13,5 +13,6 @@ pub(crate) mod record;
 /// The version of every file of the store; another one is refused by name.
 pub(crate) const VERSION: u32 = 1;
 
-/// A store's own random number, part of every checksum seed so that a file of another store is never taken for one of this.
+/// A store's own random number, part of every checksum seed so that a file of another store is
+/// never taken for one of this.
 pub(crate) type StoreId = [u8; 16];

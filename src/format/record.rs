@@ -130,7 +130,8 @@ pub(crate) struct Record {
     pub(crate) event: Event,
 }
 
-/// Appends a record to `bytes`; `batch` is the file offset at which its write begins. Returns the link for the next one.
+/// Appends a record to `bytes`; `batch` is the file offset at which its write begins. Returns the
+/// link for the next one.
 pub(crate) fn encode(
     bytes: &mut Vec<u8>,
     store: &StoreId,
@@ -183,7 +184,8 @@ pub(crate) struct Scan {
     pub(crate) tail: Tail,
     /// Valid records beyond the bad place, for salvage.
     pub(crate) beyond: Vec<Record>,
-    /// One of those was written after the bad place had been synced: the disk did not lose it, it is damaged.
+    /// One of those was written after the bad place had been synced: the disk did not lose it, it
+    /// is damaged.
     pub(crate) damaged: bool,
 }
 
@@ -208,7 +210,8 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         };
         let expected = scan.records.last().map(|r: &Record| r.sequence + 1);
         if at == HEADER && header.previous != 0 && parsed.link == header.previous {
-            // The stream started anew, and its owner was killed before it had cut the old records off.
+            // The stream started anew, and its owner was killed before it had cut the old records
+            // off.
             scan.tail = Tail::Cut;
             break;
         }
@@ -433,7 +436,8 @@ mod tests {
             let scan = read(&bad);
             let position = (bit / 8 - HEADER) / (HEAD + 8);
             assert_eq!(scan.records.len(), position, "bit {bit}");
-            // The second batch was written after the first was synced, so a bad first batch is damage.
+            // The second batch was written after the first was synced, so a bad first batch is
+            // damage.
             assert_eq!(scan.damaged, bit / 8 < last, "bit {bit}");
         }
     }

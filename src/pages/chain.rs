@@ -40,8 +40,9 @@ fn runs_of(index: &Index) -> Vec<Run> {
 }
 
 impl PageFiles {
-    /// What to change in a module's table to get from one of its module commits to another; `None` is the module of zeros.
-    /// Costs the indexes on the path between them, and below it only those that hold a page of it.
+    /// What to change in a module's table to get from one of its module commits to another; `None`
+    /// is the module of zeros. Costs the indexes on the path between them, and below it only those
+    /// that hold a page of it.
     pub(crate) fn changes(
         &self,
         module: &str,
@@ -82,7 +83,8 @@ impl PageFiles {
     }
 }
 
-/// Moves what an index holds of `pages` into `changes`, and returns the rest. An image holds everything.
+/// Moves what an index holds of `pages` into `changes`, and returns the rest. An image holds
+/// everything.
 fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>) -> Vec<Run> {
     let mut rest = Vec::new();
     for run in pages {

@@ -1,4 +1,5 @@
-//! Module commit files: opening and checking them, walking their chains, reading and writing their pages.
+//! Module commit files: opening and checking them, walking their chains, reading and writing their
+//! pages.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! Where each page of a module is: the head's view of it, so that no chain has to be walked for a page.
+//! Where each page of a module is: the head's view of it, so that no chain has to be walked for a
+//! page.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::{Error, Result};
 
 const CHUNK: u64 = 512;
 
-/// For each page the module commit that holds it, or none for a zero page. Stretches of zero pages cost nothing.
+/// For each page the module commit that holds it, or none for a zero page. Stretches of zero pages
+/// cost nothing.
 pub(crate) struct PageTable {
     pages: u64,
     /// Numbers of `sources` plus one; 0 is a zero page. A missing chunk is all zero pages.

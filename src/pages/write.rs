@@ -1,4 +1,5 @@
-//! Writing a module commit file: pages front to back, then index and footer, under a temporary name.
+//! Writing a module commit file: pages front to back, then index and footer, under a temporary
+//! name.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ pub(crate) struct Finished {
 }
 
 impl Draft {
-    /// A draft for a module: an image where it has no commit yet, else a delta over `parent`, whose digest is `digest`.
+    /// A draft for a module: an image where it has no commit yet, else a delta over `parent`,
+    /// whose digest is `digest`.
     pub(crate) fn new(
         pages: &PageFiles,
         temporary: Place,
@@ -151,7 +153,8 @@ impl Draft {
         }
     }
 
-    /// What a captured page is, compared with the head. Takes the old page out of the digest unless it stays.
+    /// What a captured page is, compared with the head. Takes the old page out of the digest
+    /// unless it stays.
     fn classify(
         &mut self,
         reading: &mut Reading<'_>,

@@ -22,7 +22,8 @@ pub struct Capture {
     serial: u64,
 }
 
-/// What a capture holds until it is committed or cancelled. Dropping it makes its pages dirty again.
+/// What a capture holds until it is committed or cancelled. Dropping it makes its pages dirty
+/// again.
 pub(super) struct Captured {
     pub(super) serial: u64,
     pub(super) options: CommitOptions,
@@ -158,8 +159,8 @@ impl Store {
         Ok(captured)
     }
 
-    /// Copies the dirty pages of all modules into the arena. When it is full, what is in it is written to the
-    /// drafts, and the copying goes on. Says whether that happened.
+    /// Copies the dirty pages of all modules into the arena. When it is full, what is in it is
+    /// written to the drafts, and the copying goes on. Says whether that happened.
     fn copy_all(
         &self,
         state: &State,
@@ -264,7 +265,8 @@ impl Store {
         Ok(())
     }
 
-    /// Those of `runs` whose memory differs from the head. A page of the head that cannot be read counts as different.
+    /// Those of `runs` whose memory differs from the head. A page of the head that cannot be read
+    /// counts as different.
     pub(super) fn differing(&self, bound: &Bound, runs: &[Run]) -> Result<Vec<Run>> {
         let page = self.0.pages.page_size;
         let memory = &bound.module.memory;

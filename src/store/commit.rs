@@ -11,7 +11,8 @@ use crate::sys::host;
 use crate::{Error, Result};
 
 impl Store {
-    /// Makes the commit of a capture. On failure the capture's pages are dirty again and its files gone.
+    /// Makes the commit of a capture. On failure the capture's pages are dirty again and its files
+    /// gone.
     pub(super) fn write_commit(&self, state: &mut State, mut captured: Captured) -> Result<u64> {
         let begun = Instant::now();
         let arena = state.arena.take();
@@ -159,8 +160,8 @@ impl Store {
         Ok(modules)
     }
 
-    /// Unpersisted files stay open so that their sync learns of every error. When they are many, the oldest are
-    /// synced now and closed: the host needs its descriptors.
+    /// Unpersisted files stay open so that their sync learns of every error. When they are many,
+    /// the oldest are synced now and closed: the host needs its descriptors.
     fn give_descriptors_back(&self, state: &mut State) {
         let most = (host::descriptor_limit() / 4).clamp(16, 1024) as usize;
         let is_open = |file: &Unsynced| matches!(file.state, SyncState::Open(_));

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::Store;
 use super::options::{Capabilities, CommitInfo, ModuleInfo, Stats};
-use crate::Result;
 use crate::dirty::{KernelTracker, Tracker};
 use crate::sys::host;
 use crate::sys::realfs::{self, Found};
+use crate::{Error, Result};
 
 impl Store {
     /// The head; 0: none.
@@ -154,11 +154,21 @@ pub fn probe(directory: Option<&Path>) -> Result<Capabilities> {
         is_store: false,
     };
     if let Some(directory) = directory {
+        let found = match realfs::find(directory) {
+            Ok(Found::Nothing) => {
+                return Err(Error::NotFound {
+                    what: directory.display().to_string(),
+                    hint: "".into(),
+                });
+            }
+            Err(error) if !matches!(error, Error::Corrupt { .. }) => return Err(error),
+            found => found,
+        };
         let system = host::file_system(directory)?;
         capabilities.shared_is_safe = ["ext4", "xfs", "tmpfs"].contains(&system.name.as_str());
         capabilities.file_system = system.name;
         capabilities.free_bytes = system.free_bytes;
-        capabilities.is_store = matches!(realfs::find(directory), Ok(Found::Store(_)));
+        capabilities.is_store = matches!(found, Ok(Found::Store(_)));
     }
     Ok(capabilities)
 }

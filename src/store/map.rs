@@ -18,7 +18,8 @@ use crate::{Error, Result};
 
 /// Arena memory touched when the first module is mapped, so that a first small capture is quick.
 const WARM: usize = 8 << 20;
-/// Fewer pages than this are copied rather than mapped: a mapping costs as much as copying about 20 pages.
+/// Fewer pages than this are copied rather than mapped: a mapping costs as much as copying about
+/// 20 pages.
 const WORTH_MAPPING: u64 = 32;
 /// Holes up to this many pages are mapped along with their neighbours.
 const BRIDGE: u64 = 16;
@@ -192,7 +193,8 @@ impl Store {
                 format!("it must be a multiple of the page size, {page}"),
             ));
         }
-        // Page tables and the library's sets cost about 1/400 of a module, also of one that is never touched.
+        // Page tables and the library's sets cost about 1/400 of a module, also of one that is
+        // never touched.
         let most = host::memory().saturating_mul(64);
         if size > most {
             return Err(Error::NoMemory {
@@ -268,7 +270,8 @@ impl Store {
         })
     }
 
-    /// Gives a module's backing file its name: a link to the image, or an empty file of the module's size.
+    /// Gives a module's backing file its name: a link to the image, or an empty file of the
+    /// module's size.
     fn name_backing_file(&self, id: &str, size: u64, image: Option<&Arc<Index>>) -> Result<()> {
         let files = &*self.0.files;
         if let Some(image) = image {
@@ -307,7 +310,8 @@ impl Store {
     }
 }
 
-/// The parts of an image that are mapped: its longest stretches of data, with short holes bridged, sorted.
+/// The parts of an image that are mapped: its longest stretches of data, with short holes bridged,
+/// sorted.
 fn worth_mapping(image: &Index) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for run in &image.runs {
@@ -328,8 +332,8 @@ fn worth_mapping(image: &Index) -> Vec<Run> {
     runs
 }
 
-/// Copies the pages of `table` into fresh memory, verified, but for those that a mapped part of `image` already shows.
-/// Returns how many those are.
+/// Copies the pages of `table` into fresh memory, verified, but for those that a mapped part of
+/// `image` already shows. Returns how many those are.
 fn lay_over(
     pages: &PageFiles,
     memory: &Memory,
@@ -380,7 +384,8 @@ fn lay_over(
     Ok(left)
 }
 
-/// Writes zeros over those pages of a run for which an image has data; the others read as zeros already.
+/// Writes zeros over those pages of a run for which an image has data; the others read as zeros
+/// already.
 fn zero_where_shown(memory: &Memory, image: Option<&Arc<Index>>, run: Run, page: u64) {
     let Some(image) = image else { return };
     for (data, _) in source_runs(image).skip(image.run_at(run.start)) {

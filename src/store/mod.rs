@@ -36,7 +36,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::journal::{Numbered, Stream};
 use crate::module::{Kernel, MappedModule};
 use crate::pages::{PageFiles, PageTable};
-use crate::sys::fork::{self, ForkMarker};
+use crate::sys::fork::ForkMarker;
 use crate::sys::fs::{File, Files};
 use crate::sys::memory::Arena;
 use crate::{Error, Result};
@@ -57,7 +57,7 @@ struct Inner {
     read_only: bool,
     arena_limit: u64,
     log: Option<Log>,
-    marker: &'static ForkMarker,
+    marker: ForkMarker,
     /// Why the store takes no more work; the first reason stays.
     poison: Mutex<Option<String>>,
     /// Held by a persist from beginning to end. Always taken before `state`.
@@ -65,7 +65,8 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// The state, while a call has it. A panic on the way leaves the store poisoned: what it was doing is half done.
+/// The state, while a call has it. A panic on the way leaves the store poisoned: what it was doing
+/// is half done.
 struct Entered<'a> {
     state: MutexGuard<'a, State>,
     store: &'a Store,
@@ -135,7 +136,8 @@ enum SyncState {
     Open(Arc<dyn File>),
     /// Synced ahead of its time, to give its descriptor back.
     Synced,
-    /// Written by an owner that died: errors may have been told to nobody, so it is read back after the sync.
+    /// Written by an owner that died: errors may have been told to nobody, so it is read back
+    /// after the sync.
     Inherited,
 }
 
@@ -303,8 +305,4 @@ impl State {
 fn next_serial() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn marker() -> Result<&'static ForkMarker> {
-    fork::process_marker()
 }

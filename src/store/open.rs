@@ -14,7 +14,8 @@ use crate::format::name;
 use crate::format::record::StreamKind;
 use crate::journal::{Stream, journal_place};
 use crate::pages::PageFiles;
-use crate::sys::fs::{Access, Dir, Files, Kind, Place, read_exact};
+use crate::sys::fork::ForkMarker;
+use crate::sys::fs::{Access, Dir, Entry, Files, Kind, Place, read_exact};
 use crate::sys::host;
 use crate::sys::realfs::{self, Found, RealFiles};
 use crate::{Error, Result};
@@ -39,7 +40,8 @@ impl Store {
     /// # Errors
     /// As `store_open`.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
-        // A salvaged store is not written to: what looks like a leftover may be all there is of a commit.
+        // A salvaged store is not written to: what looks like a leftover may be all there is of a
+        // commit.
         let read_only = options.read_only || options.salvage;
         let create = !read_only && !options.no_create;
         let files = match realfs::find(path)? {
@@ -66,7 +68,10 @@ impl Store {
         let identity = match read_identity(&*files)? {
             Some(identity) => identity,
             None if read_only || options.no_create => return Err(no_store(Path::new(path))),
-            None => make_identity(&*files)?,
+            None => {
+                refuse_foreign(&files.list(Dir::Root)?, path)?;
+                make_identity(&*files)?
+            }
         };
         let page_size = host::page_size();
         if u64::from(identity.page_size) != page_size {
@@ -112,7 +117,7 @@ impl Store {
             read_only,
             arena_limit,
             log: options.log,
-            marker: super::marker()?,
+            marker: ForkMarker::new()?,
             poison: Mutex::new(None),
             gate: Mutex::new(Gate { commits }),
             state: Mutex::new(State {
@@ -161,8 +166,8 @@ fn read_identity(files: &dyn Files) -> Result<Option<Identity>> {
     Identity::decode(&bytes, &place.to_string()).map(Some)
 }
 
-/// Makes the store's journal and identity, durable. The identity is last: until it is there, there is no store
-/// and making it begins anew.
+/// Makes the store's journal and identity, durable. The identity is last: until it is there, there
+/// is no store and making it begins anew.
 fn make_identity(files: &dyn Files) -> Result<Identity> {
     let identity = Identity {
         store: host::random_id()?,
@@ -182,16 +187,20 @@ fn make_identity(files: &dyn Files) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Makes a store in a directory that is empty, or has only what administrators' tools leave in empty directories.
+/// Makes a store in a directory that is there.
 fn make(root: std::os::fd::OwnedFd, path: &Path) -> Result<RealFiles> {
-    let foreign = realfs::list(&root)?
-        .into_iter()
-        .find(|entry| !entry.name.starts_with('.') && entry.name != "lost+found");
-    if let Some(entry) = foreign {
-        return Err(Error::Exists {
-            what: path.display().to_string(),
-            why: format!("it is not a store and not empty: it has \"{}\"", entry.name).into(),
-        });
-    }
+    refuse_foreign(&realfs::list(&root)?, &path.display().to_string())?;
     realfs::make_hidden(root)
+}
+
+/// A store is made in a directory that is empty, or has only what tools leave in empty directories.
+fn refuse_foreign(entries: &[Entry], path: &str) -> Result<()> {
+    let ours = |entry: &&Entry| entry.name.starts_with('.') || entry.name == "lost+found";
+    match entries.iter().find(|entry| !ours(entry)) {
+        None => Ok(()),
+        Some(entry) => Err(Error::Exists {
+            what: path.to_owned(),
+            why: format!("it is not a store and not empty: it has \"{}\"", entry.name).into(),
+        }),
+    }
 }

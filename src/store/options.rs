@@ -49,7 +49,8 @@ pub struct MapOptions {
     pub address: usize,
 }
 
-/// Options of [`Store::commit`](super::Store::commit) and [`Store::capture`](super::Store::capture).
+/// Options of [`Store::commit`](super::Store::commit) and
+/// [`Store::capture`](super::Store::capture).
 #[derive(Debug, Clone, Default)]
 pub struct CommitOptions {
     /// A name for people.

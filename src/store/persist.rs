@@ -87,7 +87,8 @@ impl Store {
                 SyncState::Inherited => {
                     self.0.pages.open(&file.module, file.commit)?.sync()?;
                     syncs += 1;
-                    // An error of its writing may have been told to its dead owner; reading it back finds out.
+                    // An error of its writing may have been told to its dead owner; reading it
+                    // back finds out.
                     let index = std::sync::Arc::new(self.0.pages.load(&file.module, file.commit)?);
                     super::verify::check_pages(&self.0.pages, &index)?;
                 }

@@ -9,10 +9,10 @@ use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::format::index::{Found, Index, Shape};
 use crate::format::name;
 use crate::format::record::Record;
-use crate::journal::{self, Numbered, Replay, Stream};
+use crate::journal::{self, Numbered, Reader, Replay, Stream};
 use crate::page::Run;
 use crate::pages::{PageFiles, Piece, Reading, source_runs};
-use crate::sys::fs::{Access, Dir, File, Kind, Place};
+use crate::sys::fs::{Dir, File, Kind, Place};
 use crate::{Error, Result};
 
 /// A store's history, ready to go on.
@@ -33,10 +33,12 @@ pub(super) fn recover(
     salvage: bool,
     note: Note<'_>,
 ) -> Result<Recovered> {
-    let mut replay = if read_only {
+    let mut replay = if salvage {
+        journal::replay(&*pages.files, &pages.store, Reader::Salvager)?
+    } else if read_only {
         replay_beside_writer(pages)?
     } else {
-        journal::replay(&*pages.files, &pages.store, Access::Write)?
+        journal::replay(&*pages.files, &pages.store, Reader::Owner)?
     };
     if let Some(damage) = &replay.damage {
         if !salvage {
@@ -85,7 +87,7 @@ pub(super) fn recover(
 fn replay_beside_writer(pages: &PageFiles) -> Result<Replay> {
     let mut tries = 0;
     loop {
-        let replay = journal::replay(&*pages.files, &pages.store, Access::Read);
+        let replay = journal::replay(&*pages.files, &pages.store, Reader::Bystander);
         let moving = match &replay {
             Ok(replay) => replay.damage.is_some(),
             Err(Error::Corrupt { .. }) => true,
@@ -124,7 +126,8 @@ fn follow(
 }
 
 /// Replays the journal as far as its commits are whole. After a power cut, or a sync that may have
-/// failed, files are not trusted: every page of them is checked, and the first commit that is not whole ends the history.
+/// failed, files are not trusted: every page of them is checked, and the first commit that is not
+/// whole ends the history.
 fn keep_whole(
     pages: &PageFiles,
     history: &mut History,
@@ -163,7 +166,7 @@ fn keep_whole(
     if !kept.is_empty() {
         note(
             LogLevel::Info,
-            format!("{} records were replayed from the journal", kept.len()),
+            format!("replayed from the journal: {} record(s)", kept.len()),
         );
     }
     Ok(kept)
@@ -187,8 +190,9 @@ fn check_files(pages: &PageFiles, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
-/// The files of unpersisted commits. `renew`: a sync of them may have failed, after which the kernel takes them for
-/// clean and would not write them again; so they are written again, as new files.
+/// The files of unpersisted commits. `renew`: a sync of them may have failed, after which the
+/// kernel takes them for clean and would not write them again; so they are written again, as new
+/// files.
 fn unsynced(pages: &PageFiles, pending: &[Numbered], renew: bool) -> Result<Vec<Unsynced>> {
     let mut all = Vec::new();
     for numbered in pending {
@@ -250,7 +254,8 @@ fn write_again(pages: &PageFiles, module: &str, commit: u64) -> Result<Arc<dyn F
     Ok(file)
 }
 
-/// Removes what unfinished calls left behind: temporary files, and module commits that no commit uses.
+/// Removes what unfinished calls left behind: temporary files, and module commits that no commit
+/// uses.
 fn remove_leftovers(pages: &PageFiles, history: &History, note: Note<'_>) -> Result<()> {
     let files = &*pages.files;
     let mut removed = 0;
@@ -272,7 +277,7 @@ fn remove_leftovers(pages: &PageFiles, history: &History, note: Note<'_>) -> Res
     if removed > 0 {
         note(
             LogLevel::Info,
-            format!("{removed} files of unfinished calls were removed"),
+            format!("removed what unfinished calls left: {removed} file(s)"),
         );
     }
     Ok(())

@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 
-/// Callbacks nest only through several stores, so a few places are enough; beyond them every call is refused.
+/// Callbacks nest only through several stores, so a few places are enough; beyond them every call
+/// is refused.
 const DEPTH: usize = 16;
 
 thread_local! {

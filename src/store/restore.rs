@@ -225,7 +225,8 @@ impl Store {
             .forget(&plan.module.memory, Some(&runs))
             .is_err()
         {
-            // Memory is right. The library's own writes count as the guest's, which costs time only.
+            // Memory is right. The library's own writes count as the guest's, which costs time
+            // only.
             plan.module.dirty.add_all(&runs);
         }
         Ok(pages_in(&runs))

@@ -9,9 +9,8 @@ use super::options::{Progress, VerifyOptions};
 use crate::format::checksum::Digest;
 use crate::format::commit::{Commit, ModuleEntry};
 use crate::format::index::Index;
-use crate::journal;
+use crate::journal::{self, Reader};
 use crate::pages::{PageFiles, PageTable, Piece, Reading, place, source_runs};
-use crate::sys::fs::Access;
 use crate::{Error, Result};
 
 /// Checks that a file is the module commit that a commit's map means.
@@ -40,8 +39,8 @@ pub(super) fn check_pages(pages: &PageFiles, index: &Arc<Index>) -> Result<()> {
     Reading::new(pages).pieces(pieces, |_, _| Ok(()))
 }
 
-/// A module's table that walks from commit to commit, so that digests can be checked at the cost of the
-/// pages that change between them.
+/// A module's table that walks from commit to commit, so that digests can be checked at the cost
+/// of the pages that change between them.
 struct Walker {
     table: PageTable,
     at: u64,
@@ -77,20 +76,20 @@ impl Store {
                 .map(|number| Ok(state.history.get(number)?.commit.clone()))
                 .collect::<Result<Vec<Arc<Commit>>>>()?;
             if options.commit == 0 {
-                let access = if self.0.read_only {
-                    Access::Read
+                let reader = if self.0.read_only {
+                    Reader::Bystander
                 } else {
-                    Access::Write
+                    Reader::Owner
                 };
-                let replay = journal::replay(&*self.0.files, &self.0.pages.store, access)?;
+                let replay = journal::replay(&*self.0.files, &self.0.pages.store, reader)?;
                 if let Some(damage) = replay.damage {
                     return Err(damage);
                 }
             }
             commits
         };
-        // Module commits are shared between commits; each is verified once, oldest first. A delta is
-        // worth nothing without what is below it.
+        // Module commits are shared between commits; each is verified once, oldest first. A delta
+        // is worth nothing without what is below it.
         let mut wanted: BTreeMap<(String, u64), Wanted> = BTreeMap::new();
         for module in commits.iter().flat_map(|commit| &commit.modules) {
             let mut next = module.module_commit;

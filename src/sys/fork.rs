@@ -1,12 +1,11 @@
 //! Knowing that this process is a fork of the one that made something, without a system call.
 
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::{Error, Result};
 
-/// A page that the kernel fills with zeros in every child (MADV_WIPEONFORK, Linux 4.14), whichever way
-/// it is forked.
+/// A page that the kernel fills with zeros in every child (MADV_WIPEONFORK, Linux 4.14), whichever
+/// way it is forked.
 pub(crate) struct ForkMarker {
     page: *mut u8,
     length: usize,
@@ -49,7 +48,8 @@ impl ForkMarker {
 
     /// Whether this process is a child of the one that made the marker.
     pub(crate) fn forked(&self) -> bool {
-        // SAFETY: the page lives as long as `self`; volatile because fork changes it behind the compiler's back.
+        // SAFETY: the page lives as long as `self`; volatile because fork changes it behind the
+        // compiler's back.
         unsafe { self.page.read_volatile() == 0 }
     }
 }
@@ -69,20 +69,23 @@ extern "C" fn close_locks_in_child() {
     for lock in &LOCKS {
         let fd = lock.swap(-1, Ordering::Relaxed);
         if fd >= 0 {
-            // SAFETY: async-signal-safe; the descriptor is the library's, and its owner in the parent has its own copy.
+            // SAFETY: async-signal-safe; the descriptor is the library's, and its owner in the
+            // parent has its own copy.
             unsafe { libc::close(fd) };
         }
     }
 }
 
-/// Has forked children close `fd`, a descriptor used for nothing but a lock. Beyond 256 stores at once the
-/// oldest rule applies: a child that lives on keeps the lock.
+/// Has forked children close `fd`, a descriptor used for nothing but a lock. Beyond 256 stores at
+/// once the oldest rule applies: a child that lives on keeps the lock.
 pub(crate) fn close_in_children(fd: i32) {
-    static REGISTER: Once = Once::new();
-    // SAFETY: the handler calls close alone. The library is never unloaded (-z nodelete), so it stays valid.
-    REGISTER.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(close_locks_in_child));
-    });
+    // Not a Once: a child that is forked meanwhile would wait for it for ever.
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the handler calls close alone. The library is never unloaded (-z nodelete), so
+        // it stays valid.
+        unsafe { libc::pthread_atfork(None, None, Some(close_locks_in_child)) };
+    }
     for lock in &LOCKS {
         if lock
             .compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed)
@@ -98,13 +101,4 @@ pub(crate) fn forget(fd: i32) {
     for lock in &LOCKS {
         let _ = lock.compare_exchange(fd, -1, Ordering::Relaxed, Ordering::Relaxed);
     }
-}
-
-/// A marker for objects that belong to the process as a whole.
-pub(crate) fn process_marker() -> Result<&'static ForkMarker> {
-    static MARKER: OnceLock<Result<ForkMarker>> = OnceLock::new();
-    MARKER
-        .get_or_init(ForkMarker::new)
-        .as_ref()
-        .map_err(Clone::clone)
 }

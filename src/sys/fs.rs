@@ -1,5 +1,5 @@
-//! The one door to the disk. Everything the store does to files goes through these two traits, so that a
-//! test can record, lose, reorder and fail every operation.
+//! The one door to the disk. Everything the store does to files goes through these two traits, so
+//! that a test can record, lose, reorder and fail every operation.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -71,7 +71,8 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The files of one store directory. Opening follows no symbolic links and takes regular files only.
+/// The files of one store directory. Opening follows no symbolic links and takes regular files
+/// only.
 pub(crate) trait Files: Send + Sync {
     /// Makes a new, empty file for reading and writing. Fails if the name exists.
     fn create(&self, place: &Place) -> Result<Arc<dyn File>>;
@@ -91,7 +92,8 @@ pub(crate) trait Files: Send + Sync {
     fn list(&self, dir: Dir) -> Result<Vec<Entry>>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, dir: Dir) -> Result<()>;
-    /// An id that changes when the host boots: what was written but not synced survives unless it changed.
+    /// An id that changes when the host boots: what was written but not synced survives unless it
+    /// changed.
     fn boot_id(&self) -> [u8; 16];
     /// Releases the exclusive lock, if this has one.
     fn unlock(&self);

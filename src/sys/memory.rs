@@ -10,8 +10,8 @@ pub(crate) struct Memory {
     length: u64,
 }
 
-// SAFETY: the range is only touched through bounds-checked copies; that the bytes race with the guest
-// is the caller's affair, who pauses writers when the bytes matter.
+// SAFETY: the range is only touched through bounds-checked copies; that the bytes race with the
+// guest is the caller's affair, who pauses writers when the bytes matter.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
@@ -117,8 +117,8 @@ impl Memory {
         self.length
     }
 
-    /// Stops a wrong range before it becomes a wild pointer. Ranges come from page numbers that were
-    /// bounded before; this is the last line.
+    /// Stops a wrong range before it becomes a wild pointer. Ranges come from page numbers that
+    /// were bounded before; this is the last line.
     fn check(&self, offset: u64, length: u64) {
         assert!(
             offset
@@ -162,7 +162,8 @@ impl Memory {
         unsafe { std::ptr::write_bytes(self.base.add(offset as usize), 0, length as usize) };
     }
 
-    /// Gives pages back to the host: anonymous ones read as zeros afterwards, file-backed ones as the file.
+    /// Gives pages back to the host: anonymous ones read as zeros afterwards, file-backed ones as
+    /// the file.
     pub(crate) fn drop_pages(&self, offset: u64, length: u64) {
         self.check(offset, length);
         // SAFETY: the range was checked.
@@ -226,7 +227,8 @@ impl Arena {
                 .map_anon()
             {
                 Ok(map) => {
-                    // Fewer, larger faults when it is first used; refused where the kernel has no huge pages.
+                    // Fewer, larger faults when it is first used; refused where the kernel has no
+                    // huge pages.
                     let _ = map.advise(memmap2::Advice::HugePage);
                     return Ok(Self { map, touched: 0 });
                 }

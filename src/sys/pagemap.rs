@@ -1,5 +1,5 @@
-//! The PAGEMAP_SCAN ioctl (Linux 6.7): which pages of a range were written since they were last armed,
-//! and arming them again, in one pass.
+//! The PAGEMAP_SCAN ioctl (Linux 6.7): which pages of a range were written since they were last
+//! armed, and arming them again, in one pass.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -48,11 +48,11 @@ const REGIONS: usize = 1024;
 /// What counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// Memory that was armed as a whole: whatever is not armed any more. Pages that the host dropped
-    /// (MADV_DONTNEED) count, because their bytes changed.
+    /// Memory that was armed as a whole: whatever is not armed any more. Pages that the host
+    /// dropped (MADV_DONTNEED) count, because their bytes changed.
     Unarmed,
-    /// A private file mapping that was never armed as a whole, because arming takes away the kernel's fault-around:
-    /// pages that are private copies now and not armed since.
+    /// A private file mapping that was never armed as a whole, because arming takes away the
+    /// kernel's fault-around: pages that are private copies now and not armed since.
     PrivateCopy,
 }
 
@@ -80,8 +80,8 @@ impl PageMap {
             .map_err(|error| Error::io("open(/proc/self/pagemap)", &error))
     }
 
-    /// Calls `found` with each written range of addresses, in order, and arms those pages again. Fails
-    /// with EPERM when the range is not, or no longer, registered.
+    /// Calls `found` with each written range of addresses, in order, and arms those pages again.
+    /// Fails with EPERM when the range is not, or no longer, registered.
     pub(crate) fn take_written(
         &self,
         start: usize,
@@ -111,7 +111,8 @@ impl PageMap {
             argument.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
         }
         while argument.start < end {
-            // SAFETY: the argument and the vector it points to outlive the call, and vec_len is its length.
+            // SAFETY: the argument and the vector it points to outlive the call, and vec_len is
+            // its length.
             let got =
                 unsafe { libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
             if got < 0 {

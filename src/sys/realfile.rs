@@ -42,8 +42,9 @@ pub(super) struct RealFile {
     place: Place,
 }
 
-/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG and
-/// does not kill the host. A signal that came meanwhile is taken, unless the host itself had it blocked.
+/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG
+/// and does not kill the host. A signal that came meanwhile is taken, unless the host itself had
+/// it blocked.
 struct NoFileSizeSignal {
     signal: libc::sigset_t,
     before: libc::sigset_t,

@@ -19,7 +19,8 @@ const HIDDEN: &CStr = c".vmstore";
 pub(crate) struct RealFiles {
     root: OwnedFd,
     hidden: OwnedFd,
-    lock: Mutex<Option<OwnedFd>>,
+    /// The descriptor of the lock and the process that took it.
+    lock: Mutex<Option<(OwnedFd, u32)>>,
 }
 
 /// What was found at a path.
@@ -209,7 +210,7 @@ impl RealFiles {
         );
         match taken {
             Ok(_) => {
-                *self.lock.lock() = Some(own);
+                *self.lock.lock() = Some((own, std::process::id()));
                 Ok(true)
             }
             Err(error) => {
@@ -386,8 +387,15 @@ impl Files for RealFiles {
     }
 
     fn unlock(&self) {
-        if let Some(own) = self.lock.lock().take() {
-            fork::forget(own.as_raw_fd());
+        let Some((own, owner)) = self.lock.lock().take() else {
+            return;
+        };
+        fork::forget(own.as_raw_fd());
+        // A child made without fork's handlers may share the lock: closing would leave it with the
+        // child. In such a child, unlocking would take it from the parent.
+        if owner == std::process::id() {
+            // SAFETY: flock has no preconditions.
+            unsafe { libc::flock(own.as_raw_fd(), libc::LOCK_UN) };
         }
     }
 }

@@ -1,5 +1,5 @@
-//! userfaultfd in asynchronous write-protect mode: the kernel notes the first write to each armed page and
-//! lets it go on; nobody has to answer.
+//! userfaultfd in asynchronous write-protect mode: the kernel notes the first write to each armed
+//! page and lets it go on; nobody has to answer.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 

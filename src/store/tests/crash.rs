@@ -1,5 +1,5 @@
-//! Promises 1 and 2: what a killed process and a power cut leave is enough, at every operation, also when recovery itself is
-//! cut short.
+//! Promises 1 and 2: what a killed process and a power cut leave is enough, at every operation,
+//! also when recovery itself is cut short.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Tests of the store through its file traits: what reaches the disk, in which order, and what a crash
-//! leaves of it.
+//! Tests of the store through its file traits: what reaches the disk, in which order, and what a
+//! crash leaves of it.
 
 mod crash;
 mod ordering;
@@ -167,8 +167,8 @@ impl Rig {
     }
 }
 
-/// Checks a reopened store: which commits it has is `allowed` to be any prefix of what was committed, at least `least`
-/// long, and each restores to its bytes.
+/// Checks a reopened store: which commits it has is `allowed` to be any prefix of what was
+/// committed, at least `least` long, and each restores to its bytes.
 pub(super) fn check_reopened(store: &Store, oracle: &Oracle, least: usize, what: &str) -> usize {
     let found = store.commits().unwrap();
     let mut wanted = oracle.committed.clone();

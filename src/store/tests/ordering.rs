@@ -28,9 +28,9 @@ fn inode(log: &[Operation], end: usize, place: &Place) -> Option<usize> {
     found
 }
 
-/// For one persist that ended at `end`: every file of a commit that it made durable was synced after its last write, named
-/// before the directory was synced, and both came before the records; and the records were synced
-/// before the journal let go of them.
+/// For one persist that ended at `end`: every file of a commit that it made durable was synced
+/// after its last write, named before the directory was synced, and both came before the records;
+/// and the records were synced before the journal let go of them.
 fn check_persist(log: &[Operation], end: usize, begun: usize) -> usize {
     let commits = inode(log, end, &Place::root(name::COMMITS)).expect("commits is there");
     let journal = inode(log, end, &Place::hidden(name::JOURNAL)).expect("the journal is there");

@@ -1,4 +1,5 @@
-//! Files in memory that remember every operation, and can be rebuilt as a crash would have left them.
+//! Files in memory that remember every operation, and can be rebuilt as a crash would have left
+//! them.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -83,7 +84,8 @@ impl RecordedFiles {
         self.state.lock().log.clone()
     }
 
-    /// The directory as a crash after the first `count` operations left it. What was there before the recording began is durable.
+    /// The directory as a crash after the first `count` operations left it. What was there before
+    /// the recording began is durable.
     pub(in crate::store) fn crashed(
         &self,
         base: &Self,
