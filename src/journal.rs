@@ -23,7 +23,7 @@ pub(crate) struct Stream {
     place: Place,
     kind: StreamKind,
     store: StoreId,
-    pub(crate) header: Header,
+    header: Header,
     end: u64,
     link: u64,
     /// Up to where blocks are reserved.
@@ -167,6 +167,10 @@ impl Stream {
     pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
         self.header.syncing = syncing;
         self.write_header()
+    }
+
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.header.syncing
     }
 
     /// Journal: notes how long `commits` is, and forgets the records when all of them are in it.

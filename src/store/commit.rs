@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::capture::Captured;
 use super::{LogLevel, State, Store, SyncState, Unsynced};
 use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::journal::Stream;
 use crate::pages::{Finished, place};
 use crate::sys::host;
 use crate::{Error, Result};
@@ -174,6 +175,8 @@ impl Store {
             .take(open - most / 2)
             .collect();
         let synced = (|| {
+            // A persist of another thread may be syncing already, and goes on after this.
+            let already = state.journal.as_ref().is_some_and(Stream::is_syncing);
             if let Some(journal) = &mut state.journal {
                 journal.set_syncing(true)?;
             }
@@ -185,7 +188,7 @@ impl Store {
                 }
             }
             match &mut state.journal {
-                Some(journal) => journal.set_syncing(false),
+                Some(journal) => journal.set_syncing(already),
                 None => Ok(()),
             }
         })();

@@ -204,7 +204,7 @@ pub(crate) fn nameless_file(length: u64) -> Result<OwnedFd> {
     // SAFETY: the kernel just made it, and nobody else has it.
     let own = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: ftruncate has no preconditions.
-    if unsafe { libc::ftruncate64(fd, length as i64) } != 0 {
+    if unsafe { libc::ftruncate(fd, length as i64) } != 0 {
         return Err(Error::last_os(format!("ftruncate(memfd, {length})")));
     }
     Ok(own)

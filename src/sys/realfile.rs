@@ -128,7 +128,7 @@ impl File for RealFile {
                 || format!("pread({}, {length} bytes at {at})", self.place),
                 // SAFETY: the buffer is ours and of the given length.
                 || unsafe {
-                    libc::pread64(
+                    libc::pread(
                         self.fd.as_raw_fd(),
                         rest.as_mut_ptr().cast(),
                         length,
@@ -154,7 +154,7 @@ impl File for RealFile {
             let wrote = self.growing("pwritev", offset, bytes, || {
                 // SAFETY: IoSlice has the layout of iovec, and the slices outlive the call.
                 unsafe {
-                    libc::pwritev64(
+                    libc::pwritev(
                         self.fd.as_raw_fd(),
                         batch.as_ptr().cast(),
                         batch.len() as c_int,
@@ -187,7 +187,7 @@ impl File for RealFile {
     fn set_len(&self, length: u64) -> Result<()> {
         // SAFETY: ftruncate has no preconditions.
         self.growing("ftruncate", 0, length, || unsafe {
-            libc::ftruncate64(self.fd.as_raw_fd(), length as i64) as isize
+            libc::ftruncate(self.fd.as_raw_fd(), length as i64) as isize
         })
         .map(drop)
     }
@@ -200,7 +200,7 @@ impl File for RealFile {
         };
         // SAFETY: fallocate has no preconditions.
         self.growing("fallocate", offset, length, || unsafe {
-            libc::fallocate64(self.fd.as_raw_fd(), mode, offset as i64, length as i64) as isize
+            libc::fallocate(self.fd.as_raw_fd(), mode, offset as i64, length as i64) as isize
         })
         .map(drop)
     }

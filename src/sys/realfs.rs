@@ -146,7 +146,7 @@ pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<Entry>> {
         // SAFETY: errno is this thread's.
         unsafe { *libc::__errno_location() = 0 };
         // SAFETY: the stream is open, and used by this thread only.
-        let entry = unsafe { libc::readdir64(stream) };
+        let entry = unsafe { libc::readdir(stream) };
         if entry.is_null() {
             let error = std::io::Error::last_os_error();
             if error.raw_os_error() != Some(0) {
