@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::page::{PageSet, Run};
+use crate::sys::fork::ForkMarker;
 use crate::sys::host;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::{PageMap, Written};
@@ -26,6 +27,7 @@ pub enum Tracker {
 
 /// What the kernel tracker needs, opened once for a store.
 pub(crate) struct KernelTracker {
+    marker: ForkMarker,
     userfault: Userfault,
     pagemap: PageMap,
 }
@@ -45,6 +47,7 @@ impl KernelTracker {
 
     fn new() -> Result<Self> {
         Ok(Self {
+            marker: ForkMarker::new()?,
             userfault: Userfault::new()?,
             pagemap: PageMap::new()?,
         })
@@ -170,7 +173,10 @@ impl Tracking {
 
     /// Takes the module's memory out of the kernel's hands before it is unmapped.
     pub(crate) fn stop(&self, memory: &Memory) {
-        if let Self::Kernel { kernel, .. } = self {
+        // In a forked child the descriptor is still about the parent's memory.
+        if let Self::Kernel { kernel, .. } = self
+            && !kernel.marker.forked()
+        {
             // The host may have unmapped it already.
             let _ = kernel
                 .userfault

@@ -67,6 +67,7 @@ impl Stream {
         kind: StreamKind,
         store: StoreId,
         durable: u64,
+        syncing: bool,
         events: &[Numbered],
     ) -> Result<Self> {
         let place = place(kind);
@@ -82,7 +83,7 @@ impl Stream {
             } else {
                 [0; 16]
             },
-            syncing: false,
+            syncing,
         };
         let link = header.generation;
         let mut stream = Self {
@@ -147,7 +148,8 @@ impl Stream {
         let until = (end + RESERVE).next_multiple_of(16 * RESERVE);
         match self.file.allocate(0, until, true) {
             Ok(()) => self.reserved = until,
-            Err(error) if error.errno() == libc::ENOSPC && end < self.reserved + RESERVE => {}
+            // The blocks that are there may be enough; the write will tell.
+            Err(error) if error.errno() == libc::ENOSPC => {}
             Err(error) if error.errno() == libc::EOPNOTSUPP => self.reserved = u64::MAX,
             Err(error) => return Err(error),
         }
@@ -329,7 +331,9 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         Found::nothing(Vec::new())
     });
     let header = journal.header;
-    let rebooted = header.boot_id != files.boot_id();
+    // A host that does not tell its boot id may have booted.
+    let boot_id = files.boot_id();
+    let rebooted = header.boot_id != boot_id || boot_id == [0; 16];
     let judged = !rebooted && reader != Reader::Bystander;
 
     let (commits, durable) = read_commits(files, store, reader, &header, judged, &mut damage)?;
@@ -440,6 +444,7 @@ impl Replay {
         store: StoreId,
         keep: &[Numbered],
         rewrite_journal: bool,
+        suspect: bool,
     ) -> Result<(Option<Stream>, Stream)> {
         let promised = self.promised();
         let ready = |half: Half, kind| {
@@ -471,11 +476,12 @@ impl Replay {
             .transpose()?;
         let durable = commits.as_ref().map_or(0, Stream::end);
         let journal = if rewrite_journal || self.journal.tail != Tail::Clean {
-            Stream::create(files, StreamKind::Journal, store, durable, keep)?
+            Stream::create(files, StreamKind::Journal, store, durable, suspect, keep)?
         } else {
             let mut stream = ready(self.journal, StreamKind::Journal)?;
             stream.header.boot_id = files.boot_id();
             stream.header.durable = durable;
+            stream.header.syncing = suspect;
             stream.write_header()?;
             stream
         };

@@ -126,7 +126,7 @@ fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
     // `take` is bounded by the payload, so nothing larger than the file is ever allocated.
     let user_data = r.take(length).ok_or(SHORT)?;
     let count = r.u32().ok_or(SHORT)?;
-    if number == 0 || parent >= number {
+    if number == 0 || number > u64::MAX / 2 || parent >= number {
         return Err(format!("commit {number} with parent {parent}"));
     }
     if label.len() > MAX_LABEL || length > MAX_USER_DATA {

@@ -269,7 +269,7 @@ impl Footer {
         let index = &self.empty;
         name::check_module_id(&index.module).ok()?;
         let page = index.page_size;
-        let pages = (page.is_power_of_two() && page >= 512).then_some(index.size / page)?;
+        let pages = (page.is_power_of_two() && page >= 512).then(|| index.size / page)?;
         let whole = index.size.is_multiple_of(page) && pages > 0;
         let counts = self.data_pages.checked_add(self.zero_pages)? <= pages
             && self.run_count <= self.data_pages + self.zero_pages;

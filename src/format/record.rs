@@ -28,6 +28,8 @@ pub(crate) const HEADER: usize = 128;
 pub(crate) const HEAD: usize = 56;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"VREC");
 const MAY_SKIP: u16 = 1;
+/// User data has at most 16 MiB; the rest is for the map of modules.
+pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
 
 /// The first bytes of a stream. In the journal it is rewritten in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,7 +241,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
 
 /// Looks for records behind a bad place; they lie at multiples of 8.
 fn look_beyond(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
-    let mut at = bad + 8;
+    let mut at = bad;
     while at + HEAD <= bytes.len() {
         if bytes[at..at + 4] == RECORD_MAGIC.to_le_bytes()
             && let Ok(parsed) = parse(bytes, at, store)
@@ -318,8 +320,8 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
     let Some((magic, kind, flags, length, sequence, batch, link, payload_sum)) = fields else {
         return Err(bad("a record's head is too short"));
     };
-    if magic != RECORD_MAGIC {
-        return Err(bad("a record without its magic"));
+    if magic != RECORD_MAGIC || sequence > u64::MAX / 2 || length > MAX_PAYLOAD {
+        return Err(bad("a record whose head is nonsense"));
     }
     let payload = usize::try_from(length)
         .ok()

@@ -46,6 +46,7 @@ impl PageFiles {
     pub(crate) fn changes(
         &self,
         module: &str,
+        size: u64,
         from: Option<u64>,
         to: Option<u64>,
     ) -> Result<Vec<Change>> {
@@ -54,13 +55,13 @@ impl PageFiles {
         while a != b {
             // Parents are older, so the newer of the two is never an ancestor of the other.
             let newer = if a > b { &mut a } else { &mut b };
-            let index = self.index(module, *newer)?;
+            let index = self.index_of_size(module, *newer, size)?;
             touched.push(runs_of(&index));
             *newer = index.parent;
         }
         let touched = union_of_all(touched);
         match to {
-            Some(to) => self.resolve(module, to, touched),
+            Some(to) => self.resolve(module, size, to, touched),
             None => Ok(touched
                 .into_iter()
                 .map(|run| Change { run, source: None })
@@ -69,12 +70,18 @@ impl PageFiles {
     }
 
     /// Where pages are at a module commit: newest first down its chain, until each is found.
-    fn resolve(&self, module: &str, commit: u64, pages: Vec<Run>) -> Result<Vec<Change>> {
+    fn resolve(
+        &self,
+        module: &str,
+        size: u64,
+        commit: u64,
+        pages: Vec<Run>,
+    ) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         let mut left = pages;
         let mut next = commit;
         while !left.is_empty() {
-            let index = self.index(module, next)?;
+            let index = self.index_of_size(module, next, size)?;
             left = split(&index, &left, &mut changes);
             next = index.parent;
         }

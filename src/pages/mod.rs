@@ -123,23 +123,31 @@ impl PageFiles {
         Ok(index)
     }
 
+    /// The index of a module commit that must be of a module of this size.
+    pub(crate) fn index_of_size(&self, module: &str, commit: u64, size: u64) -> Result<Arc<Index>> {
+        let index = self.index(module, commit)?;
+        if index.size != size {
+            return Err(Error::corrupt(
+                place(module, commit).to_string(),
+                format!(
+                    "it is of a module of {} bytes instead of {size}",
+                    index.size
+                ),
+            ));
+        }
+        Ok(index)
+    }
+
     /// The module commits that make up a module's bytes, newest first, ending with an image.
-    pub(crate) fn chain(&self, module: &str, commit: u64) -> Result<Vec<Arc<Index>>> {
-        let mut chain = vec![self.index(module, commit)?];
+    pub(crate) fn chain(&self, module: &str, commit: u64, size: u64) -> Result<Vec<Arc<Index>>> {
+        let mut chain = vec![self.index_of_size(module, commit, size)?];
         loop {
             let last = &chain[chain.len() - 1];
             if last.shape == Shape::Image {
                 return Ok(chain);
             }
             // Parents are older than their children (checked by the decoder), so this ends.
-            let below = self.index(module, last.parent)?;
-            if below.size != last.size {
-                return Err(Error::corrupt(
-                    place(module, below.commit).to_string(),
-                    format!("{} bytes below a commit of {} bytes", below.size, last.size),
-                ));
-            }
-            chain.push(below);
+            chain.push(self.index_of_size(module, last.parent, size)?);
         }
     }
 }

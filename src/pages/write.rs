@@ -224,9 +224,18 @@ impl Draft {
 
     /// Writes index and footer.
     pub(crate) fn finish(mut self, pages: &PageFiles) -> Result<Finished> {
-        let file = self.file(pages)?;
         let end = self.index.encode(&pages.store);
-        file.write_at(&[IoSlice::new(&end)], self.index.index_offset())?;
+        let written = self.file(pages).and_then(|file| {
+            file.write_at(&[IoSlice::new(&end)], self.index.index_offset())?;
+            Ok(file)
+        });
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                self.discard(pages);
+                return Err(error);
+            }
+        };
         Ok(Finished {
             bytes: self.written + end.len() as u64,
             index: Arc::new(self.index),

@@ -49,16 +49,21 @@ impl Store {
             return Ok(state.history.head());
         }
         // What a failure has to undo.
+        let mut drafts = Vec::new();
         let mut dirty = Vec::new();
+        for module in captured.modules {
+            dirty.push((module.module, module.runs));
+            drafts.push(module.draft);
+        }
+        let mut drafts = drafts.into_iter();
         let mut finished: Vec<Finished> = Vec::new();
         let mut named = 0;
         let result = (|| {
-            for module in std::mem::take(&mut captured.modules) {
-                dirty.push((module.module, module.runs));
-                if module.draft.is_empty() {
-                    module.draft.discard(&self.0.pages);
+            for draft in drafts.by_ref() {
+                if draft.is_empty() {
+                    draft.discard(&self.0.pages);
                 } else {
-                    finished.push(module.draft.finish(&self.0.pages)?);
+                    finished.push(draft.finish(&self.0.pages)?);
                 }
             }
             for file in &finished {
@@ -94,9 +99,7 @@ impl Store {
                         .files
                         .unlink(if at < named { &name } else { &file.temporary });
                 }
-                for module in captured.modules {
-                    module.draft.discard(&self.0.pages);
-                }
+                drafts.for_each(|draft| draft.discard(&self.0.pages));
                 return Err(error);
             }
         };
@@ -174,9 +177,8 @@ impl Store {
             .filter(|at| is_open(&state.unsynced[*at]))
             .take(open - most / 2)
             .collect();
+        let already = state.journal.as_ref().is_some_and(Stream::is_syncing);
         let synced = (|| {
-            // A persist of another thread may be syncing already, and goes on after this.
-            let already = state.journal.as_ref().is_some_and(Stream::is_syncing);
             if let Some(journal) = &mut state.journal {
                 journal.set_syncing(true)?;
             }
@@ -187,11 +189,12 @@ impl Store {
                     state.unsynced[at].state = SyncState::Synced;
                 }
             }
-            match &mut state.journal {
-                Some(journal) => journal.set_syncing(already),
-                None => Ok(()),
-            }
+            Ok(())
         })();
+        // A persist of another thread may be syncing too; its mark stays until it ends.
+        if synced.is_ok() && !already {
+            self.leave_sync_mark(state);
+        }
         if let Err(error) = synced {
             if matches!(error, Error::Sync { .. }) {
                 self.poison(&error);

@@ -125,7 +125,7 @@ impl Store {
         let chain = match &entry {
             None => Vec::new(),
             Some(entry) => {
-                let chain = self.0.pages.chain(id, entry.module_commit)?;
+                let chain = self.0.pages.chain(id, entry.module_commit, entry.size)?;
                 super::verify::matches(&chain[0], entry)?;
                 chain
             }

@@ -88,9 +88,18 @@ impl std::ops::DerefMut for Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
+        drop(PoisonOnPanic(self.store));
+    }
+}
+
+/// Poisons a store when it goes because of a panic.
+struct PoisonOnPanic<'a>(&'a Store);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
         if std::thread::panicking() {
             let what = "a call ended in a panic".to_owned();
-            self.store.poison(&Error::Internal { what });
+            self.0.poison(&Error::Internal { what });
         }
     }
 }
@@ -139,6 +148,9 @@ enum SyncState {
     /// Written by an owner that died: errors may have been told to nobody, so it is read back
     /// after the sync.
     Inherited,
+    /// A sync of it may have failed, after which the kernel takes its pages for clean and would not
+    /// write them again: it is written again, as a new file.
+    Suspect,
 }
 
 /// A mapped module and what the store knows about it.

@@ -107,7 +107,7 @@ impl Store {
         let arena_limit = match options.arena_limit {
             0 => DEFAULT_ARENA,
             // At least a page, whole pages.
-            limit => limit.next_multiple_of(page_size).min(1 << 46),
+            limit => limit.min(1 << 46).next_multiple_of(page_size),
         };
         let store = Self(Arc::new(Inner {
             serial: super::next_serial(),
@@ -175,7 +175,7 @@ fn make_identity(files: &dyn Files) -> Result<Identity> {
         made: host::wall_clock(),
     };
     files.unlink(&journal_place())?;
-    Stream::create(files, StreamKind::Journal, identity.store, 0, &[])?;
+    Stream::create(files, StreamKind::Journal, identity.store, 0, false, &[])?;
     let temporary = Place::hidden(format!("{}identity", name::TEMPORARY));
     files.unlink(&temporary)?;
     let file = files.create(&temporary)?;

@@ -1,7 +1,7 @@
 //! Persist: files first, then their names, then the records that speak of them.
 
 use super::options::Progress;
-use super::{Gate, LogLevel, Store, SyncState, Unsynced};
+use super::{Gate, LogLevel, PoisonOnPanic, State, Store, SyncState, Unsynced};
 use crate::format::commit::Event;
 use crate::format::record::StreamKind;
 use crate::journal::{Numbered, Stream};
@@ -31,17 +31,16 @@ impl Store {
             work
         };
         // Commits and captures may go on from here.
+        let _panic = PoisonOnPanic(self);
         let outcome = self.make_durable(&mut gate, &events, &files, &mut progress);
         let mut state = self.lock_state();
         match outcome {
             Ok(syncs) => state.stats.syncs += syncs,
             Err(error) => {
                 if matches!(error, Error::Sync { .. }) {
-                    // The journal keeps saying that a sync was under way, for the next open.
                     self.poison(&error);
-                } else if let Some(journal) = &mut state.journal {
-                    let _ = journal.set_syncing(false);
                 }
+                self.leave_sync_mark(&mut state);
                 return Err(error);
             }
         }
@@ -55,15 +54,33 @@ impl Store {
         state.unsynced.retain(|file| file.sequence > last);
         let all = state.pending.is_empty();
         let durable = gate.commits.as_ref().map_or(0, Stream::end);
+        if self.check_poison().is_err() {
+            // A sync of another call failed meanwhile: the journal keeps saying so, for the next open.
+            return self.check_poison();
+        }
         if let Some(journal) = &mut state.journal
             && let Err(error) = journal.persisted(durable, all)
         {
-            // The records are in both places, and the next open takes each once.
-            self.log(LogLevel::Warning, || {
-                format!("the journal was not emptied: {error}")
-            });
+            // The next open would take what was just made durable for doubtful, so this is no success.
+            self.poison(&error);
+            return Err(error);
         }
         Ok(())
+    }
+
+    /// Takes the journal's mark of a sync under way back, unless there is reason for the next open to
+    /// doubt what was written.
+    pub(super) fn leave_sync_mark(&self, state: &mut State) {
+        let doubt = |file: &Unsynced| matches!(file.state, SyncState::Suspect);
+        let keep = self.check_poison().is_err() || state.unsynced.iter().any(doubt);
+        if let Some(journal) = &mut state.journal
+            && let Err(error) = journal.set_syncing(keep)
+        {
+            // It stays, which costs the next open time only.
+            self.log(LogLevel::Warning, || {
+                format!("the journal's header: {error}")
+            });
+        }
     }
 
     /// The order that durability rests on: data, then names, then records.
@@ -79,7 +96,7 @@ impl Store {
         for file in files {
             self.tell(progress, "store_persist", done, total)?;
             match &file.state {
-                SyncState::Synced => {}
+                SyncState::Synced | SyncState::Suspect => {}
                 SyncState::Open(open) => {
                     open.sync()?;
                     syncs += 1;
@@ -92,6 +109,10 @@ impl Store {
                     let index = std::sync::Arc::new(self.0.pages.load(&file.module, file.commit)?);
                     super::verify::check_pages(&self.0.pages, &index)?;
                 }
+            }
+            if let SyncState::Suspect = &file.state {
+                super::recover::write_again(&self.0.pages, &file.module, file.commit)?;
+                syncs += 1;
             }
             done += file.bytes;
         }
@@ -108,6 +129,7 @@ impl Store {
                     StreamKind::Commits,
                     self.0.pages.store,
                     0,
+                    false,
                     events,
                 )?);
             }

@@ -72,11 +72,15 @@ pub(super) fn recover(
         return Ok(recovered);
     }
     let dropped = recovered.pending.len() < found || replay.journal_torn;
-    let renew = replay.suspect && !replay.rebooted;
-    recovered.unsynced = unsynced(pages, &recovered.pending, renew)?;
-    let rewrite = dropped || replay.suspect;
-    let (commits, journal) =
-        replay.into_streams(&*pages.files, pages.store, &recovered.pending, rewrite)?;
+    let suspect = replay.suspect && !replay.rebooted && !recovered.pending.is_empty();
+    recovered.unsynced = unsynced(pages, &recovered.pending, suspect);
+    let (commits, journal) = replay.into_streams(
+        &*pages.files,
+        pages.store,
+        &recovered.pending,
+        dropped,
+        suspect,
+    )?;
     recovered.commits = commits;
     recovered.journal = Some(journal);
     remove_leftovers(pages, &recovered.history, note)?;
@@ -190,21 +194,15 @@ fn check_files(pages: &PageFiles, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
-/// The files of unpersisted commits. `renew`: a sync of them may have failed, after which the
-/// kernel takes them for clean and would not write them again; so they are written again, as new
-/// files.
-fn unsynced(pages: &PageFiles, pending: &[Numbered], renew: bool) -> Result<Vec<Unsynced>> {
+/// The files of unpersisted commits. `suspect`: a sync of them may have failed.
+fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsynced> {
     let mut all = Vec::new();
     for numbered in pending {
         let Event::Committed(commit) = &numbered.event else {
             continue;
         };
         for module in own_modules(commit) {
-            let state = if renew {
-                SyncState::Open(write_again(pages, &module.id, commit.number)?)
-            } else {
-                SyncState::Inherited
-            };
+            // For the progress of a persist alone.
             let bytes = pages
                 .open(&module.id, commit.number)
                 .and_then(|file| file.len());
@@ -213,23 +211,38 @@ fn unsynced(pages: &PageFiles, pending: &[Numbered], renew: bool) -> Result<Vec<
                 commit: commit.number,
                 sequence: numbered.sequence,
                 bytes: bytes.unwrap_or(0),
-                state,
+                state: if suspect {
+                    SyncState::Suspect
+                } else {
+                    SyncState::Inherited
+                },
             });
         }
     }
-    Ok(all)
+    all
 }
 
-/// Copies a module commit to a new file under the same name, page by checked page.
-fn write_again(pages: &PageFiles, module: &str, commit: u64) -> Result<Arc<dyn File>> {
+/// Copies a module commit to a new file, page by checked page, and makes that one durable before it
+/// takes the name.
+pub(super) fn write_again(pages: &PageFiles, module: &str, commit: u64) -> Result<()> {
     let index: Arc<Index> = Arc::new(pages.load(module, commit)?);
     let temporary = Place::hidden(format!("{}again", name::TEMPORARY));
     pages.files.unlink(&temporary)?;
     let file = pages.files.create(&temporary)?;
+    let written = copy_into(pages, &index, &*file).and_then(|()| {
+        file.sync()?;
+        pages
+            .files
+            .rename(&temporary, &crate::pages::place(module, commit))
+    });
+    written.inspect_err(|_| drop(pages.files.unlink(&temporary)))
+}
+
+fn copy_into(pages: &PageFiles, index: &Arc<Index>, file: &dyn File) -> Result<()> {
     if index.shape == Shape::Image {
         file.set_len(index.size)?;
     }
-    let pieces = source_runs(&index)
+    let pieces = source_runs(index)
         .filter(|(_, source)| source.is_some())
         .map(|(run, _)| Piece {
             run,
@@ -247,11 +260,7 @@ fn write_again(pages: &PageFiles, module: &str, commit: u64) -> Result<Arc<dyn F
     file.write_at(
         &[IoSlice::new(&index.encode(&pages.store))],
         index.index_offset(),
-    )?;
-    pages
-        .files
-        .rename(&temporary, &crate::pages::place(module, commit))?;
-    Ok(file)
+    )
 }
 
 /// Removes what unfinished calls left behind: temporary files, and module commits that no commit

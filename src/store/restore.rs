@@ -144,10 +144,12 @@ impl Store {
                 zeros: Vec::new(),
             });
             let Some(plan) = plans.last_mut() else { break };
-            plan.changes =
-                self.0
-                    .pages
-                    .changes(&bound.module.id, bound.module_commit, module_commit)?;
+            plan.changes = self.0.pages.changes(
+                &bound.module.id,
+                bound.module.size(),
+                bound.module_commit,
+                module_commit,
+            )?;
             let mut dirty = std::borrow::Cow::Borrowed(&plan.dirty);
             if bound.module.tracking.name() == Tracker::Compare {
                 dirty = std::borrow::Cow::Owned(self.differing(bound, &plan.dirty)?);
@@ -168,11 +170,12 @@ impl Store {
         progress: &mut Progress<'_>,
     ) -> Result<Vec<Staged>> {
         let mut staged = Vec::new();
-        let mut used = 0;
+        let (mut used, mut told) = (0, 0);
         for (module, plan) in plans.iter().enumerate() {
             Reading::new(&self.0.pages).pieces(plan.pieces.clone(), |run, bytes| {
-                if used % (16 << 20) == 0 {
+                if used >= told {
                     self.tell(progress, "store_restore", used as u64, total)?;
+                    told = used + (16 << 20);
                 }
                 staging.room(used, bytes.len()).copy_from_slice(bytes);
                 staged.push(Staged {

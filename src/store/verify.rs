@@ -135,7 +135,7 @@ impl Store {
         for change in self
             .0
             .pages
-            .changes(&index.module, from, Some(index.commit))?
+            .changes(&index.module, index.size, from, Some(index.commit))?
         {
             for page in change.run.start..change.run.end() {
                 if let Some(old) = walker.table.checksum(page) {

@@ -134,12 +134,13 @@ pub(crate) fn make_hidden(root: OwnedFd) -> Result<RealFiles> {
 /// The names in a directory.
 pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<Entry>> {
     // A descriptor of its own: reading moves its position.
-    let own = open_at(dir.as_raw_fd(), c".", DIRECTORY)?;
-    // SAFETY: fdopendir takes over a descriptor that nobody else has.
-    let stream = unsafe { libc::fdopendir(std::os::fd::IntoRawFd::into_raw_fd(own)) };
+    let own = open_at(dir.as_raw_fd(), c".", DIRECTORY)?; // SAFETY: the descriptor is open; on success the stream owns it.
+    let stream = unsafe { libc::fdopendir(own.as_raw_fd()) };
     if stream.is_null() {
         return Err(Error::last_os("fdopendir"));
     }
+    std::mem::forget(own);
+
     let mut entries = Vec::new();
     let mut failure = None;
     loop {
@@ -390,12 +391,15 @@ impl Files for RealFiles {
         let Some((own, owner)) = self.lock.lock().take() else {
             return;
         };
-        fork::forget(own.as_raw_fd());
-        // A child made without fork's handlers may share the lock: closing would leave it with the
-        // child. In such a child, unlocking would take it from the parent.
-        if owner == std::process::id() {
-            // SAFETY: flock has no preconditions.
-            unsafe { libc::flock(own.as_raw_fd(), libc::LOCK_UN) };
+        if owner != std::process::id() {
+            // In a forked child: unlocking would take the lock from the parent, and fork's handler has
+            // closed the descriptor already.
+            std::mem::forget(own);
+            return;
         }
+        // Closing alone would leave the lock with a child that has a copy of the descriptor.
+        // SAFETY: flock has no preconditions.
+        unsafe { libc::flock(own.as_raw_fd(), libc::LOCK_UN) };
+        fork::forget(own.as_raw_fd());
     }
 }
