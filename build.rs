@@ -26,7 +26,8 @@ fn main() {
         println!("cargo::rerun-if-changed={}", source.display());
         builder = builder.with_src(source);
     }
-    // The committed include/vmstore.h is what users get; tests/header.rs says when it is out of date.
+    // The committed include/vmstore.h is what users get; tests/header.rs says when it is out of
+    // date.
     builder
         .generate()
         .expect("src/ffi is readable by cbindgen")

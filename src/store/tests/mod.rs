@@ -2,10 +2,12 @@
 //! crash leaves of it.
 
 mod crash;
+mod faults;
 mod ordering;
 mod recorded;
 
 use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
+use crate::{Error, Result};
 use recorded::RecordedFiles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,11 +48,15 @@ pub(super) struct Rig {
     modules: BTreeMap<String, Module>,
     now: Bytes,
     pub(super) oracle: Oracle,
+    /// Calls that failed.
+    pub(super) failures: u64,
     /// The oracle after each number of recorded operations.
     pub(super) marks: Vec<(usize, Oracle)>,
 }
 
 pub(super) const MODULE: u64 = 4;
+/// Less than a commit may have, so that captures spill.
+const ARENA: u64 = 20 << 10;
 
 fn page() -> u64 {
     crate::sys::host::page_size()
@@ -58,13 +64,18 @@ fn page() -> u64 {
 
 impl Rig {
     pub(super) fn new(files: Arc<RecordedFiles>) -> Self {
-        let store = Store::open_files(files.clone(), "test", OpenOptions::default()).unwrap();
+        let options = OpenOptions {
+            arena_limit: ARENA,
+            ..OpenOptions::default()
+        };
+        let store = Store::open_files(files.clone(), "test", options).unwrap();
         let mut rig = Self {
             files,
             store,
             modules: BTreeMap::new(),
             now: Bytes::new(),
             oracle: Oracle::default(),
+            failures: 0,
             marks: Vec::new(),
         };
         rig.mark();
@@ -77,14 +88,70 @@ impl Rig {
             .push((self.files.recorded(), self.oracle.clone()));
     }
 
+    /// Makes a call until it succeeds. A failed one has changed no memory. A poisoned store is opened
+    /// anew, and the call is given up.
+    fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
+        for _ in 0..20 {
+            match call(self) {
+                Ok(value) => return Some(value),
+                Err(error) => {
+                    self.failures += 1;
+                    self.check_memory(&self.now);
+                    if self.store.stats().unwrap().poisoned {
+                        self.reopen();
+                        return None;
+                    }
+                    assert!(!matches!(error, Error::Corrupt { .. }), "{what}: {error}");
+                }
+            }
+        }
+        panic!("{what} never succeeds");
+    }
+
+    /// Closes the store and opens it again, as often as it takes: everything committed is there.
+    pub(super) fn reopen(&mut self) {
+        let ids: Vec<String> = self.modules.keys().cloned().collect();
+        self.modules.clear();
+        self.store.close().unwrap();
+        let mut opened = None;
+        for _ in 0..20 {
+            let options = OpenOptions {
+                arena_limit: ARENA,
+                ..OpenOptions::default()
+            };
+            opened = Store::open_files(self.files.clone(), "test", options).ok();
+            if opened.is_some() {
+                break;
+            }
+            self.failures += 1;
+        }
+        self.store = opened.expect("it can be opened at last");
+        assert_eq!(self.store.commits().unwrap(), self.oracle.committed);
+        self.now.clear();
+        for id in ids {
+            self.map(&id);
+        }
+    }
+
     pub(super) fn map(&mut self, id: &str) {
         let size = MODULE * page();
-        let module = self
-            .store
-            .map_module(id, size, &MapOptions::default())
-            .unwrap();
+        let map = |rig: &Self| rig.store.map_module(id, size, &MapOptions::default());
+        let Some(module) = self.again("map", map) else {
+            return;
+        };
+        let head = self.store.head().unwrap();
+        let known = self
+            .oracle
+            .commits
+            .get(&head)
+            .and_then(|commit| commit.get(id));
+        let bytes = known.cloned().unwrap_or(vec![0; size as usize]);
+        assert!(
+            module.mapped.memory.equals(0, &bytes),
+            "{id} comes up with other bytes"
+        );
         self.modules.insert(id.to_owned(), module);
-        self.now.insert(id.to_owned(), vec![0; size as usize]);
+        self.now.insert(id.to_owned(), bytes);
     }
 
     /// Writes a few random pages, zeros among them.
@@ -105,32 +172,41 @@ impl Rig {
         }
     }
 
-    pub(super) fn commit(&mut self) -> u64 {
-        let number = self.store.commit(&CommitOptions::default()).unwrap();
-        if !self.oracle.committed.contains(&number) {
+    pub(super) fn commit(&mut self) {
+        let commit = |rig: &Self| rig.store.commit(&CommitOptions::default());
+        if let Some(number) = self.again("commit", commit)
+            && !self.oracle.committed.contains(&number)
+        {
             self.oracle.committed.push(number);
             self.oracle.commits.insert(number, self.now.clone());
         }
         self.mark();
-        number
     }
 
     pub(super) fn persist(&mut self) {
-        self.store.persist(None).unwrap();
-        self.oracle.persisted = self.oracle.committed.len();
+        if self
+            .again("persist", |rig| rig.store.persist(None))
+            .is_some()
+        {
+            self.oracle.persisted = self.oracle.committed.len();
+        }
         self.mark();
     }
 
     pub(super) fn restore(&mut self, commit: u64) {
-        self.store.restore(commit, None).unwrap();
-        let known = &self.oracle.commits[&commit];
-        for (id, bytes) in &mut self.now {
-            match known.get(id) {
-                Some(then) => bytes.clone_from(then),
-                None => bytes.fill(0),
+        if self
+            .again("restore", |rig| rig.store.restore(commit, None))
+            .is_some()
+        {
+            let known = &self.oracle.commits[&commit];
+            for (id, bytes) in &mut self.now {
+                match known.get(id) {
+                    Some(then) => bytes.clone_from(then),
+                    None => bytes.fill(0),
+                }
             }
+            self.check_memory(&self.now);
         }
-        self.check_memory(&self.now);
         self.mark();
     }
 

@@ -46,8 +46,20 @@ pub(in crate::store) enum Operation {
     Nothing,
 }
 
+/// Which operations fail.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::store) struct Fuse {
+    /// Operations so far.
+    pub(in crate::store) count: u64,
+    /// The first that fails; 0: none.
+    pub(in crate::store) at: u64,
+    /// How many fail from there.
+    pub(in crate::store) times: u64,
+}
+
 #[derive(Default)]
 struct State {
+    fuse: Fuse,
     inodes: Vec<Vec<u8>>,
     names: BTreeMap<Place, Node>,
     log: Vec<Operation>,
@@ -74,6 +86,11 @@ impl RecordedFiles {
             state: Arc::default(),
             boot: 1,
         })
+    }
+
+    /// Lights or puts out the fuse, and returns it as it was.
+    pub(in crate::store) fn set_fuse(&self, fuse: Fuse) -> Fuse {
+        std::mem::replace(&mut self.state.lock().fuse, fuse)
     }
 
     pub(in crate::store) fn recorded(&self) -> usize {
@@ -145,6 +162,7 @@ impl RecordedFiles {
             inodes,
             names,
             log: Vec::new(),
+            fuse: Fuse::default(),
         };
         Arc::new(Self {
             state: Arc::new(Mutex::new(state)),
@@ -169,6 +187,7 @@ impl RecordedFiles {
             inodes: state.inodes.clone(),
             names: state.names.clone(),
             log: Vec::new(),
+            fuse: Fuse::default(),
         };
         Arc::new(Self {
             state: Arc::new(Mutex::new(copy)),
@@ -204,7 +223,27 @@ fn no_entry(place: &Place, errno: i32) -> Error {
     }
 }
 
+fn as_sync(error: Error) -> Error {
+    Error::Sync {
+        operation: error.to_string(),
+        errno: error.errno(),
+    }
+}
+
 impl State {
+    /// Counts an operation, and fails it if its turn has come.
+    fn burn(&mut self, what: &str) -> Result<()> {
+        self.fuse.count += 1;
+        let Fuse { count, at, times } = self.fuse;
+        if at != 0 && (at..at + times).contains(&count) {
+            return Err(Error::Io {
+                operation: format!("recorded {what}, operation {count}"),
+                errno: libc::ENOSPC,
+            });
+        }
+        Ok(())
+    }
+
     fn change(&mut self, free: Option<Place>, set: Option<(Place, Node)>) {
         if let Some(place) = &free {
             self.names.remove(place);
@@ -225,6 +264,7 @@ impl State {
 impl Files for RecordedFiles {
     fn create(&self, place: &Place) -> Result<Arc<dyn File>> {
         let mut state = self.state.lock();
+        state.burn("create")?;
         let inode = state.inodes.len();
         state.set_new(place, Node::File(inode))?;
         state.inodes.push(Vec::new());
@@ -235,7 +275,9 @@ impl Files for RecordedFiles {
     }
 
     fn open(&self, place: &Place, _: Access) -> Result<Option<Arc<dyn File>>> {
-        match self.state.lock().names.get(place) {
+        let mut state = self.state.lock();
+        state.burn("open")?;
+        match state.names.get(place) {
             None => Ok(None),
             Some(Node::Link(_)) => Err(Error::corrupt(
                 place.to_string(),
@@ -250,6 +292,7 @@ impl Files for RecordedFiles {
 
     fn rename(&self, from: &Place, to: &Place) -> Result<()> {
         let mut state = self.state.lock();
+        state.burn("rename")?;
         let node = state
             .names
             .get(from)
@@ -263,6 +306,7 @@ impl Files for RecordedFiles {
 
     fn link(&self, from: &Place, to: &Place) -> Result<()> {
         let mut state = self.state.lock();
+        state.burn("link")?;
         let node = state
             .names
             .get(from)
@@ -272,9 +316,9 @@ impl Files for RecordedFiles {
     }
 
     fn symlink(&self, target: &str, place: &Place) -> Result<()> {
-        self.state
-            .lock()
-            .set_new(place, Node::Link(target.to_owned()))
+        let mut state = self.state.lock();
+        state.burn("symlink")?;
+        state.set_new(place, Node::Link(target.to_owned()))
     }
 
     fn read_link(&self, place: &Place) -> Result<Option<String>> {
@@ -286,6 +330,7 @@ impl Files for RecordedFiles {
 
     fn unlink(&self, place: &Place) -> Result<()> {
         let mut state = self.state.lock();
+        state.burn("unlink")?;
         if state.names.contains_key(place) {
             state.change(Some(place.clone()), None);
         }
@@ -293,7 +338,8 @@ impl Files for RecordedFiles {
     }
 
     fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.burn("list")?;
         let own = state.names.iter().filter(|(place, _)| place.dir == dir);
         Ok(own
             .map(|(place, node)| Entry {
@@ -308,7 +354,9 @@ impl Files for RecordedFiles {
     }
 
     fn sync_dir(&self, dir: Dir) -> Result<()> {
-        self.state.lock().log.push(Operation::SyncDir(dir));
+        let mut state = self.state.lock();
+        state.burn("sync").map_err(as_sync)?;
+        state.log.push(Operation::SyncDir(dir));
         Ok(())
     }
 
@@ -326,7 +374,8 @@ struct RecordedFile {
 
 impl File for RecordedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.burn("read")?;
         let rest = state.inodes[self.inode]
             .get(offset as usize..)
             .unwrap_or_default();
@@ -341,6 +390,20 @@ impl File for RecordedFile {
             .flat_map(|slice| slice.iter().copied())
             .collect();
         let mut state = self.state.lock();
+        if let Err(error) = state.burn("write") {
+            // As a short write leaves it; but a header is less than a sector, and is never torn.
+            if offset > 0 {
+                let half = bytes[..bytes.len() / 2].to_vec();
+                put(&mut state.inodes[self.inode], offset as usize, &half);
+                let inode = self.inode;
+                state.log.push(Operation::Write {
+                    inode,
+                    offset,
+                    bytes: half,
+                });
+            }
+            return Err(error);
+        }
         put(&mut state.inodes[self.inode], offset as usize, &bytes);
         state.log.push(Operation::Write {
             inode: self.inode,
@@ -356,6 +419,7 @@ impl File for RecordedFile {
 
     fn set_len(&self, length: u64) -> Result<()> {
         let mut state = self.state.lock();
+        state.burn("set_len")?;
         state.inodes[self.inode].resize(length as usize, 0);
         state.log.push(Operation::SetLen {
             inode: self.inode,
@@ -373,10 +437,9 @@ impl File for RecordedFile {
     }
 
     fn sync(&self) -> Result<()> {
-        self.state
-            .lock()
-            .log
-            .push(Operation::Sync { inode: self.inode });
+        let mut state = self.state.lock();
+        state.burn("sync").map_err(as_sync)?;
+        state.log.push(Operation::Sync { inode: self.inode });
         Ok(())
     }
 
