@@ -170,7 +170,7 @@
 #define VMSTORE_E_SIZE -5007
 
 /**
- * The store was opened read-only, or its directory cannot be written.
+ * The store was opened read-only, or its file system is.
  */
 #define VMSTORE_E_READ_ONLY -5008
 
@@ -252,9 +252,8 @@
 #define VMSTORE_OPEN_NO_CREATE 2
 
 /**
- * Open flag: where `commits` or the journal is damaged, open with the commits that are intact
- * instead of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens
- * read-only.
+ * Open flag: read-only, and where `commits` or the journal is damaged, open with the commits that
+ * are intact instead of failing with `VMSTORE_E_CORRUPT`. Takes no lock and removes nothing.
  */
 #define VMSTORE_OPEN_SALVAGE 4
 
@@ -289,8 +288,8 @@
  * Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7).
  * The first write to a page after a commit costs about a microsecond; a capture costs a scan and
  * the written pages. It does not see: writes through another mapping of the same memory or
- * through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED on memory that came from
- * an image. Mark those.
+ * through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED or MADV_FREE on memory
+ * that came from an image. Mark those.
  */
 #define VMSTORE_TRACKER_KERNEL 1
 
@@ -556,7 +555,7 @@ typedef struct {
 /**
  * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call then
  * fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same store from
- * inside the callback fail with `VMSTORE_E_BUSY`.
+ * inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
  */
 typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *user_data);
 

@@ -6,7 +6,6 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::error::try_filled;
 use crate::format::commit::Event;
 use crate::format::record::{self, HEADER, Header, Record, StreamKind, Tail};
 use crate::format::{StoreId, name};
@@ -126,6 +125,13 @@ impl Stream {
             self.ragged = false;
         }
         let mut bytes = Vec::new();
+        let length = events
+            .iter()
+            .map(|n| n.event.length() + record::HEAD + 8)
+            .sum();
+        bytes.try_reserve(length).map_err(|_| Error::NoMemory {
+            what: format!("{length} bytes of records").into(),
+        })?;
         let mut link = self.link;
         for Numbered { sequence, event } in events {
             link = record::encode(&mut bytes, &self.store, link, self.end, *sequence, event);
@@ -305,8 +311,7 @@ fn find(
         }
         Err(error) => return Err(error),
     };
-    let mut bytes = try_filled(file.len()? as usize, 0u8, "a stream of records")?;
-    read_exact(&*file, &mut bytes, 0, &place)?;
+    let bytes = read_stream(&*file, &place)?;
     match Header::decode(&bytes, kind, store, &place.to_string()) {
         Ok(header) => Ok(Some(Found {
             file: Some(file),
@@ -319,6 +324,30 @@ fn find(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Reads a stream, as far as it can have records: beyond more zeros than the largest record has
+/// bytes nothing is looked for, so that a sparse file of any length costs little.
+fn read_stream(file: &dyn File, place: &Place) -> Result<Vec<u8>> {
+    const CHUNK: u64 = 1 << 20;
+    let length = file.len()?;
+    let mut bytes = Vec::new();
+    let mut zeros = 0;
+    while (bytes.len() as u64) < length && zeros <= record::MAX_PAYLOAD {
+        let at = bytes.len();
+        let chunk = CHUNK.min(length - at as u64) as usize;
+        bytes.try_reserve(chunk).map_err(|_| Error::NoMemory {
+            what: format!("{length} bytes of {place}").into(),
+        })?;
+        bytes.resize(at + chunk, 0);
+        read_exact(file, &mut bytes[at..], at as u64, place)?;
+        zeros = if bytes[at..].iter().all(|byte| *byte == 0) {
+            zeros + CHUNK
+        } else {
+            0
+        };
+    }
+    Ok(bytes)
 }
 
 /// Reads both streams. Damage is told, not failed on: the caller decides.

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vmstore::{CommitOptions, Error, MapOptions, OpenOptions, Store, VerifyOptions};
 
@@ -65,7 +66,7 @@ fn make(directory: &Path) {
         .map_module("ram", size, &MapOptions::default())
         .unwrap();
     let commit = |label: &str| {
-        let user_data = format!("user data of {label}").into_bytes();
+        let user_data = Arc::new(format!("user data of {label}").into_bytes());
         let options = CommitOptions {
             label: label.into(),
             user_data,
@@ -132,7 +133,8 @@ fn check(golden: &Path) {
     ] {
         let info = store.commit_info(number).unwrap();
         assert_eq!((info.parent, info.label.as_str()), (parent, label));
-        assert_eq!(info.user_data, format!("user data of {label}").into_bytes());
+        let user_data = format!("user data of {label}").into_bytes();
+        assert_eq!(*info.user_data, user_data);
     }
     let ram = store.map_module("ram", 0, &MapOptions::default()).unwrap();
     let cpu = store.map_module("cpu", 0, &MapOptions::default()).unwrap();

@@ -70,7 +70,9 @@ pub unsafe extern "C" fn store_capture(
         let options = unsafe { convert::commit_options(&options) }?;
         // SAFETY: the caller passes NULL or a place for a pointer.
         let capture = unsafe { Out::new("capture", capture) }?;
-        capture.write(handle::insert(Object::Capture(store.capture(&options)?))?.cast());
+        let taken = store.capture(&options)?;
+        let handle = handle::insert(Object::Capture(taken.clone()), &store);
+        capture.write(handle.inspect_err(|_| drop(taken.cancel()))?.cast());
         Ok(())
     })
 }

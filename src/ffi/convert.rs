@@ -1,6 +1,7 @@
 //! Arguments from C and results to C: every pointer of the caller's is read or written here.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::Arc;
 
 use super::types::{
     VMSTORE_LOG_INFO, VMSTORE_LOG_WARNING, vmstore_capabilities, vmstore_commit_info,
@@ -234,7 +235,10 @@ pub(super) unsafe fn commit_options(options: &vmstore_commit_options) -> Result<
             std::slice::from_raw_parts(options.user_data.cast::<u8>(), length)
         });
     }
-    Ok(CommitOptions { label, user_data })
+    Ok(CommitOptions {
+        label,
+        user_data: Arc::new(user_data),
+    })
 }
 
 /// A pointer that is the caller's business alone; the library only hands it back.

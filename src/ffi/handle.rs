@@ -54,6 +54,8 @@ struct Table {
     marker: ForkMarker,
     epoch: u8,
     slots: RwLock<Vec<Slot>>,
+    /// The parent's table, which is never used again, nor freed: its locks may be held.
+    _previous: Option<&'static Table>,
 }
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
@@ -78,6 +80,7 @@ fn own() -> Result<&'static Table> {
             marker: ForkMarker::new()?,
             epoch: table.map_or(1, |t| t.epoch.wrapping_add(1).max(1)),
             slots: RwLock::new(Vec::new()),
+            _previous: table,
         }));
         if TABLE
             .compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire)
@@ -89,11 +92,15 @@ fn own() -> Result<&'static Table> {
     }
 }
 
-/// Puts an object into the table. The handle is never NULL.
-pub(super) fn insert(object: Object) -> Result<*mut u8> {
+/// Puts an object of an open store into the table. The handle is never NULL. Fails if the store was
+/// closed meanwhile, whose handles were removed then.
+pub(super) fn insert(object: Object, owner: &Store) -> Result<*mut u8> {
     let table = own()?;
     let kind = object.kind();
     let mut slots = table.slots.write();
+    if owner.is_closed() {
+        return Err(bad("store", "it was closed earlier"));
+    }
     let slot = match slots
         .iter()
         .position(|s| s.object.is_none() && s.generation != u32::MAX)

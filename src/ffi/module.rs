@@ -75,7 +75,8 @@ pub unsafe extern "C" fn store_map_module(
                 address: options.address as usize,
             },
         )?;
-        module.write(handle::insert(Object::Module(mapped))?.cast());
+        let handle = handle::insert(Object::Module(mapped.clone()), &owner);
+        module.write(handle.inspect_err(|_| drop(mapped.unmap()))?.cast());
         Ok(())
     })
 }

@@ -27,7 +27,7 @@ pub const VMSTORE_E_LOCKED: c_int = -5005;
 pub const VMSTORE_E_BUSY: c_int = -5006;
 /// A module has another size than the one asked for.
 pub const VMSTORE_E_SIZE: c_int = -5007;
-/// The store was opened read-only, or its directory cannot be written.
+/// The store was opened read-only, or its file system is.
 pub const VMSTORE_E_READ_ONLY: c_int = -5008;
 /// A file of the store is damaged; the text names it.
 pub const VMSTORE_E_CORRUPT: c_int = -5009;

@@ -57,7 +57,7 @@ pub unsafe extern "C" fn store_open(
                 arena_limit: options.arena_limit,
             },
         )?;
-        store.write(handle::insert(Object::Store(opened))?.cast());
+        store.write(handle::insert(Object::Store(opened.clone()), &opened)?.cast());
         Ok(())
     })
 }

@@ -28,7 +28,7 @@ pub type vmstore_log_callback =
 
 /// Receives the progress of long work, in bytes. A non-zero return cancels the work: the call then
 /// fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same store from
-/// inside the callback fail with `VMSTORE_E_BUSY`.
+/// inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
 pub type vmstore_progress_callback =
     Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
@@ -51,9 +51,8 @@ pub const VMSTORE_OPEN_CREATE: u32 = 0;
 pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
 /// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
 pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;
-/// Open flag: where `commits` or the journal is damaged, open with the commits that are intact
-/// instead of failing with `VMSTORE_E_CORRUPT`. Nothing is removed from such a store; it opens
-/// read-only.
+/// Open flag: read-only, and where `commits` or the journal is damaged, open with the commits that
+/// are intact instead of failing with `VMSTORE_E_CORRUPT`. Takes no lock and removes nothing.
 pub const VMSTORE_OPEN_SALVAGE: u32 = 4;
 
 /// Options of `store_open`. Zero-initialise, set `struct_size`, set what you need.
@@ -96,8 +95,8 @@ pub const VMSTORE_TRACKER_AUTO: u32 = 0;
 /// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7).
 /// The first write to a page after a commit costs about a microsecond; a capture costs a scan and
 /// the written pages. It does not see: writes through another mapping of the same memory or
-/// through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED on memory that came from
-/// an image. Mark those.
+/// through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED or MADV_FREE on memory
+/// that came from an image. Mark those.
 pub const VMSTORE_TRACKER_KERNEL: u32 = 1;
 /// Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is
 /// lost.

@@ -3,6 +3,7 @@
 use super::bytes::{Reader, Writer};
 use super::checksum::Digest;
 use super::name;
+use crate::error::try_vec;
 use std::sync::Arc;
 
 /// The longest label in bytes.
@@ -30,7 +31,8 @@ pub(crate) struct Commit {
     /// Nanoseconds since 1970.
     pub(crate) time: u64,
     pub(crate) label: String,
-    pub(crate) user_data: Vec<u8>,
+    /// Shared, because it may be large: it is copied once, where it comes in.
+    pub(crate) user_data: Arc<Vec<u8>>,
     /// In the order of their ids, each once.
     pub(crate) modules: Vec<ModuleEntry>,
 }
@@ -66,6 +68,17 @@ impl Event {
             Self::Committed(_) => COMMITTED,
             Self::HeadMoved(_) => HEAD_MOVED,
             Self::Deleted(_) => DELETED,
+        }
+    }
+
+    /// The length of the record's payload, at most a little more.
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::HeadMoved(_) | Self::Deleted(_) => 8,
+            Self::Committed(commit) => {
+                let modules = commit.modules.iter().map(|module| module.id.len() + 40);
+                64 + commit.label.len() + commit.user_data.len() + modules.sum::<usize>()
+            }
         }
     }
 
@@ -124,7 +137,9 @@ fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
     let label = r.text().ok_or(SHORT)?;
     let length = r.u32().ok_or(SHORT)? as usize;
     // `take` is bounded by the payload, so nothing larger than the file is ever allocated.
-    let user_data = r.take(length).ok_or(SHORT)?;
+    let bytes = r.take(length).ok_or(SHORT)?;
+    let mut user_data = try_vec(length, "user data").map_err(|error| error.to_string())?;
+    user_data.extend_from_slice(bytes);
     let count = r.u32().ok_or(SHORT)?;
     if number == 0 || number > u64::MAX / 2 || parent >= number {
         return Err(format!("commit {number} with parent {parent}"));
@@ -163,7 +178,7 @@ fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
         parent,
         time,
         label: label.into(),
-        user_data: user_data.into(),
+        user_data: Arc::new(user_data),
         modules,
     })
 }
@@ -185,7 +200,7 @@ mod tests {
             parent: 4,
             time: 123,
             label: "before update".into(),
-            user_data: vec![1, 2, 3],
+            user_data: Arc::new(vec![1, 2, 3]),
             modules: vec![module("dev", 7), module("ram", 2)],
         }
     }

@@ -336,6 +336,12 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
     if next > bytes.len() {
         return Err(Tail::Cut);
     }
+    if bytes[at + HEAD + payload.len()..next]
+        .iter()
+        .any(|byte| *byte != 0)
+    {
+        return Err(bad("bytes behind a record that are not zero"));
+    }
     Ok(Parsed {
         kind,
         flags,

@@ -168,7 +168,10 @@ pub fn probe(directory: Option<&Path>) -> Result<Capabilities> {
         capabilities.shared_is_safe = ["ext4", "xfs", "tmpfs"].contains(&system.name.as_str());
         capabilities.file_system = system.name;
         capabilities.free_bytes = system.free_bytes;
-        capabilities.is_store = matches!(found, Ok(Found::Store(_)));
+        capabilities.is_store = match found {
+            Ok(Found::Store(files)) => matches!(super::open::read_identity(&files), Ok(Some(_))),
+            _ => false,
+        };
     }
     Ok(capabilities)
 }

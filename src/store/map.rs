@@ -10,7 +10,7 @@ use crate::format::index::{Index, Shape};
 use crate::format::name;
 use crate::module::{Filled, MapMode, MappedModule};
 use crate::page::Run;
-use crate::pages::{PageFiles, PageTable, Piece, Reading, source_runs};
+use crate::pages::{PageFiles, PageTable, Piece, Reading, place, source_runs};
 use crate::sys::fs::{File, Place};
 use crate::sys::host;
 use crate::sys::memory::{Arena, Memory};
@@ -131,23 +131,44 @@ impl Store {
             }
         };
         let table = PageTable::of_chain(size / page, &chain)?;
-        let filled = match options.mode {
-            MapMode::Private => self.fill_private(id, size, options, &chain, &table)?,
-            MapMode::Shared => self.fill_shared(id, size, options, &table)?,
+        // Comparing reads all memory, and a read error in a mapped image would be a signal.
+        let compares = match options.tracker {
+            Some(tracker) => tracker == Tracker::Compare,
+            None => state.kernel.is_err(),
         };
-        let module = Arc::new(MappedModule::new(filled, options.tracker, &state.kernel)?);
-        if options.tracker.is_none() && module.tracking.name() == Tracker::Compare {
+        let eager = options.eager || compares;
+        let mapped = (|| {
+            let filled = match options.mode {
+                MapMode::Private => {
+                    self.fill_private(id, options.address, size, eager, &chain, &table)?
+                }
+                MapMode::Shared => self.fill_shared(id, options.address, size, &table)?,
+            };
+            let module = Arc::new(MappedModule::new(filled, options.tracker, &state.kernel)?);
+            if !self.0.read_only {
+                if state.arena.is_none() {
+                    let mut arena = Arena::new(self.0.arena_limit)?;
+                    arena.warm(WARM);
+                    state.arena = Some(arena);
+                }
+                // Last, so that a failure before leaves the file as it was.
+                let image = chain.last().filter(|index| index.shape == Shape::Image);
+                self.name_backing_file(&module, image)?;
+            }
+            Ok(module)
+        })();
+        let module = mapped.inspect_err(|_: &Error| {
+            if !self.0.read_only {
+                let _ = self.0.files.unlink(&backing_place());
+            }
+        })?;
+        if options.tracker.is_none() && compares {
             self.log(LogLevel::Warning, || {
                 format!(
                     "module \"{id}\" is compared at every commit: {}",
                     module.tracker_reason
                 )
             });
-        }
-        if state.arena.is_none() && !self.0.read_only {
-            let mut arena = Arena::new(self.0.arena_limit)?;
-            arena.warm(WARM);
-            state.arena = Some(arena);
         }
         let bound = Bound {
             module: module.clone(),
@@ -208,16 +229,17 @@ impl Store {
     fn fill_private(
         &self,
         id: &str,
+        address: usize,
         size: u64,
-        options: &MapOptions,
+        eager: bool,
         chain: &[Arc<Index>],
         table: &PageTable,
     ) -> Result<Filled> {
-        let memory = Memory::anonymous(options.address, size)?;
+        let memory = Memory::anonymous(address, size)?;
         let image = chain.last().filter(|index| index.shape == Shape::Image);
         let mut from_image = Vec::new();
         if let Some(image) = image
-            && !options.eager
+            && !eager
         {
             let file = self.0.pages.open(id, image.commit)?;
             if let Some(fd) = file.descriptor() {
@@ -229,9 +251,6 @@ impl Store {
             }
         }
         let left = lay_over(&self.0.pages, &memory, table, &from_image, image)?;
-        if !self.0.read_only {
-            self.name_backing_file(id, size, image)?;
-        }
         Ok(Filled {
             id: id.to_owned(),
             mode: MapMode::Private,
@@ -242,15 +261,15 @@ impl Store {
         })
     }
 
-    /// The backing file, new, with its blocks reserved, mapped and filled.
+    /// The backing file, new and without its name yet, with its blocks reserved, mapped and filled.
     fn fill_shared(
         &self,
         id: &str,
+        address: usize,
         size: u64,
-        options: &MapOptions,
         table: &PageTable,
     ) -> Result<Filled> {
-        let file = self.new_backing_file(id, |file| {
+        let file = self.new_backing_file(|file| {
             file.set_len(size)?;
             file.allocate(0, size, false)
         })?;
@@ -258,7 +277,7 @@ impl Store {
             what: format!("module \"{id}\" in shared mode"),
             why: "its files cannot be mapped".into(),
         })?;
-        let memory = Memory::shared(options.address, size, fd)?;
+        let memory = Memory::shared(address, size, fd)?;
         lay_over(&self.0.pages, &memory, table, &[], None)?;
         Ok(Filled {
             id: id.to_owned(),
@@ -270,44 +289,50 @@ impl Store {
         })
     }
 
-    /// Gives a module's backing file its name: a link to the image, or an empty file of the
-    /// module's size.
-    fn name_backing_file(&self, id: &str, size: u64, image: Option<&Arc<Index>>) -> Result<()> {
+    /// Gives a module's backing file its name. In private mode that is a link to the image under the
+    /// mapping, or an empty file of the module's size.
+    fn name_backing_file(&self, module: &MappedModule, image: Option<&Arc<Index>>) -> Result<()> {
         let files = &*self.0.files;
-        if let Some(image) = image {
-            let temporary = Place::hidden(format!("{}backing", name::TEMPORARY));
+        let temporary = backing_place();
+        if module.mode == MapMode::Private {
             files.unlink(&temporary)?;
-            match files.link(&crate::pages::place(id, image.commit), &temporary) {
-                Ok(()) => {
-                    files.rename(&temporary, &Place::root(id))?;
-                    // Renaming one link of a file over another does nothing at all.
-                    return files.unlink(&temporary);
+            let link =
+                |image: &Arc<Index>| files.link(&place(&module.id, image.commit), &temporary);
+            let linked = match image.map(link) {
+                Some(Ok(())) => true,
+                None => false,
+                Some(Err(error)) => {
+                    let id = &module.id;
+                    self.log(LogLevel::Info, || {
+                        format!("the backing file of \"{id}\" is not a link to its image: {error}")
+                    });
+                    false
                 }
-                Err(error) => self.log(LogLevel::Info, || {
-                    format!("the backing file of \"{id}\" is not a link to its image: {error}")
-                }),
+            };
+            if !linked {
+                self.new_backing_file(|file| file.set_len(module.size()))?;
             }
         }
-        self.new_backing_file(id, |file| file.set_len(size))
-            .map(drop)
+        files.rename(&temporary, &Place::root(module.id.as_str()))?;
+        // Renaming one link of a file over another does nothing at all.
+        files.unlink(&temporary)
     }
 
+    /// A new backing file under its temporary name.
     fn new_backing_file(
         &self,
-        id: &str,
         make: impl FnOnce(&dyn File) -> Result<()>,
     ) -> Result<Arc<dyn File>> {
         let files = &*self.0.files;
-        let temporary = Place::hidden(format!("{}backing", name::TEMPORARY));
-        files.unlink(&temporary)?;
-        let file = files.create(&temporary)?;
-        let made = make(&*file).and_then(|()| files.rename(&temporary, &Place::root(id)));
-        if let Err(error) = made {
-            let _ = files.unlink(&temporary);
-            return Err(error);
-        }
+        files.unlink(&backing_place())?;
+        let file = files.create(&backing_place())?;
+        make(&*file)?;
         Ok(file)
     }
+}
+
+fn backing_place() -> Place {
+    Place::hidden(format!("{}backing", name::TEMPORARY))
 }
 
 /// The parts of an image that are mapped: its longest stretches of data, with short holes bridged,

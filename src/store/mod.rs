@@ -29,7 +29,7 @@ pub use options::{
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -58,6 +58,7 @@ struct Inner {
     arena_limit: u64,
     log: Option<Log>,
     marker: ForkMarker,
+    closed: AtomicBool,
     /// Why the store takes no more work; the first reason stays.
     poison: Mutex<Option<String>>,
     /// Held by a persist from beginning to end. Always taken before `state`.
@@ -110,7 +111,6 @@ struct Gate {
 }
 
 struct State {
-    closed: bool,
     history: History,
     /// `None` in a read-only store.
     journal: Option<Stream>,
@@ -167,7 +167,7 @@ impl Store {
     fn enter(&self) -> Result<Entered<'_>> {
         self.check_reentry()?;
         let state = self.lock_state();
-        if state.closed {
+        if self.is_closed() {
             return Err(Error::Handle {
                 argument: "store",
                 why: "it was closed earlier",
@@ -253,6 +253,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether it was closed. Takes no lock.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -271,7 +276,7 @@ impl Store {
         if state.links_behind {
             self.update_links(&mut state);
         }
-        state.closed = true;
+        self.0.closed.store(true, Ordering::Release);
         state.modules.clear();
         state.arena = None;
         state.unsynced.clear();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -118,10 +119,10 @@ impl Store {
             arena_limit,
             log: options.log,
             marker: ForkMarker::new()?,
+            closed: AtomicBool::new(false),
             poison: Mutex::new(None),
             gate: Mutex::new(Gate { commits }),
             state: Mutex::new(State {
-                closed: false,
                 history,
                 journal,
                 next_sequence,
@@ -142,7 +143,7 @@ impl Store {
     }
 }
 
-fn read_identity(files: &dyn Files) -> Result<Option<Identity>> {
+pub(super) fn read_identity(files: &dyn Files) -> Result<Option<Identity>> {
     let place = identity_place();
     let Some(file) = files.open(&place, Access::Read)? else {
         let orphans = files.list(Dir::Root)?.into_iter().any(|entry| {

@@ -1,5 +1,7 @@
 //! What callers pass in and get back: options, infos, statistics.
 
+use std::sync::Arc;
+
 use crate::dirty::Tracker;
 use crate::format::commit::{MAX_LABEL, MAX_USER_DATA};
 use crate::module::MapMode;
@@ -55,8 +57,8 @@ pub struct MapOptions {
 pub struct CommitOptions {
     /// A name for people.
     pub label: String,
-    /// The caller's bytes.
-    pub user_data: Vec<u8>,
+    /// The caller's bytes; shared, not copied.
+    pub user_data: Arc<Vec<u8>>,
 }
 
 impl CommitOptions {
@@ -111,7 +113,7 @@ pub struct CommitInfo {
     /// Its label.
     pub label: String,
     /// Its user data.
-    pub user_data: Vec<u8>,
+    pub user_data: Arc<Vec<u8>>,
     /// How many modules it holds.
     pub modules: u32,
     /// Whether it survives a power cut.

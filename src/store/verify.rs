@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use super::Store;
 use super::options::{Progress, VerifyOptions};
+use crate::error::try_filled;
 use crate::format::checksum::Digest;
 use crate::format::commit::{Commit, ModuleEntry};
-use crate::format::index::Index;
+use crate::format::index::{Index, Shape};
 use crate::journal::{self, Reader};
 use crate::pages::{PageFiles, PageTable, Piece, Reading, place, source_runs};
+use crate::sys::fs::read_exact;
 use crate::{Error, Result};
 
 /// Checks that a file is the module commit that a commit's map means.
@@ -37,6 +39,40 @@ pub(super) fn check_pages(pages: &PageFiles, index: &Arc<Index>) -> Result<()> {
         })
         .collect();
     Reading::new(pages).pieces(pieces, |_, _| Ok(()))
+}
+
+/// Checks that the pages of an image that are in no run are zero, as a reader of the plain file takes
+/// them. They have no checksums, and nothing that is verified is ever read from there.
+fn check_holes(pages: &PageFiles, index: &Index) -> Result<()> {
+    const READ: u64 = 1 << 20;
+    if index.shape == Shape::Delta {
+        return Ok(());
+    }
+    let place = place(&index.module, index.commit);
+    let file = pages.open(&index.module, index.commit)?;
+    let mut buffer = try_filled(READ as usize, 0u8, "a buffer for pages")?;
+    let page = index.page_size;
+    let ends = index
+        .runs
+        .iter()
+        .map(|run| (run.start * page, run.end() * page));
+    let mut next = 0;
+    for (start, end) in ends.chain([(index.size, index.size)]) {
+        while next < start {
+            let part = &mut buffer[..READ.min(start - next) as usize];
+            read_exact(&*file, part, next, &place)?;
+            if let Some(at) = part.iter().position(|byte| *byte != 0) {
+                let at = (next + at as u64) / page;
+                return Err(Error::corrupt(
+                    place.to_string(),
+                    format!("page {at} should be zero"),
+                ));
+            }
+            next += part.len() as u64;
+        }
+        next = end;
+    }
+    Ok(())
 }
 
 /// A module's table that walks from commit to commit, so that digests can be checked at the cost
@@ -115,6 +151,7 @@ impl Store {
             }
             if !options.metadata_only {
                 check_pages(&self.0.pages, &index)?;
+                check_holes(&self.0.pages, &index)?;
                 self.check_digest(&mut walkers, &index)?;
             }
             done += wanted.bytes;

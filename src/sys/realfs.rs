@@ -86,7 +86,7 @@ pub(crate) fn find(path: &Path) -> Result<Found> {
     }
 }
 
-/// Makes the directory `path`, mode 0700, in a parent that exists, and its entry durable.
+/// Makes the directory `path`, mode 0700, in a parent that exists.
 pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
     let name = path_name(path)?;
     let made = retry(
@@ -105,15 +105,22 @@ pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
         other => drop(other?),
     }
     let root = open_at(libc::AT_FDCWD, &name, DIRECTORY)?;
-    sync_fd(
-        open_at(root.as_raw_fd(), c"..", DIRECTORY)?.as_raw_fd(),
-        "the parent directory",
-    )?;
     Ok(root)
 }
 
-/// Makes `.vmstore` in a directory.
+/// Makes the entry of a directory in its parent durable. A parent that may not be read is its owner's
+/// business.
+fn sync_entry(root: &OwnedFd) -> Result<()> {
+    match open_at(root.as_raw_fd(), c"..", DIRECTORY) {
+        Ok(parent) => sync_fd(parent.as_raw_fd(), "the parent directory"),
+        Err(error) if is(&error, libc::EACCES) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes `.vmstore` in a directory, and the directory's own entry durable.
 pub(crate) fn make_hidden(root: OwnedFd) -> Result<RealFiles> {
+    sync_entry(&root)?;
     let made = retry(
         || "mkdirat(.vmstore)".into(),
         // SAFETY: the name is NUL-terminated.

@@ -223,7 +223,7 @@ fn no_entry(place: &Place, errno: i32) -> Error {
     }
 }
 
-fn as_sync(error: Error) -> Error {
+fn as_sync(error: &Error) -> Error {
     Error::Sync {
         operation: error.to_string(),
         errno: error.errno(),
@@ -355,7 +355,7 @@ impl Files for RecordedFiles {
 
     fn sync_dir(&self, dir: Dir) -> Result<()> {
         let mut state = self.state.lock();
-        state.burn("sync").map_err(as_sync)?;
+        state.burn("sync").map_err(|error| as_sync(&error))?;
         state.log.push(Operation::SyncDir(dir));
         Ok(())
     }
@@ -438,7 +438,7 @@ impl File for RecordedFile {
 
     fn sync(&self) -> Result<()> {
         let mut state = self.state.lock();
-        state.burn("sync").map_err(as_sync)?;
+        state.burn("sync").map_err(|error| as_sync(&error))?;
         state.log.push(Operation::Sync { inode: self.inode });
         Ok(())
     }

@@ -1,0 +1,125 @@
+//! Compiles every program of `programs/` into an object file, and writes one test for each program and
+//! each way of linking it. `run.rs` includes what is written here and says how it is run.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Not a program: what stands between a program and the library it opens with dlopen.
+const SHIM: &str = "dlopen_shim";
+
+/// How a program meets the library: the name of a test module, and of a variant of `Linkage`.
+const LINKAGES: [(&str, &str); 3] = [
+    ("shared", "Shared"),
+    ("static_", "Static"),
+    ("dlopen", "Dlopen"),
+];
+
+fn main() {
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let programs = here.join("programs");
+    let include = here.join("../include");
+
+    let mut sources = Vec::new();
+    println!("cargo::rerun-if-changed={}", programs.display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        include.join("vmstore.h").display()
+    );
+    for entry in fs::read_dir(&programs).expect("programs/ is readable") {
+        let path = entry.expect("programs/ is readable").path();
+        println!("cargo::rerun-if-changed={}", path.display());
+        if path.extension().is_some_and(|extension| extension == "c") {
+            sources.push(path);
+        }
+    }
+    sources.sort();
+
+    println!("cargo::rerun-if-env-changed=VMSTORE_C_SANITIZE");
+    let sanitize = env::var("VMSTORE_C_SANITIZE").unwrap_or_default();
+
+    let mut build = cc::Build::new();
+    build
+        .include(&include)
+        .cargo_metadata(false)
+        .warnings(false)
+        .opt_level(1)
+        .debug(true);
+    for flag in [
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Werror",
+        "-pthread",
+    ] {
+        build.flag(flag);
+    }
+    if !sanitize.is_empty() {
+        build.flag(format!("-fsanitize={sanitize}"));
+        build
+            .flag("-fno-sanitize-recover=all")
+            .flag("-fno-omit-frame-pointer");
+    }
+    let objects = build.files(&sources).compile_intermediates();
+    assert_eq!(
+        objects.len(),
+        sources.len(),
+        "one object for each source, in the same order"
+    );
+
+    let compiler = build.get_compiler().path().to_path_buf();
+    fs::write(
+        out.join("programs.rs"),
+        generate(&compiler, &sanitize, &sources, &objects),
+    )
+    .expect("OUT_DIR is writable");
+}
+
+/// The text that `run.rs` includes: constants, and a module of tests for each linkage.
+fn generate(compiler: &Path, sanitize: &str, sources: &[PathBuf], objects: &[PathBuf]) -> String {
+    let named: Vec<(String, &PathBuf)> = sources
+        .iter()
+        .map(|source| {
+            source
+                .file_stem()
+                .expect("it ends in .c")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .zip(objects)
+        .collect();
+    let shim = &named
+        .iter()
+        .find(|(name, _)| name == SHIM)
+        .expect("the shim is there")
+        .1;
+
+    let mut text = String::new();
+    writeln!(text, "const COMPILER: &str = {:?};", text_of(compiler)).unwrap();
+    writeln!(text, "const SANITIZE: &str = {sanitize:?};").unwrap();
+    writeln!(text, "const SHIM_OBJECT: &str = {:?};", text_of(shim)).unwrap();
+    for (module, linkage) in LINKAGES {
+        writeln!(text, "\nmod {module} {{").unwrap();
+        for (name, object) in named.iter().filter(|(name, _)| name != SHIM) {
+            writeln!(text, "    #[test]\n    fn {name}() {{").unwrap();
+            let object = text_of(object);
+            writeln!(
+                text,
+                "        super::run({name:?}, {object:?}, super::Linkage::{linkage});"
+            )
+            .unwrap();
+            writeln!(text, "    }}").unwrap();
+        }
+        writeln!(text, "}}").unwrap();
+    }
+    text
+}
+
+/// A path as a string, which `{:?}` then writes as a literal of Rust.
+fn text_of(path: &Path) -> &str {
+    path.to_str()
+        .expect("cargo's directories have names in UTF-8")
+}

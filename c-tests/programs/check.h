@@ -1,0 +1,68 @@
+/* The few words that the test programs share. A program exits 0 when every check held, and prints one
+ * line that says what it tried; the first check that fails prints where and why, and exits 1. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmstore.h"
+
+static inline const char *last_error(void)
+{
+    static char text[1024];
+    store_last_error(text, sizeof text);
+    return text;
+}
+
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                            \
+        fprintf(stderr, __VA_ARGS__);                                                              \
+        fputc('\n', stderr);                                                                       \
+        exit(1);                                                                                   \
+    } while (0)
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) FAIL("%s does not hold", #condition);                                    \
+    } while (0)
+
+/* The call succeeds. */
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        int status_ = (call);                                                                      \
+        if (status_ != VMSTORE_OK)                                                                 \
+            FAIL("%s: %s: %s", #call, store_strerror(status_), last_error());                      \
+    } while (0)
+
+/* The call fails with this status, and the text of the failure contains these words. */
+#define FAILS(call, status, words)                                                                 \
+    do {                                                                                           \
+        int status_ = (call);                                                                      \
+        if (status_ != (status))                                                                   \
+            FAIL("%s: wanted %s, got %s (%s)", #call, store_strerror(status),                      \
+                 store_strerror(status_), status_ ? last_error() : "-");                           \
+        if (!strstr(last_error(), (words)))                                                        \
+            FAIL("%s: the text \"%s\" does not say \"%s\"", #call, last_error(), (words));         \
+    } while (0)
+
+/* A fresh directory for stores: argv[1], which the harness made and removes. */
+static inline const char *path_in(const char *directory, const char *name)
+{
+    static char paths[8][4096];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+    char made[sizeof paths[0]]; /* `directory` may itself be one of `paths` */
+    int length = snprintf(made, sizeof made, "%s/%s", directory, name);
+    CHECK(length > 0 && (size_t)length < sizeof made);
+    memcpy(path, made, (size_t)length + 1);
+    return path;
+}
+
+#endif

@@ -1,0 +1,201 @@
+//! Runs the C programs of `programs/`, each as a program of its own, linked in three ways:
+//!
+//! - `shared::NAME`   against `libvmstore.so`, found at run time under its SONAME;
+//! - `static_::NAME`  against `libvmstore.a`;
+//! - `dlopen::NAME`   against neither: `programs/dlopen_shim.c` opens the library at run time.
+//!
+//! `build.rs` compiles the programs; the same object file is linked in all three ways. All rounds are done
+//! in `shared`; the other two, and any run under a wrapper, set `VMSTORE_BRIEF=1` for fewer. A program gets
+//! a fresh directory as its argument, exits 0 when all it checked held, and prints what it tried. What
+//! it printed is shown when it fails, and with `cargo test -p vmstore-c-tests -- --nocapture`.
+//!
+//! Environment:
+//!
+//! - `VMSTORE_C_WRAPPER` is put before every program, split at spaces, and stretches the time limit:
+//!   `VMSTORE_C_WRAPPER="valgrind --error-exitcode=9 -q" cargo test -p vmstore-c-tests`.
+//!   The programs then see `VMSTORE_SLOW=1`. The kernel tracker's ioctls may be unknown to the
+//!   wrapper; the library then falls back to comparing.
+//! - `VMSTORE_C_SANITIZE` compiles and links the programs with `-fsanitize=` of its value:
+//!   `VMSTORE_C_SANITIZE=address,undefined cargo test -p vmstore-c-tests`.
+//! - `VMSTORE_SEED` is read by the programs that are random: each prints the seed it used.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+include!(concat!(env!("OUT_DIR"), "/programs.rs"));
+
+/// The name under which programs look for the shared library.
+const SONAME: &str = "libvmstore.so.0";
+
+/// What a program that links `libvmstore.a` needs beside it: `rustc --print native-static-libs`.
+const NATIVE_LIBRARIES: [&str; 7] = [
+    "-lgcc_s",
+    "-lutil",
+    "-lrt",
+    "-lpthread",
+    "-lm",
+    "-ldl",
+    "-lc",
+];
+
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+const SLOW_TIME_LIMIT: Duration = Duration::from_secs(1800);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Linkage {
+    Shared,
+    Static,
+    Dlopen,
+}
+
+/// Where cargo put the libraries: it builds all crate types of a dependency, beside the test itself.
+fn library(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    let path = test.parent().expect("it is in a directory").join(name);
+    assert!(path.exists(), "cargo did not build {}", path.display());
+    path
+}
+
+/// Links the object with the library in one way, and returns the command that runs it.
+fn link(name: &str, object: &str, linkage: Linkage, directory: &Path) -> Command {
+    let program = directory.join(name);
+    let shared = library("libvmstore.so");
+    let mut linker = Command::new(COMPILER);
+    linker.arg("-o").arg(&program).arg(object).arg("-pthread");
+    if !SANITIZE.is_empty() {
+        linker.arg(format!("-fsanitize={SANITIZE}"));
+    }
+    match linkage {
+        Linkage::Shared => {
+            symlink(&shared, directory.join(SONAME)).expect("the directory is fresh");
+            linker.arg(directory.join(SONAME));
+            linker.arg(format!("-Wl,-rpath,{}", directory.display()));
+        }
+        Linkage::Static => {
+            linker.arg(library("libvmstore.a")).args(NATIVE_LIBRARIES);
+        }
+        Linkage::Dlopen => {
+            linker.arg(SHIM_OBJECT).arg("-ldl");
+        }
+    }
+    let outcome = linker.output().expect("the C compiler runs");
+    assert!(
+        outcome.status.success(),
+        "{linker:?}\n{}",
+        String::from_utf8_lossy(&outcome.stderr)
+    );
+
+    let wrapper = std::env::var("VMSTORE_C_WRAPPER").unwrap_or_default();
+    let mut words = wrapper.split_whitespace();
+    let mut command = match words.next() {
+        Some(first) => {
+            let mut command = Command::new(first);
+            command.args(words).arg(&program).env("VMSTORE_SLOW", "1");
+            command
+        }
+        None => Command::new(&program),
+    };
+    if linkage == Linkage::Dlopen {
+        command.env("VMSTORE_LIBRARY", &shared);
+    }
+    if linkage != Linkage::Shared || !wrapper.is_empty() {
+        command.env("VMSTORE_BRIEF", "1");
+    }
+    command
+}
+
+/// Waits for a process group's leader, and kills the whole group when the time is up.
+fn wait(command: &mut Command, limit: Duration) -> Option<ExitStatus> {
+    let mut child = command
+        .process_group(0)
+        .spawn()
+        .expect("the program starts");
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("our own child can be waited for") {
+            return Some(status);
+        }
+        if start.elapsed() > limit {
+            let group = format!("-{}", child.id());
+            Command::new("kill")
+                .args(["-KILL", "--", &group])
+                .status()
+                .expect("kill runs");
+            child.wait().expect("our own child can be waited for");
+            return None;
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// One test: links the program, runs it in a fresh directory, and fails with its output.
+fn run(name: &str, object: &str, linkage: Linkage) {
+    let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+    let (built, stores) = (
+        scratch.path().join("program"),
+        scratch.path().join("stores"),
+    );
+    fs::create_dir(&built).expect("the directory is fresh");
+    fs::create_dir(&stores).expect("the directory is fresh");
+
+    let printed = scratch.path().join("output");
+    let output = File::create(&printed).expect("the directory is writable");
+    let mut command = link(name, object, linkage, &built);
+    command
+        .arg(&stores)
+        .stderr(output.try_clone().expect("a descriptor is free"))
+        .stdout(output);
+    let limit = if std::env::var_os("VMSTORE_C_WRAPPER").is_some() {
+        SLOW_TIME_LIMIT
+    } else {
+        TIME_LIMIT
+    };
+    let status = wait(&mut command, limit);
+
+    let bytes = fs::read(&printed).expect("the output was kept");
+    let text = String::from_utf8_lossy(&bytes);
+    match status {
+        Some(status) if status.success() => print!("{text}"),
+        Some(status) => panic!("{name}: {status}\n{text}"),
+        None => panic!("{name}: killed after {} s\n{text}", limit.as_secs()),
+    }
+}
+
+/// A function that the shim forgot would only be missed by a program that calls it.
+#[test]
+fn the_shim_forwards_every_function_of_the_header() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let header =
+        fs::read_to_string(here.join("../include/vmstore.h")).expect("the header is there");
+    let shim = fs::read_to_string(here.join("programs/dlopen_shim.c")).expect("the shim is there");
+
+    // A declaration begins in the first column and has its name before the first parenthesis.
+    let mut functions = Vec::new();
+    for line in header
+        .lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
+    {
+        let word = line
+            .split('(')
+            .next()
+            .unwrap_or("")
+            .split([' ', '*'])
+            .next_back()
+            .unwrap_or("");
+        if word.starts_with("store_") {
+            functions.push(word);
+        }
+    }
+    assert!(functions.len() >= 27, "the header declares {functions:?}");
+    let missing: Vec<_> = functions
+        .iter()
+        .filter(|function| !shim.contains(&format!(" {function},")))
+        .collect();
+    assert!(missing.is_empty(), "the shim lacks {missing:?}");
+    println!("{} functions", functions.len());
+}
