@@ -12,7 +12,7 @@
 //! Environment:
 //!
 //! - `VMSTORE_C_WRAPPER` is put before every program, split at spaces, and stretches the time limit:
-//!   `VMSTORE_C_WRAPPER="valgrind --error-exitcode=9 -q" cargo test -p vmstore-c-tests`.
+//!   `VMSTORE_C_WRAPPER="valgrind -q --leak-check=no --error-exitcode=9" cargo test -p vmstore-c-tests`.
 //!   The programs then see `VMSTORE_SLOW=1`. The kernel tracker's ioctls may be unknown to the
 //!   wrapper; the library then falls back to comparing.
 //! - `VMSTORE_C_SANITIZE` compiles and links the programs with `-fsanitize=` of its value:
