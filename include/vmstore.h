@@ -8,14 +8,18 @@
  * A virtual machine monitor maps named modules (RAM banks, device-state areas) out of a store, which
  * is a directory on disk, and runs its guest in them.
  *
- *   store_commit    takes an atomic snapshot of all modules together; it costs what was written since
- *                   the last one, not what the memory holds;
+ *   store_commit    takes an atomic snapshot of all modules together; it costs what was written
+ *                   since the last one, not what the memory holds;
  *   store_persist   makes every commit so far survive the loss of power;
  *   store_restore   puts all modules back to any commit, in place under a paused guest, or in a
  *                   fresh process.
  *
- * Commits form a tree. The head is the commit that memory was last brought to; the next commit
- * becomes its child.
+ * Commits form a tree. The head is the commit that memory was last brought to, by a commit or a
+ * restore; the next commit becomes its child. Nothing deletes commits yet: a store only grows.
+ *
+ * The first commit of a module is written as an image, a file that is the module's plain memory;
+ * later ones as deltas, files of the pages that changed. A fresh process maps the image copy-on-write and
+ * copies the newer pages over it.
  *
  * 2. A WHOLE PROGRAM
  *
@@ -62,7 +66,8 @@
  *    memory and the knowledge of dirty pages as if it had not been made.
  *  4 No wrong bytes. What store_restore puts into memory was checked against a checksum. The one
  *    exception is named: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an image
- *    file; VMSTORE_MAP_EAGER has none. Damage is VMSTORE_E_CORRUPT, not a crash and not silence.
+ *    file; VMSTORE_MAP_EAGER has none. Damage is VMSTORE_E_CORRUPT, not silence. What mmap does stays
+ *    true: if somebody truncates a mapped image, or its disk fails, touching it is a SIGBUS.
  *  5 Dirty tracking is complete, or says what it cannot see: VMSTORE_TRACKER_KERNEL has the list,
  *    store_mark_dirty is the way in.
  *  6 Memory keeps its address. Restore copies bytes in; it never remaps.
@@ -75,7 +80,7 @@
  *         [pause] store_capture [resume] store_capture_commit     or  [pause] store_commit [resume]
  *         store_persist, now and then, from any thread
  *         [pause] store_restore [resume]
- *     stop the guest -> store_close
+ *     stop the guest -> store_persist -> store_close
  *
  * Around a commit: pause the vCPUs; let devices finish their writes to memory; save vCPU and device
  * state, into a module or as user_data; capture last; resume.
@@ -85,7 +90,10 @@
  *     m1  m1_Commit1  m1_Commit2  m1_last -> m1_Commit2
  *     m2  m2_Commit1  m2_Commit2  m2_last -> m2_Commit2  commits  .vmstore/
  *
- * It belongs to the library: nothing else may write there while a store is open. Reading is welcome.
+ * m1 is the backing file: the image under the mapping (a second name of it) or, in shared mode, the
+ * memory itself. m1_last names the head's module commit. The directory belongs to the library:
+ * nothing else may write there while a store is open. Reading is welcome; moving or copying a
+ * closed store is fine.
  *
  * 5. RULES FOR ALL CALLS
  *
@@ -106,7 +114,8 @@
  * Threads    Any thread may call any function. Calls on one store wait for one another, except that
  *            store_persist lets others pass while it waits for the disk, and that store_mark_dirty
  *            and the module getters never wait.
- * Callbacks  A call into a store from inside one of its callbacks is VMSTORE_E_BUSY.
+ * Callbacks  A call into a store from inside one of its callbacks, in the same thread, is
+ *            VMSTORE_E_BUSY. Other threads may call meanwhile.
  * fork       In the child, the parent's handles give VMSTORE_E_FORKED and do nothing; the child may
  *            open stores of its own. The child must not write to a shared module: the parent would
  *            not see it as dirty.
@@ -240,9 +249,10 @@
 #define VMSTORE_OPEN_CREATE 0
 
 /**
- * Open flag: take no lock, change nothing on disk. Works beside a writer; commit and persist fail
- * with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this
- * process.
+ * Open flag: take no lock, change nothing on disk. Works beside a writer, and sees the history
+ * as it was when it was opened. Commit and persist fail with `VMSTORE_E_READ_ONLY`; map
+ * (private mode) and restore work and stay private to this process. Where there is no store:
+ * `VMSTORE_E_NOT_FOUND`.
  */
 #define VMSTORE_OPEN_READ_ONLY 1
 
@@ -252,44 +262,50 @@
 #define VMSTORE_OPEN_NO_CREATE 2
 
 /**
- * Open flag: read-only, and where `commits` or the journal is damaged, open with the commits that
- * are intact instead of failing with `VMSTORE_E_CORRUPT`. Takes no lock and removes nothing.
+ * Open flag: read-only, and where `commits` or the journal is damaged, open with the commits
+ * that are intact instead of failing with `VMSTORE_E_CORRUPT`. Takes no lock and removes
+ * nothing.
  */
 #define VMSTORE_OPEN_SALVAGE 4
 
 /**
- * Mapping mode, the default: private memory. Where the head has an image of the module, the image
- * file is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
+ * Mapping mode, the default: private memory. Where the head has an image of the module, the
+ * image file is mapped copy-on-write, so that starting costs nothing and clones share the page
+ * cache.
  */
 #define VMSTORE_MAP_PRIVATE 0
 
 /**
- * Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so
- * that other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the
- * disk may fill up: btrfs does not honour the reservation, and a store into a full disk is a
- * SIGBUS.
+ * Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved,
+ * so that other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs
+ * when the disk may fill up: btrfs does not honour the reservation, and a store into a full
+ * disk is a SIGBUS.
  */
 #define VMSTORE_MAP_SHARED 1
 
 /**
- * Mapping flag: read and verify the whole module now, instead of mapping its image and leaving the
- * reading to page faults. Without it, pages that come straight from an image are not checked
- * against their checksums by the library (see `unverified_bytes` in vmstore_module_info).
+ * Mapping flag: read and verify the whole module now, instead of mapping its image and leaving
+ * the reading to page faults. Without it, pages that come straight from an image are not
+ * checked against their checksums by the library (see `unverified_bytes` in
+ * vmstore_module_info).
  */
 #define VMSTORE_MAP_EAGER 256
 
 /**
- * Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was,
- * and why, is in vmstore_module_info.
+ * Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it
+ * was, and why, is in vmstore_module_info.
  */
 #define VMSTORE_TRACKER_AUTO 0
 
 /**
- * Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7).
- * The first write to a page after a commit costs about a microsecond; a capture costs a scan and
- * the written pages. It does not see: writes through another mapping of the same memory or
- * through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED or MADV_FREE on memory
- * that came from an image. Mark those.
+ * Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux
+ * 6.7). The first write to a page after a commit costs about a microsecond; a capture costs a
+ * scan and the written pages. It sees what goes through the module's own mapping: stores of
+ * this process, vCPUs under KVM_RUN, read(2) and other copies by the kernel, memory dropped
+ * with madvise. It does not see: writes through another mapping of the same memory or through
+ * its descriptor (vhost-user), DMA into pages pinned before the last commit (VFIO, io_uring
+ * fixed buffers), and MADV_DONTNEED or MADV_FREE on memory that came from an image file. Mark
+ * those.
  */
 #define VMSTORE_TRACKER_KERNEL 1
 
@@ -488,7 +504,8 @@ typedef struct {
      */
     uint64_t page_size;
     /**
-     * The file system's name or, where unknown, its magic number; "" when no directory was given.
+     * The file system's name or, where unknown, its magic number; "" when no directory was
+     * given.
      */
     char file_system[32];
     /**
@@ -523,8 +540,8 @@ typedef struct {
      */
     uint32_t tracker;
     /**
-     * The exact address wanted, page-aligned, in a range where nothing is mapped; NULL: anywhere.
-     * An occupied range is `VMSTORE_E_EXISTS`.
+     * The exact address wanted, page-aligned, in a range where nothing is mapped; NULL:
+     * anywhere. An occupied range is `VMSTORE_E_EXISTS`.
      */
     void *address;
 } vmstore_map_options;
@@ -553,9 +570,9 @@ typedef struct {
 } vmstore_commit_options;
 
 /**
- * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call then
- * fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same store from
- * inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+ * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call
+ * then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same
+ * store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
  */
 typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *user_data);
 
@@ -568,7 +585,8 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * Called between files with bytes made durable and bytes to make durable; may be NULL.
+     * Called before and between files with bytes made durable and bytes to make durable; may
+     * be NULL.
      */
     vmstore_progress_callback progress;
     /**
@@ -727,8 +745,8 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * What a status means, in a few words. The text is static: do not free it. Never NULL; an unknown
- * number gives "unknown status".
+ * What a status means, in a few words. The text is static: do not free it. Never NULL; an
+ * unknown number gives "unknown status".
  */
 const char *store_strerror(int status);
 
@@ -799,22 +817,23 @@ uint32_t store_abi_version(void);
  * Maps a module of the store into this process.
  *
  * A module that the head knows comes up with the head's bytes; any other is new and reads as
- * zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module
- * that the head knows. The memory is readable and writable, and stays at its address until it is
- * unmapped; the caller registers it with KVM, binds it to NUMA nodes or advises about it as it
- * likes.
+ * zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a
+ * module that the head knows. The memory is readable and writable, and stays at its address
+ * until it is unmapped. Register it with KVM, lock it, bind it to NUMA nodes, advise about it.
+ * Do not mprotect, mremap or munmap it, or map anything over it: the library copies to and
+ * from it, and would meet the fault in your process.
  *
  * A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not
  * "commits", and does not end in "_last" or in "_Commit" and digits.
  *
  * `options` may be NULL. `*module` is written on success only.
  *
- * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it
- * is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another
- * size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT,
- * VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here), VMSTORE_E_BUSY (a capture is
- * outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
- * VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS
+ * (it is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with
+ * another size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store),
+ * VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
+ * VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
+ * VMSTORE_E_NO_MEMORY (also: more than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
  */
 int store_map_module(vmstore *store,
                      const char *module_id,
@@ -831,13 +850,13 @@ int store_map_module(vmstore *store,
 int store_unmap_module(vmstore_module *module);
 
 /**
- * The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails
- * otherwise; takes no lock.
+ * The first byte of a module's memory, page-aligned. NULL for a bad handle, in a forked child
+ * too. Never fails otherwise; never waits.
  */
 void *store_module_address(const vmstore_module *module);
 
 /**
- * The size of a module in bytes. 0 for a bad handle. Takes no lock.
+ * The size of a module in bytes. 0 for a bad handle, in a forked child too. Never waits.
  */
 uint64_t store_module_size(const vmstore_module *module);
 
@@ -847,18 +866,19 @@ uint64_t store_module_size(const vmstore_module *module);
  * until the module is unmapped: duplicate or send it, do not close it. What others write through
  * it, the kernel tracker does not see.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none),
- * VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has
+ * none), VMSTORE_E_FORKED.
  */
 int store_module_fd(const vmstore_module *module, int *fd, uint64_t *offset);
 
 /**
- * Reports writes to `length` bytes from `offset` of a module, whichever tracker it has. Rounded
- * outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs
- * time only.
+ * Reports writes to `length` bytes from `offset` of a module, whichever tracker it has.
+ * Rounded outward to whole pages; `length` 0 does nothing. Reporting a page that did not
+ * change costs time only.
  *
- * Any thread may call it at any time, also while a commit or persist of the store runs: it takes
- * no lock and makes no system call. What is marked before a capture begins is in that capture.
+ * Write first, then mark, both before the capture that is to have them. Any thread may call it
+ * at any time, also while a commit or persist of the store runs: it does not wait for them and
+ * makes no system call.
  *
  * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module),
  * VMSTORE_E_FORKED.
@@ -868,32 +888,43 @@ int store_mark_dirty(vmstore_module *module, uint64_t offset, uint64_t length);
 /**
  * Makes a commit: an atomic snapshot of all modules.
  *
- * The caller has paused every writer of the modules, for the whole call (or use store_capture to
- * pause for less). The commit holds every mapped module as it is now, and every other module of
- * the head unchanged. Its parent is the head, and it becomes the head. Costs what was written
- * since the last commit. When this returns VMSTORE_OK, the commit survives the death of the
- * process; it survives a power cut after the next store_persist.
+ * The caller has paused every writer of the modules, for the whole call (or uses store_capture
+ * to pause for less). The commit holds every mapped module as it is now, and every other
+ * module of the head unchanged. Its parent is the head, and it becomes the head. Costs what
+ * was written since the last commit. When this returns VMSTORE_OK, the commit survives the
+ * death of the process; it survives a power cut after the next store_persist. Numbers ascend
+ * and are never reused (but for those that a power cut takes with commits that were not
+ * persisted), and order commits better than their times do.
  *
- * If nothing changed since the head, no module is new, and `options` give neither label nor user
- * data, no commit is made and `*commit` is the head. The first commit of a store is always made.
+ * If nothing changed since the head, no module is new, and `options` give neither label nor
+ * user data, no commit is made and `*commit` is the head; compare with store_head before the
+ * call to know. Writing the bytes that were there before is no change. The first commit of a
+ * store is always made.
  *
  * On failure there is no new commit, and the next commit takes everything that this one would
  * have. `options` may be NULL; `commit` may not.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
- * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
- * VMSTORE_E_CORRUPT (a module commit of the head is damaged), VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID (also: something was mapped over a module), VMSTORE_E_HANDLE,
+ * VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED,
+ * VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_CORRUPT (a module commit of
+ * the head is damaged), VMSTORE_E_FORKED.
  */
 int store_commit(vmstore *store, const vmstore_commit_options *options, uint64_t *commit);
 
 /**
- * The first half of a commit, the only one for which the guest must be paused: finds the written
- * pages and copies them into the library's memory. When this returns, let the guest run, then
- * call store_capture_commit, from any thread.
+ * The first half of a commit, the only one for which the guest must be paused: finds the
+ * written pages and copies them into the library's memory. When this returns, let the guest
+ * run, then call store_capture_commit, from any thread.
  *
- * There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail
- * with VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be
- * dirty. `options` may be NULL; its label and user data are copied. `*capture` is written on
+ * There is one capture at a time. While it is outstanding, which is until store_capture_commit
+ * or store_capture_cancel has returned, capture, commit, restore, map and unmap fail with
+ * VMSTORE_E_BUSY at once; persist works. store_persist and store_verify of other threads delay
+ * a capture only for the moments in which they hold the store, not while they wait for the
+ * disk.
+ *
+ * On failure nothing is lost: the pages are still known to be dirty. The first captures of
+ * many pages are slower than later ones, because the library's memory is touched for the first
+ * time. `options` may be NULL; its label and user data are copied. `*capture` is written on
  * success only.
  *
  * Errors: as store_commit.
@@ -902,11 +933,12 @@ int store_capture(vmstore *store, const vmstore_commit_options *options, vmstore
 
 /**
  * The second half: checksums and writes what was captured, and makes the commit, with the
- * promises and the "nothing changed" rule of store_commit. The guest runs meanwhile.
+ * promises and the "nothing changed" rule of store_commit. The guest runs meanwhile; what it
+ * writes belongs to the next commit.
  *
  * Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE,
- * VMSTORE_E_BUSY and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are
- * dirty again.
+ * VMSTORE_E_FORKED and a call from inside a callback leave it as it was. After a failure the
+ * captured pages are dirty again, beside those written since.
  *
  * Errors: as store_commit.
  */
@@ -924,36 +956,43 @@ int store_capture_cancel(vmstore_capture *capture);
  *
  * When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
  * power cut at any other moment keeps, of the commits made since, the oldest few, whole and
- * without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest need
- * not be paused, and captures may be taken meanwhile from other threads.
+ * without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest
+ * need not be paused, and other threads may capture and commit meanwhile. store_close does not
+ * persist.
  *
- * If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data
- * it could not write, and a second try would lie. What was persisted before is safe; reopening
- * recovers what can be.
+ * If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped
+ * data it could not write, and a second try would lie. What was persisted before is safe;
+ * reopening recovers what can be. A cancelled persist may be repeated.
  *
  * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
- * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED,
- * VMSTORE_E_FORKED.
+ * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+ * VMSTORE_E_IO, VMSTORE_E_CORRUPT (a file that a killed owner left is damaged),
+ * VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
 int store_persist(vmstore *store, const vmstore_persist_options *options);
 
 /**
- * Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the
- * head.
+ * Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit
+ * the head.
  *
  * The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind
- * shared descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back
- * was checked against its checksum before the first byte of memory was changed. Writes since the
- * last commit are dropped; a module that `commit` does not know becomes zeros. Commits after it
- * stay in the history and can be restored; the next commit becomes its child. Restoring the head
- * itself undoes all writes since. Survives the death of the process like a commit.
+ * shared descriptors stay: bytes are copied in. Costs the pages that differ between the head
+ * and `commit` or were written since. Every page put back was checked against its checksum
+ * before the first byte of memory was changed; pages that need not be put back are not read.
+ *
+ * Writes since the last commit are dropped, as far as they are known: a write that the tracker
+ * cannot see and that nobody marked stays in memory. A module that `commit` does not know
+ * becomes zeros; one that is not mapped comes up at `commit` when it is mapped. So a fresh
+ * process may restore first and map then, or map first. Commits after `commit` stay in the
+ * history and can be restored; the next commit becomes its child. Restoring the head itself
+ * undoes all known writes since. Survives the death of the process like a commit.
  *
  * On failure memory, head and the knowledge of dirty pages are as before the call.
  * `options` may be NULL.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
- * VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a
- * capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+ * VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
+ * (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
  * VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
 int store_restore(vmstore *store, uint64_t commit, const vmstore_restore_options *options);
@@ -976,7 +1015,8 @@ int store_head(const vmstore *store, uint64_t *commit);
 int store_list_commits(const vmstore *store, uint64_t *commits, size_t capacity, size_t *count);
 
 /**
- * Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the rest.
+ * Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the
+ * rest.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
  * VMSTORE_E_FORKED.
@@ -984,8 +1024,8 @@ int store_list_commits(const vmstore *store, uint64_t *commits, size_t capacity,
 int store_commit_info(const vmstore *store, uint64_t commit, vmstore_commit_info *info);
 
 /**
- * Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes its
- * whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
+ * Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes
+ * its whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
  * VMSTORE_E_FORKED.
@@ -998,8 +1038,8 @@ int store_commit_user_data(const vmstore *store,
 
 /**
  * Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the
- * modules of the head and those that are mapped but in no commit yet, with where and how they are
- * mapped.
+ * modules of the head and those that are mapped but in no commit yet, with where and how they
+ * are mapped.
  *
  * The callback is made without any lock held, but calls into the same store from inside it fail
  * with VMSTORE_E_BUSY, like those from every callback.
@@ -1016,8 +1056,8 @@ int store_list_modules(const vmstore *store,
  * Verifies one commit, or the whole store: `commits` and journal, every file's footer and index,
  * and, unless told not to, every page against its checksum and every module against its digest.
  *
- * Reads files only; mapped memory is neither read nor changed. The first damage found ends it with
- * VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
+ * Reads files only; mapped memory is neither read nor changed. The first damage found ends it
+ * with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
  *
  * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
  * such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
@@ -1026,8 +1066,8 @@ int store_list_modules(const vmstore *store,
 int store_verify(const vmstore *store, const vmstore_verify_options *options);
 
 /**
- * The text of this thread's last failure: what failed, on which file, module or argument, and why
- * or by which rule. Success does not change it.
+ * The text of this thread's last failure: the function, what failed, on which file, module or
+ * argument, and why or by which rule. Success does not change it.
  *
  * Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the
  * length that the whole text has without it, so that a result of `capacity` or more means it was

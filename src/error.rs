@@ -25,7 +25,7 @@ pub enum Error {
         why: &'static str,
     },
     /// Something is not there.
-    #[error("{what} does not exist{hint}")]
+    #[error("there is no {what}{hint}")]
     NotFound {
         /// What is not there.
         what: String,
@@ -47,11 +47,9 @@ pub enum Error {
         store: String,
     },
     /// Not now.
-    #[error("{what}: {why}")]
+    #[error("{why}")]
     Busy {
-        /// The call.
-        what: &'static str,
-        /// What it waits for.
+        /// What is in the way.
         why: &'static str,
     },
     /// A module has another size.
@@ -130,11 +128,8 @@ pub enum Error {
     #[error("the handle belongs to the process that this one was forked from")]
     Forked,
     /// The caller's progress callback asked to stop.
-    #[error("{what}: cancelled by the progress callback")]
-    Cancelled {
-        /// The call.
-        what: &'static str,
-    },
+    #[error("cancelled by the progress callback")]
+    Cancelled,
     /// A defect of this library.
     #[error("{what} (a defect of vmstore)")]
     Internal {

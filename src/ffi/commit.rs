@@ -12,28 +12,33 @@ use super::types::{
 
 /// Makes a commit: an atomic snapshot of all modules.
 ///
-/// The caller has paused every writer of the modules, for the whole call (or use store_capture to
-/// pause for less). The commit holds every mapped module as it is now, and every other module of
-/// the head unchanged. Its parent is the head, and it becomes the head. Costs what was written
-/// since the last commit. When this returns VMSTORE_OK, the commit survives the death of the
-/// process; it survives a power cut after the next store_persist.
+/// The caller has paused every writer of the modules, for the whole call (or uses store_capture
+/// to pause for less). The commit holds every mapped module as it is now, and every other
+/// module of the head unchanged. Its parent is the head, and it becomes the head. Costs what
+/// was written since the last commit. When this returns VMSTORE_OK, the commit survives the
+/// death of the process; it survives a power cut after the next store_persist. Numbers ascend
+/// and are never reused (but for those that a power cut takes with commits that were not
+/// persisted), and order commits better than their times do.
 ///
-/// If nothing changed since the head, no module is new, and `options` give neither label nor user
-/// data, no commit is made and `*commit` is the head. The first commit of a store is always made.
+/// If nothing changed since the head, no module is new, and `options` give neither label nor
+/// user data, no commit is made and `*commit` is the head; compare with store_head before the
+/// call to know. Writing the bytes that were there before is no change. The first commit of a
+/// store is always made.
 ///
 /// On failure there is no new commit, and the next commit takes everything that this one would
 /// have. `options` may be NULL; `commit` may not.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
-/// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
-/// VMSTORE_E_CORRUPT (a module commit of the head is damaged), VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID (also: something was mapped over a module), VMSTORE_E_HANDLE,
+/// VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED,
+/// VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_CORRUPT (a module commit of
+/// the head is damaged), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_commit(
     store: *mut vmstore,
     options: *const vmstore_commit_options,
     commit: *mut u64,
 ) -> c_int {
-    guard(|| {
+    guard("store_commit", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_commit_options", options) }?;
@@ -46,13 +51,19 @@ pub unsafe extern "C" fn store_commit(
     })
 }
 
-/// The first half of a commit, the only one for which the guest must be paused: finds the written
-/// pages and copies them into the library's memory. When this returns, let the guest run, then
-/// call store_capture_commit, from any thread.
+/// The first half of a commit, the only one for which the guest must be paused: finds the
+/// written pages and copies them into the library's memory. When this returns, let the guest
+/// run, then call store_capture_commit, from any thread.
 ///
-/// There is one capture at a time. While it is outstanding, commit, restore, map and unmap fail
-/// with VMSTORE_E_BUSY; persist works. On failure nothing is lost: the pages are still known to be
-/// dirty. `options` may be NULL; its label and user data are copied. `*capture` is written on
+/// There is one capture at a time. While it is outstanding, which is until store_capture_commit
+/// or store_capture_cancel has returned, capture, commit, restore, map and unmap fail with
+/// VMSTORE_E_BUSY at once; persist works. store_persist and store_verify of other threads delay
+/// a capture only for the moments in which they hold the store, not while they wait for the
+/// disk.
+///
+/// On failure nothing is lost: the pages are still known to be dirty. The first captures of
+/// many pages are slower than later ones, because the library's memory is touched for the first
+/// time. `options` may be NULL; its label and user data are copied. `*capture` is written on
 /// success only.
 ///
 /// Errors: as store_commit.
@@ -62,7 +73,7 @@ pub unsafe extern "C" fn store_capture(
     options: *const vmstore_commit_options,
     capture: *mut *mut vmstore_capture,
 ) -> c_int {
-    guard(|| {
+    guard("store_capture", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_commit_options", options) }?;
@@ -78,11 +89,12 @@ pub unsafe extern "C" fn store_capture(
 }
 
 /// The second half: checksums and writes what was captured, and makes the commit, with the
-/// promises and the "nothing changed" rule of store_commit. The guest runs meanwhile.
+/// promises and the "nothing changed" rule of store_commit. The guest runs meanwhile; what it
+/// writes belongs to the next commit.
 ///
 /// Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE,
-/// VMSTORE_E_BUSY and VMSTORE_E_FORKED leave it as it was. After a failure the captured pages are
-/// dirty again.
+/// VMSTORE_E_FORKED and a call from inside a callback leave it as it was. After a failure the
+/// captured pages are dirty again, beside those written since.
 ///
 /// Errors: as store_commit.
 #[unsafe(no_mangle)]
@@ -90,7 +102,7 @@ pub unsafe extern "C" fn store_capture_commit(
     capture: *mut vmstore_capture,
     commit: *mut u64,
 ) -> c_int {
-    guard(|| {
+    guard("store_capture_commit", || {
         let taken = handle::capture(capture)?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let commit = unsafe { Out::new("commit", commit) }?;
@@ -106,7 +118,7 @@ pub unsafe extern "C" fn store_capture_commit(
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
-    guard(|| {
+    guard("store_capture_cancel", || {
         let taken = handle::capture(capture)?;
         taken.check_reentry()?;
         handle::remove(capture);
@@ -118,22 +130,24 @@ pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
 ///
 /// When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
 /// power cut at any other moment keeps, of the commits made since, the oldest few, whole and
-/// without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest need
-/// not be paused, and captures may be taken meanwhile from other threads.
+/// without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest
+/// need not be paused, and other threads may capture and commit meanwhile. store_close does not
+/// persist.
 ///
-/// If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped data
-/// it could not write, and a second try would lie. What was persisted before is safe; reopening
-/// recovers what can be.
+/// If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped
+/// data it could not write, and a second try would lie. What was persisted before is safe;
+/// reopening recovers what can be. A cancelled persist may be repeated.
 ///
 /// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
-/// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_IO, VMSTORE_E_CANCELLED,
-/// VMSTORE_E_FORKED.
+/// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+/// VMSTORE_E_IO, VMSTORE_E_CORRUPT (a file that a killed owner left is damaged),
+/// VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_persist(
     store: *mut vmstore,
     options: *const vmstore_persist_options,
 ) -> c_int {
-    guard(|| {
+    guard("store_persist", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_persist_options", options) }?;
@@ -142,22 +156,27 @@ pub unsafe extern "C" fn store_persist(
     })
 }
 
-/// Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit the
-/// head.
+/// Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit
+/// the head.
 ///
 /// The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind
-/// shared descriptors stay: bytes are copied in. Costs the pages that differ. Every page put back
-/// was checked against its checksum before the first byte of memory was changed. Writes since the
-/// last commit are dropped; a module that `commit` does not know becomes zeros. Commits after it
-/// stay in the history and can be restored; the next commit becomes its child. Restoring the head
-/// itself undoes all writes since. Survives the death of the process like a commit.
+/// shared descriptors stay: bytes are copied in. Costs the pages that differ between the head
+/// and `commit` or were written since. Every page put back was checked against its checksum
+/// before the first byte of memory was changed; pages that need not be put back are not read.
+///
+/// Writes since the last commit are dropped, as far as they are known: a write that the tracker
+/// cannot see and that nobody marked stays in memory. A module that `commit` does not know
+/// becomes zeros; one that is not mapped comes up at `commit` when it is mapped. So a fresh
+/// process may restore first and map then, or map first. Commits after `commit` stay in the
+/// history and can be restored; the next commit becomes its child. Restoring the head itself
+/// undoes all known writes since. Survives the death of the process like a commit.
 ///
 /// On failure memory, head and the knowledge of dirty pages are as before the call.
 /// `options` may be NULL.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
-/// VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY (a
-/// capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
+/// VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
+/// (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
 /// VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_restore(
@@ -165,7 +184,7 @@ pub unsafe extern "C" fn store_restore(
     commit: u64,
     options: *const vmstore_restore_options,
 ) -> c_int {
-    guard(|| {
+    guard("store_restore", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_restore_options", options) }?;

@@ -21,8 +21,8 @@ const MAX_STRUCT: usize = 4096;
 /// # Safety
 /// The type is `repr(C)`, begins with that field, and has no bit pattern that is not a value.
 pub(super) unsafe trait In: Copy {
-    /// Reads the caller's struct: NULL gives zeros, a shorter one is extended with zeros, a longer
-    /// one is accepted when what this library does not know is zero.
+    /// Reads the caller's struct: NULL gives zeros, a shorter one is extended with zeros, a
+    /// longer one is accepted when what this library does not know is zero.
     ///
     /// # Safety `pointer` is NULL or points to at least `struct_size` readable bytes that begin
     /// with that size.
@@ -34,8 +34,8 @@ pub(super) unsafe trait In: Copy {
         }
         // SAFETY: the caller of this function vouches for the pointer.
         let size = unsafe { struct_size(name, pointer) }?;
-        // SAFETY: both sides have at least this many bytes; the copy is bytewise and every pattern
-        // is a value.
+        // SAFETY: both sides have at least this many bytes; the copy is bytewise and every
+        // pattern is a value.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 pointer.cast::<u8>(),
@@ -97,8 +97,8 @@ unsafe fn struct_size<T>(name: &'static str, pointer: *const T) -> Result<usize>
 /// Fills a caller's info struct, as much of it as its `struct_size` covers; the size itself is
 /// left as it was.
 ///
-/// # Safety
-/// `pointer` is NULL or points to at least `struct_size` writable bytes that begin with that size.
+/// # Safety `pointer` is NULL or points to at least `struct_size` writable bytes that begin
+/// with that size.
 pub(super) unsafe fn fill<T>(
     name: &'static str,
     pointer: *mut T,
@@ -111,7 +111,8 @@ pub(super) unsafe fn fill<T>(
     let size = unsafe { struct_size(name, pointer) }?;
     let value = value()?;
     let first = size_of::<usize>();
-    // SAFETY: both sides have `size.min(size_of::<T>())` bytes; the size field is skipped on both.
+    // SAFETY: both sides have `size.min(size_of::<T>())` bytes; the size field is skipped on
+    // both.
     unsafe {
         std::ptr::copy_nonoverlapping(
             (&raw const value).cast::<u8>().add(first),
@@ -136,8 +137,8 @@ impl<T> Out<T> {
     }
 
     pub(super) fn write(self, value: T) {
-        // SAFETY: `new`'s caller vouches for it; unaligned places are the caller's right in packed
-        // structs.
+        // SAFETY: `new`'s caller vouches for it; unaligned places are the caller's right in
+        // packed structs.
         unsafe { self.0.write_unaligned(value) }
     }
 }

@@ -92,8 +92,8 @@ fn own() -> Result<&'static Table> {
     }
 }
 
-/// Puts an object of an open store into the table. The handle is never NULL. Fails if the store was
-/// closed meanwhile, whose handles were removed then.
+/// Puts an object of an open store into the table. The handle is never NULL. Fails if the store
+/// was closed meanwhile, whose handles were removed then.
 pub(super) fn insert(object: Object, owner: &Store) -> Result<*mut u8> {
     let table = own()?;
     let kind = object.kind();

@@ -17,7 +17,7 @@ use crate::{Error, VerifyOptions};
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_head(store: *const vmstore, commit: *mut u64) -> c_int {
-    guard(|| {
+    guard("store_head", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let commit = unsafe { Out::new("commit", commit) }?;
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn store_list_commits(
     capacity: usize,
     count: *mut usize,
 ) -> c_int {
-    guard(|| {
+    guard("store_list_commits", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes room for `capacity` numbers, or NULL.
         let room = unsafe { convert::room("commits", commits, capacity) }?;
@@ -51,7 +51,8 @@ pub unsafe extern "C" fn store_list_commits(
     })
 }
 
-/// Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the rest.
+/// Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the
+/// rest.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
 /// VMSTORE_E_FORKED.
@@ -61,7 +62,7 @@ pub unsafe extern "C" fn store_commit_info(
     commit: u64,
     info: *mut vmstore_commit_info,
 ) -> c_int {
-    guard(|| {
+    guard("store_commit_info", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         unsafe {
@@ -72,8 +73,8 @@ pub unsafe extern "C" fn store_commit_info(
     })
 }
 
-/// Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes its
-/// whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
+/// Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes
+/// its whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
 /// VMSTORE_E_FORKED.
@@ -85,7 +86,7 @@ pub unsafe extern "C" fn store_commit_user_data(
     capacity: usize,
     length: *mut usize,
 ) -> c_int {
-    guard(|| {
+    guard("store_commit_user_data", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes room for `capacity` bytes, or NULL.
         let room = unsafe { convert::room("buffer", buffer.cast::<u8>(), capacity) }?;
@@ -99,8 +100,8 @@ pub unsafe extern "C" fn store_commit_user_data(
 }
 
 /// Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the
-/// modules of the head and those that are mapped but in no commit yet, with where and how they are
-/// mapped.
+/// modules of the head and those that are mapped but in no commit yet, with where and how they
+/// are mapped.
 ///
 /// The callback is made without any lock held, but calls into the same store from inside it fail
 /// with VMSTORE_E_BUSY, like those from every callback.
@@ -114,7 +115,7 @@ pub unsafe extern "C" fn store_list_modules(
     callback: vmstore_module_callback,
     user_data: *mut c_void,
 ) -> c_int {
-    guard(|| {
+    guard("store_list_modules", || {
         let store = handle::store(store)?;
         let callback = callback.ok_or_else(|| Error::invalid("callback", "it must not be NULL"))?;
         for module in store.modules(commit)? {
@@ -135,8 +136,8 @@ pub unsafe extern "C" fn store_list_modules(
 /// Verifies one commit, or the whole store: `commits` and journal, every file's footer and index,
 /// and, unless told not to, every page against its checksum and every module against its digest.
 ///
-/// Reads files only; mapped memory is neither read nor changed. The first damage found ends it with
-/// VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
+/// Reads files only; mapped memory is neither read nor changed. The first damage found ends it
+/// with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
 ///
 /// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
 /// such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
@@ -146,7 +147,7 @@ pub unsafe extern "C" fn store_verify(
     store: *const vmstore,
     options: *const vmstore_verify_options,
 ) -> c_int {
-    guard(|| {
+    guard("store_verify", || {
         let store = handle::store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_verify_options", options) }?;

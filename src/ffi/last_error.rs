@@ -36,16 +36,16 @@ impl Write for Text {
     }
 }
 
-pub(super) fn set(error: &Error) {
+pub(super) fn set(function: &'static str, error: &Error) {
     TEXT.with_borrow_mut(|text| {
         text.length = 0;
-        let _ = write!(text, "{error}");
+        let _ = write!(text, "{function}: {error}");
     });
     ERRNO.set(error.errno());
 }
 
-/// The text of this thread's last failure: what failed, on which file, module or argument, and why
-/// or by which rule. Success does not change it.
+/// The text of this thread's last failure: the function, what failed, on which file, module or
+/// argument, and why or by which rule. Success does not change it.
 ///
 /// Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the
 /// length that the whole text has without it, so that a result of `capacity` or more means it was

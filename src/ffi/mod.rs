@@ -1,5 +1,5 @@
-//! The C interface. Every function parses its arguments, calls the core, and turns the result into
-//! a status; panics stop here.
+//! The C interface. Every function parses its arguments, calls the core, and turns the result
+//! into a status; panics stop here.
 //!
 //! One of the two rooms with `unsafe`: here it is for what C hands in, which the C caller vouches
 //! for under the rules of the header. Handles are never dereferenced (see `handle`).
@@ -37,7 +37,7 @@ use crate::{Error, Result};
 
 /// Runs the body of an exported function: no panic leaves it, and its failure becomes this
 /// thread's last error.
-fn guard(body: impl FnOnce() -> Result<()>) -> c_int {
+fn guard(function: &'static str, body: impl FnOnce() -> Result<()>) -> c_int {
     let error = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return status::VMSTORE_OK,
         Ok(Err(error)) => error,
@@ -52,6 +52,6 @@ fn guard(body: impl FnOnce() -> Result<()>) -> c_int {
             }
         }
     };
-    last_error::set(&error);
+    last_error::set(function, &error);
     status::of(&error)
 }

@@ -15,22 +15,23 @@ use crate::{Error, MapMode, MapOptions, Tracker};
 /// Maps a module of the store into this process.
 ///
 /// A module that the head knows comes up with the head's bytes; any other is new and reads as
-/// zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a module
-/// that the head knows. The memory is readable and writable, and stays at its address until it is
-/// unmapped; the caller registers it with KVM, binds it to NUMA nodes or advises about it as it
-/// likes.
+/// zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a
+/// module that the head knows. The memory is readable and writable, and stays at its address
+/// until it is unmapped. Register it with KVM, lock it, bind it to NUMA nodes, advise about it.
+/// Do not mprotect, mremap or munmap it, or map anything over it: the library copies to and
+/// from it, and would meet the fault in your process.
 ///
 /// A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not
 /// "commits", and does not end in "_last" or in "_Commit" and digits.
 ///
 /// `options` may be NULL. `*module` is written on success only.
 ///
-/// Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it
-/// is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with another
-/// size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store), VMSTORE_E_CORRUPT,
-/// VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here), VMSTORE_E_BUSY (a capture is
-/// outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
-/// VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS
+/// (it is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with
+/// another size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store),
+/// VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
+/// VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
+/// VMSTORE_E_NO_MEMORY (also: more than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_map_module(
     store: *mut vmstore,
@@ -39,7 +40,7 @@ pub unsafe extern "C" fn store_map_module(
     options: *const vmstore_map_options,
     module: *mut *mut vmstore_module,
 ) -> c_int {
-    guard(|| {
+    guard("store_map_module", || {
         let owner = handle::store(store)?;
         // SAFETY: the caller passes NULL or a NUL-terminated string.
         let id = unsafe { convert::text("module_id", module_id) }?;
@@ -87,7 +88,7 @@ pub unsafe extern "C" fn store_map_module(
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_unmap_module(module: *mut vmstore_module) -> c_int {
-    guard(|| {
+    guard("store_unmap_module", || {
         let mapped = handle::module(module)?;
         mapped.unmap()?;
         handle::remove(module);
@@ -95,14 +96,14 @@ pub extern "C" fn store_unmap_module(module: *mut vmstore_module) -> c_int {
     })
 }
 
-/// The first byte of a module's memory, page-aligned. NULL for a bad handle. Never fails
-/// otherwise; takes no lock.
+/// The first byte of a module's memory, page-aligned. NULL for a bad handle, in a forked child
+/// too. Never fails otherwise; never waits.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_module_address(module: *const vmstore_module) -> *mut c_void {
     handle::module(module).map_or(std::ptr::null_mut(), |m| m.address() as *mut c_void)
 }
 
-/// The size of a module in bytes. 0 for a bad handle. Takes no lock.
+/// The size of a module in bytes. 0 for a bad handle, in a forked child too. Never waits.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_module_size(module: *const vmstore_module) -> u64 {
     handle::module(module).map_or(0, |m| m.size())
@@ -113,15 +114,15 @@ pub extern "C" fn store_module_size(module: *const vmstore_module) -> u64 {
 /// until the module is unmapped: duplicate or send it, do not close it. What others write through
 /// it, the kernel tracker does not see.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has none),
-/// VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has
+/// none), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_module_fd(
     module: *const vmstore_module,
     fd: *mut c_int,
     offset: *mut u64,
 ) -> c_int {
-    guard(|| {
+    guard("store_module_fd", || {
         let module = handle::module(module)?;
         // SAFETY: the caller passes NULL or a place for an int.
         let fd = unsafe { Out::new("fd", fd) }?;
@@ -133,16 +134,19 @@ pub unsafe extern "C" fn store_module_fd(
     })
 }
 
-/// Reports writes to `length` bytes from `offset` of a module, whichever tracker it has. Rounded
-/// outward to whole pages; `length` 0 does nothing. Reporting a page that did not change costs
-/// time only.
+/// Reports writes to `length` bytes from `offset` of a module, whichever tracker it has.
+/// Rounded outward to whole pages; `length` 0 does nothing. Reporting a page that did not
+/// change costs time only.
 ///
-/// Any thread may call it at any time, also while a commit or persist of the store runs: it takes
-/// no lock and makes no system call. What is marked before a capture begins is in that capture.
+/// Write first, then mark, both before the capture that is to have them. Any thread may call it
+/// at any time, also while a commit or persist of the store runs: it does not wait for them and
+/// makes no system call.
 ///
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module),
 /// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_mark_dirty(module: *mut vmstore_module, offset: u64, length: u64) -> c_int {
-    guard(|| handle::module(module)?.mark_dirty(offset, length))
+    guard("store_mark_dirty", || {
+        handle::module(module)?.mark_dirty(offset, length)
+    })
 }

@@ -73,13 +73,13 @@ pub(super) fn of(error: &Error) -> c_int {
         Error::Unsupported { .. } => VMSTORE_E_UNSUPPORTED,
         Error::Poisoned { .. } => VMSTORE_E_POISONED,
         Error::Forked => VMSTORE_E_FORKED,
-        Error::Cancelled { .. } => VMSTORE_E_CANCELLED,
+        Error::Cancelled => VMSTORE_E_CANCELLED,
         Error::Internal { .. } => VMSTORE_E_INTERNAL,
     }
 }
 
-/// What a status means, in a few words. The text is static: do not free it. Never NULL; an unknown
-/// number gives "unknown status".
+/// What a status means, in a few words. The text is static: do not free it. Never NULL; an
+/// unknown number gives "unknown status".
 #[unsafe(no_mangle)]
 pub extern "C" fn store_strerror(status: c_int) -> *const c_char {
     let text = match status {

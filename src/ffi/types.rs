@@ -26,9 +26,9 @@ pub struct vmstore_capture {
 pub type vmstore_log_callback =
     Option<unsafe extern "C" fn(level: c_int, message: *const c_char, user_data: *mut c_void)>;
 
-/// Receives the progress of long work, in bytes. A non-zero return cancels the work: the call then
-/// fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same store from
-/// inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+/// Receives the progress of long work, in bytes. A non-zero return cancels the work: the call
+/// then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same
+/// store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
 pub type vmstore_progress_callback =
     Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
@@ -45,14 +45,16 @@ pub const VMSTORE_LOG_INFO: c_int = 2;
 
 /// Open flag, the default: make the directory and the store if they are not there.
 pub const VMSTORE_OPEN_CREATE: u32 = 0;
-/// Open flag: take no lock, change nothing on disk. Works beside a writer; commit and persist fail
-/// with `VMSTORE_E_READ_ONLY`; map (private mode) and restore work and stay private to this
-/// process.
+/// Open flag: take no lock, change nothing on disk. Works beside a writer, and sees the history
+/// as it was when it was opened. Commit and persist fail with `VMSTORE_E_READ_ONLY`; map
+/// (private mode) and restore work and stay private to this process. Where there is no store:
+/// `VMSTORE_E_NOT_FOUND`.
 pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
 /// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
 pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;
-/// Open flag: read-only, and where `commits` or the journal is damaged, open with the commits that
-/// are intact instead of failing with `VMSTORE_E_CORRUPT`. Takes no lock and removes nothing.
+/// Open flag: read-only, and where `commits` or the journal is damaged, open with the commits
+/// that are intact instead of failing with `VMSTORE_E_CORRUPT`. Takes no lock and removes
+/// nothing.
 pub const VMSTORE_OPEN_SALVAGE: u32 = 4;
 
 /// Options of `store_open`. Zero-initialise, set `struct_size`, set what you need.
@@ -76,27 +78,32 @@ pub struct vmstore_open_options {
     pub arena_limit: u64,
 }
 
-/// Mapping mode, the default: private memory. Where the head has an image of the module, the image
-/// file is mapped copy-on-write, so that starting costs nothing and clones share the page cache.
+/// Mapping mode, the default: private memory. Where the head has an image of the module, the
+/// image file is mapped copy-on-write, so that starting costs nothing and clones share the page
+/// cache.
 pub const VMSTORE_MAP_PRIVATE: u32 = 0;
-/// Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved, so
-/// that other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs when the
-/// disk may fill up: btrfs does not honour the reservation, and a store into a full disk is a
-/// SIGBUS.
+/// Mapping mode: the backing file `<module>` itself, mapped shared, with its blocks reserved,
+/// so that other processes can map the same memory (vhost-user). Best on tmpfs. Not on btrfs
+/// when the disk may fill up: btrfs does not honour the reservation, and a store into a full
+/// disk is a SIGBUS.
 pub const VMSTORE_MAP_SHARED: u32 = 1;
-/// Mapping flag: read and verify the whole module now, instead of mapping its image and leaving the
-/// reading to page faults. Without it, pages that come straight from an image are not checked
-/// against their checksums by the library (see `unverified_bytes` in vmstore_module_info).
+/// Mapping flag: read and verify the whole module now, instead of mapping its image and leaving
+/// the reading to page faults. Without it, pages that come straight from an image are not
+/// checked against their checksums by the library (see `unverified_bytes` in
+/// vmstore_module_info).
 pub const VMSTORE_MAP_EAGER: u32 = 0x100;
 
-/// Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it was,
-/// and why, is in vmstore_module_info.
+/// Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it
+/// was, and why, is in vmstore_module_info.
 pub const VMSTORE_TRACKER_AUTO: u32 = 0;
-/// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux 6.7).
-/// The first write to a page after a commit costs about a microsecond; a capture costs a scan and
-/// the written pages. It does not see: writes through another mapping of the same memory or
-/// through its descriptor, DMA into pages pinned earlier, MADV_DONTNEED or MADV_FREE on memory
-/// that came from an image. Mark those.
+/// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux
+/// 6.7). The first write to a page after a commit costs about a microsecond; a capture costs a
+/// scan and the written pages. It sees what goes through the module's own mapping: stores of
+/// this process, vCPUs under KVM_RUN, read(2) and other copies by the kernel, memory dropped
+/// with madvise. It does not see: writes through another mapping of the same memory or through
+/// its descriptor (vhost-user), DMA into pages pinned before the last commit (VFIO, io_uring
+/// fixed buffers), and MADV_DONTNEED or MADV_FREE on memory that came from an image file. Mark
+/// those.
 pub const VMSTORE_TRACKER_KERNEL: u32 = 1;
 /// Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is
 /// lost.
@@ -115,8 +122,8 @@ pub struct vmstore_map_options {
     pub flags: u32,
     /// One of `VMSTORE_TRACKER_...`.
     pub tracker: u32,
-    /// The exact address wanted, page-aligned, in a range where nothing is mapped; NULL: anywhere.
-    /// An occupied range is `VMSTORE_E_EXISTS`.
+    /// The exact address wanted, page-aligned, in a range where nothing is mapped; NULL:
+    /// anywhere. An occupied range is `VMSTORE_E_EXISTS`.
     pub address: *mut c_void,
 }
 
@@ -141,7 +148,8 @@ pub struct vmstore_commit_options {
 pub struct vmstore_persist_options {
     /// `sizeof(vmstore_persist_options)`.
     pub struct_size: usize,
-    /// Called between files with bytes made durable and bytes to make durable; may be NULL.
+    /// Called before and between files with bytes made durable and bytes to make durable; may
+    /// be NULL.
     pub progress: vmstore_progress_callback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
@@ -297,7 +305,8 @@ pub struct vmstore_capabilities {
     pub tracker_reason: [c_char; 160],
     /// The host's page size in bytes.
     pub page_size: u64,
-    /// The file system's name or, where unknown, its magic number; "" when no directory was given.
+    /// The file system's name or, where unknown, its magic number; "" when no directory was
+    /// given.
     pub file_system: [c_char; 32],
     /// Bytes free for this user on it.
     pub free_bytes: u64,

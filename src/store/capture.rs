@@ -1,6 +1,7 @@
 //! Capturing: the part of a commit for which the guest is paused.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::options::CommitOptions;
@@ -81,6 +82,7 @@ impl Capture {
     pub fn commit(&self) -> Result<u64> {
         let mut state = self.store.enter()?;
         let captured = self.take(&mut state)?;
+        let _ended = Ended(&self.store);
         if let Err(error) = self.store.check_poison() {
             captured.discard(&self.store.0.pages);
             return Err(error);
@@ -95,8 +97,18 @@ impl Capture {
     pub fn cancel(&self) -> Result<()> {
         let mut state = self.store.enter()?;
         let captured = self.take(&mut state)?;
+        let _ended = Ended(&self.store);
         captured.discard(&self.store.0.pages);
         Ok(())
+    }
+}
+
+/// Ends a capture, however its commit or cancel ends.
+struct Ended<'a>(&'a Store);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.0.capturing.store(false, Ordering::Release);
     }
 }
 
@@ -107,10 +119,13 @@ impl Store {
     /// As `store_commit`.
     pub fn capture(&self, options: &CommitOptions) -> Result<Capture> {
         options.check()?;
+        self.check_reentry()?;
+        self.no_capture()?;
         let mut state = self.enter_to_write("store_capture")?;
         let captured = self.take_capture(&mut state, options)?;
         let serial = captured.serial;
         state.capture = Some(captured);
+        self.0.capturing.store(true, Ordering::Release);
         Ok(Capture {
             store: self.clone(),
             serial,
@@ -123,13 +138,15 @@ impl Store {
     /// As `store_commit`.
     pub fn commit(&self, options: &CommitOptions) -> Result<u64> {
         options.check()?;
+        self.check_reentry()?;
+        self.no_capture()?;
         let mut state = self.enter_to_write("store_commit")?;
         let captured = self.take_capture(&mut state, options)?;
         self.write_commit(&mut state, captured)
     }
 
     fn take_capture(&self, state: &mut State, options: &CommitOptions) -> Result<Captured> {
-        state.no_capture("store_capture")?;
+        self.no_capture()?;
         let begun = Instant::now();
         for bound in state.modules.values() {
             // What it finds is in the dirty set, where a failure leaves it.

@@ -157,7 +157,7 @@ pub fn probe(directory: Option<&Path>) -> Result<Capabilities> {
         let found = match realfs::find(directory) {
             Ok(Found::Nothing) => {
                 return Err(Error::NotFound {
-                    what: directory.display().to_string(),
+                    what: format!("directory {}", directory.display()),
                     hint: "".into(),
                 });
             }

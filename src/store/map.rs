@@ -73,8 +73,9 @@ impl Module {
     /// # Errors
     /// While a capture is outstanding.
     pub fn unmap(&self) -> Result<()> {
+        self.store.no_capture()?;
         let mut state = self.store.enter()?;
-        state.no_capture("store_unmap_module")?;
+        self.store.no_capture()?;
         let ours = |bound: &Bound| Arc::ptr_eq(&bound.module, &self.mapped);
         if !state.modules.get(&self.mapped.id).is_some_and(ours) {
             return Err(Error::Handle {
@@ -93,9 +94,10 @@ impl Store {
     /// # Errors
     /// As `store_map_module`.
     pub fn map_module(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
+        self.no_capture()?;
         let mut state = self.enter()?;
         self.check_poison()?;
-        state.no_capture("store_map_module")?;
+        self.no_capture()?;
         name::check_module_id(id)?;
         if state.modules.contains_key(id) {
             return Err(Error::Exists {

@@ -59,6 +59,8 @@ struct Inner {
     log: Option<Log>,
     marker: ForkMarker,
     closed: AtomicBool,
+    /// There is a capture, waiting or being written.
+    capturing: AtomicBool,
     /// Why the store takes no more work; the first reason stays.
     poison: Mutex<Option<String>>,
     /// Held by a persist from beginning to end. Always taken before `state`.
@@ -203,8 +205,18 @@ impl Store {
         }
         if reentry::is_inside(self.0.serial) {
             return Err(Error::Busy {
-                what: "the store",
-                why: "the call was made from inside one of its callbacks",
+                why: "the call was made from inside a callback of the same store",
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses a call while a capture is outstanding, also while it is being written: at once, because
+    /// the guest may be paused for the call.
+    fn no_capture(&self) -> Result<()> {
+        if self.0.capturing.load(Ordering::Acquire) {
+            return Err(Error::Busy {
+                why: "a capture is outstanding; it has to be committed or cancelled first",
             });
         }
         Ok(())
@@ -237,17 +249,11 @@ impl Store {
     }
 
     /// Calls a progress callback; a cancelled one is an error of the call `what`.
-    fn tell(
-        &self,
-        progress: &mut Progress<'_>,
-        what: &'static str,
-        done: u64,
-        total: u64,
-    ) -> Result<()> {
+    fn tell(&self, progress: &mut Progress<'_>, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = progress {
             let _inside = self.entering_callback();
             if !progress(done, total) {
-                return Err(Error::Cancelled { what });
+                return Err(Error::Cancelled);
             }
         }
         Ok(())
@@ -272,6 +278,7 @@ impl Store {
         let mut state = self.enter()?;
         if let Some(captured) = state.capture.take() {
             captured.discard(&self.0.pages);
+            self.0.capturing.store(false, Ordering::Release);
         }
         if state.links_behind {
             self.update_links(&mut state);
@@ -305,17 +312,6 @@ impl State {
         }
         self.pending.push(numbered);
         Ok(sequence)
-    }
-
-    /// Refuses a call while a capture is outstanding.
-    fn no_capture(&self, what: &'static str) -> Result<()> {
-        if self.capture.is_some() {
-            return Err(Error::Busy {
-                what,
-                why: "a capture is outstanding; commit or cancel it first",
-            });
-        }
-        Ok(())
     }
 }
 

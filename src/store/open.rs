@@ -30,7 +30,7 @@ fn identity_place() -> Place {
 
 fn no_store(path: &Path) -> Error {
     Error::NotFound {
-        what: format!("a store in {}", path.display()),
+        what: format!("store in {}", path.display()),
         hint: "".into(),
     }
 }
@@ -120,6 +120,7 @@ impl Store {
             log: options.log,
             marker: ForkMarker::new()?,
             closed: AtomicBool::new(false),
+            capturing: AtomicBool::new(false),
             poison: Mutex::new(None),
             gate: Mutex::new(Gate { commits }),
             state: Mutex::new(State {

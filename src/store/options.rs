@@ -76,13 +76,13 @@ impl CommitOptions {
         Self::check_user_data_length(self.user_data.len())?;
         if self.label.len() > MAX_LABEL {
             return Err(Error::invalid(
-                format!("label of {} bytes", self.label.len()),
+                format!("vmstore_commit_options.label of {} bytes", self.label.len()),
                 format!("it may have at most {MAX_LABEL}"),
             ));
         }
         if self.label.chars().any(char::is_control) {
             return Err(Error::invalid(
-                "label",
+                "vmstore_commit_options.label",
                 "it must not contain control characters",
             ));
         }

@@ -94,7 +94,7 @@ impl Store {
         let total = files.iter().map(|file| file.bytes).sum();
         let (mut done, mut syncs) = (0, 0);
         for file in files {
-            self.tell(progress, "store_persist", done, total)?;
+            self.tell(progress, done, total)?;
             match &file.state {
                 SyncState::Synced | SyncState::Suspect => {}
                 SyncState::Open(open) => {
@@ -116,7 +116,7 @@ impl Store {
             }
             done += file.bytes;
         }
-        self.tell(progress, "store_persist", total, total)?;
+        self.tell(progress, total, total)?;
         self.0.files.sync_dir(Dir::Root)?;
         match &mut gate.commits {
             Some(commits) => {

@@ -170,7 +170,10 @@ fn keep_whole(
     if !kept.is_empty() {
         note(
             LogLevel::Info,
-            format!("replayed from the journal: {} record(s)", kept.len()),
+            format!(
+                "not persisted by the last owner, and replayed from the journal: {} record(s)",
+                kept.len()
+            ),
         );
     }
     Ok(kept)

@@ -40,9 +40,10 @@ impl Store {
     /// As `store_restore`.
     pub fn restore(&self, commit: u64, mut progress: Progress<'_>) -> Result<()> {
         let begun = Instant::now();
+        self.no_capture()?;
         let mut state = self.enter()?;
         self.check_poison()?;
-        state.no_capture("store_restore")?;
+        self.no_capture()?;
         let target = state.history.get(commit)?.commit.clone();
         for bound in state.modules.values() {
             check_size(bound, &target)?;
@@ -174,7 +175,7 @@ impl Store {
         for (module, plan) in plans.iter().enumerate() {
             Reading::new(&self.0.pages).pieces(plan.pieces.clone(), |run, bytes| {
                 if used >= told {
-                    self.tell(progress, "store_restore", used as u64, total)?;
+                    self.tell(progress, used as u64, total)?;
                     told = used + (16 << 20);
                 }
                 staging.room(used, bytes.len()).copy_from_slice(bytes);
@@ -187,7 +188,7 @@ impl Store {
                 Ok(())
             })?;
         }
-        self.tell(progress, "store_restore", total, total)?;
+        self.tell(progress, total, total)?;
         Ok(staged)
     }
 

@@ -143,7 +143,7 @@ impl Store {
         let mut done = 0;
         let mut walkers = Walkers::new();
         for ((id, commit), wanted) in wanted {
-            self.tell(&mut progress, "store_verify", done, total)?;
+            self.tell(&mut progress, done, total)?;
             // From the file, not from the cache.
             let index = Arc::new(self.0.pages.load(&id, commit)?);
             if let Some(module) = &wanted.meant {
@@ -156,7 +156,7 @@ impl Store {
             }
             done += wanted.bytes;
         }
-        self.tell(&mut progress, "store_verify", total, total)
+        self.tell(&mut progress, total, total)
     }
 
     fn check_digest(&self, walkers: &mut Walkers, index: &Arc<Index>) -> Result<()> {

@@ -129,9 +129,8 @@ pub(crate) fn read_exact(
         return Err(Error::corrupt(
             name.to_string(),
             format!(
-                "it ends at byte {}, {} bytes short",
-                offset + got as u64,
-                buffer.len() - got
+                "it is cut: of {} bytes wanted at {offset}, {got} are there",
+                buffer.len()
             ),
         ));
     }

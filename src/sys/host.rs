@@ -78,7 +78,7 @@ pub(crate) fn file_system(path: &std::path::Path) -> Result<FileSystem> {
         let error = std::io::Error::last_os_error();
         if error.raw_os_error() == Some(libc::ENOENT) {
             return Err(Error::NotFound {
-                what: path.display().to_string(),
+                what: format!("directory {}", path.display()),
                 hint: "".into(),
             });
         }

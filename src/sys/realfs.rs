@@ -97,7 +97,7 @@ pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
     match made {
         Err(error) if is(&error, libc::ENOENT) => {
             return Err(Error::NotFound {
-                what: format!("the parent directory of {}", path.display()),
+                what: format!("parent directory of {}", path.display()),
                 hint: "".into(),
             });
         }
