@@ -7,7 +7,9 @@
 
 #![allow(clippy::cast_precision_loss, clippy::cast_ptr_alignment)]
 
+use std::fs::File;
 use std::os::fd::FromRawFd;
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use vmstore::{CommitOptions, MapOptions, OpenOptions, Store};
@@ -16,8 +18,8 @@ use vmstore::{CommitOptions, MapOptions, OpenOptions, Store};
 struct Bare {
     base: *mut u8,
     length: usize,
-    pagemap: std::fs::File,
-    _userfault: std::fs::File,
+    pagemap: File,
+    _userfault: File,
     regions: Vec<[u64; 3]>,
 }
 
@@ -53,8 +55,8 @@ impl Bare {
             Self {
                 base: base.cast(),
                 length,
-                pagemap: std::fs::File::open("/proc/self/pagemap").unwrap(),
-                _userfault: std::fs::File::from_raw_fd(fd as i32),
+                pagemap: File::open("/proc/self/pagemap").unwrap(),
+                _userfault: File::from_raw_fd(fd as i32),
                 regions: vec![[0; 3]; 1024],
             }
         }
@@ -200,9 +202,10 @@ fn main() {
     copy.fill(1);
     let mut plain = memmap2::MmapOptions::new().len(length).map_anon().unwrap();
     touch(plain.as_mut_ptr(), length, page, seed);
+    let log = File::create(directory.join("floor.log")).unwrap();
     for dirty in [1, 1024, 8192] {
         let pages = scattered(dirty, length / page, seed);
-        let mut t: [Times; 6] = Default::default();
+        let mut t: [Times; 8] = Default::default();
         let (mut tracked, mut untracked) = (Times::default(), Times::default());
         for round in 0..rounds + 3 {
             let warm = round >= 3;
@@ -210,7 +213,7 @@ fn main() {
             let mut order = [0, 1, 2];
             order.rotate_left(random(seed) as usize % 3);
             for contestant in order {
-                let mut now: [Times; 6] = Default::default();
+                let mut now: [Times; 8] = Default::default();
                 let (mut with, mut without) = (Times::default(), Times::default());
                 match contestant {
                     0 => without
@@ -233,6 +236,19 @@ fn main() {
                             }
                         }
                         now[0].add(begun);
+                        // The same bytes into a new file, and what makes such a file durable.
+                        let begun = Instant::now();
+                        let file = File::create_new(directory.join("floor.new")).unwrap();
+                        file.write_all_at(&copy[..dirty * page], 0).unwrap();
+                        std::fs::rename(directory.join("floor.new"), directory.join("floor"))
+                            .unwrap();
+                        now[6].add(begun);
+                        let begun = Instant::now();
+                        file.sync_data().unwrap();
+                        File::open(&directory).unwrap().sync_all().unwrap();
+                        log.write_all_at(&[1; 200], 200 * round as u64).unwrap();
+                        log.sync_data().unwrap();
+                        now[7].add(begun);
                     }
                     _ => {
                         with.0.push(write(base, &pages, page, value));
@@ -269,6 +285,8 @@ fn main() {
             "commit after the capture",
             "persist",
             "restore in place, the same pages dirty",
+            "floor: the same bytes into a new file",
+            "floor: sync it, its directory, an append",
         ]
         .iter()
         .zip(&t)
@@ -276,8 +294,10 @@ fn main() {
             times.print(name);
         }
         println!(
-            "  capture / (scan + memcpy) = {:.2}; restore / memcpy = {:.2}; first write {:.0} ns against {:.0} ns untracked",
+            "  capture / (scan + memcpy) = {:.2}; commit / file = {:.2}; persist / syncs = {:.2}; restore / memcpy = {:.2}; first write {:.0} ns against {:.0} ns untracked",
             t[2].at(0.5) / (t[0].at(0.5) + t[1].at(0.5)),
+            t[3].at(0.5) / t[6].at(0.5),
+            t[4].at(0.5) / t[7].at(0.5),
             t[5].at(0.5) / t[0].at(0.5),
             tracked.at(0.5),
             untracked.at(0.5)

@@ -21,6 +21,19 @@ pub(crate) struct Piece {
     pub(crate) source: Arc<Index>,
 }
 
+impl Piece {
+    /// All data pages of a module commit.
+    pub(crate) fn all_of(index: &Arc<Index>) -> Vec<Self> {
+        super::source_runs(index)
+            .filter(|(_, source)| source.is_some())
+            .map(|(run, _)| Self {
+                run,
+                source: index.clone(),
+            })
+            .collect()
+    }
+}
+
 /// An errand through the files: keeps them open and its buffer while it lasts.
 pub(crate) struct Reading<'a> {
     pages: &'a PageFiles,

@@ -11,7 +11,7 @@ use crate::format::name;
 use crate::format::record::Record;
 use crate::journal::{self, Numbered, Reader, Replay, Stream};
 use crate::page::Run;
-use crate::pages::{PageFiles, Piece, Reading, source_runs};
+use crate::pages::{PageFiles, Piece, Reading};
 use crate::sys::fs::{Dir, File, Kind, Place};
 use crate::{Error, Result};
 
@@ -245,14 +245,7 @@ fn copy_into(pages: &PageFiles, index: &Arc<Index>, file: &dyn File) -> Result<(
     if index.shape == Shape::Image {
         file.set_len(index.size)?;
     }
-    let pieces = source_runs(index)
-        .filter(|(_, source)| source.is_some())
-        .map(|(run, _)| Piece {
-            run,
-            source: index.clone(),
-        })
-        .collect();
-    Reading::new(pages).pieces(pieces, |run: Run, bytes| {
+    Reading::new(pages).pieces(Piece::all_of(index), |run: Run, bytes| {
         let Found::Data { slot } = index.find(run.start) else {
             return Err(Error::Internal {
                 what: format!("page {} moved", run.start),

@@ -11,7 +11,7 @@ use crate::format::checksum::Digest;
 use crate::format::commit::{Commit, ModuleEntry};
 use crate::format::index::{Index, Shape};
 use crate::journal::{self, Reader};
-use crate::pages::{PageFiles, PageTable, Piece, Reading, place, source_runs};
+use crate::pages::{PageFiles, PageTable, Piece, Reading, place};
 use crate::sys::fs::read_exact;
 use crate::{Error, Result};
 
@@ -31,14 +31,7 @@ pub(super) fn matches(index: &Index, module: &ModuleEntry) -> Result<()> {
 
 /// Checks every page of a module commit against its checksum.
 pub(super) fn check_pages(pages: &PageFiles, index: &Arc<Index>) -> Result<()> {
-    let pieces = source_runs(index)
-        .filter(|(_, source)| source.is_some())
-        .map(|(run, _)| Piece {
-            run,
-            source: index.clone(),
-        })
-        .collect();
-    Reading::new(pages).pieces(pieces, |_, _| Ok(()))
+    Reading::new(pages).pieces(Piece::all_of(index), |_, _| Ok(()))
 }
 
 /// Checks that the pages of an image that are in no run are zero, as a reader of the plain file takes
