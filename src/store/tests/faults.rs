@@ -9,7 +9,7 @@ use super::{OpenOptions, Random, Rig, Store, check_reopened};
 /// One history with one fault. Returns the operations it took and the calls that failed.
 fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
     let mut random = Random(seed);
-    let empty = RecordedFiles::new();
+    let empty = RecordedFiles::new(true);
     let mut rig = Rig::new(empty.copy());
     rig.files.set_fuse(Fuse {
         count: 0,

@@ -111,7 +111,7 @@ fn check_persist(log: &[Operation], end: usize, begun: usize) -> usize {
 #[test]
 fn promise_2_data_then_names_then_records() {
     let mut random = Random(2024);
-    let mut rig = Rig::new(RecordedFiles::new());
+    let mut rig = Rig::new(RecordedFiles::new(true));
     rig.map("a");
     rig.map("b");
     let (mut persists, mut files) = (0, 0);
@@ -144,7 +144,7 @@ fn promise_2_data_then_names_then_records() {
 #[test]
 fn promise_1_a_commit_is_recorded_when_its_files_have_their_names() {
     let mut random = Random(77);
-    let mut rig = Rig::new(RecordedFiles::new());
+    let mut rig = Rig::new(RecordedFiles::new(true));
     rig.map("a");
     for _ in 0..10 {
         rig.scribble(&mut random);

@@ -68,6 +68,7 @@ struct State {
 /// A store directory in memory.
 pub(in crate::store) struct RecordedFiles {
     state: Arc<Mutex<State>>,
+    /// 0: this host does not tell.
     boot: u8,
 }
 
@@ -81,10 +82,11 @@ pub(in crate::store) enum Crash {
 }
 
 impl RecordedFiles {
-    pub(in crate::store) fn new() -> Arc<Self> {
+    /// An empty directory on a host that tells its boot id, or does not.
+    pub(in crate::store) fn new(tells_boot: bool) -> Arc<Self> {
         Arc::new(Self {
             state: Arc::default(),
-            boot: 1,
+            boot: u8::from(tells_boot),
         })
     }
 
@@ -157,7 +159,8 @@ impl RecordedFiles {
                 Operation::Nothing | Operation::Sync { .. } | Operation::SyncDir(_) => {}
             }
         }
-        let boot = self.boot + u8::from(!matches!(crash, Crash::Kill));
+        let boots = self.boot != 0 && !matches!(crash, Crash::Kill);
+        let boot = self.boot + u8::from(boots);
         let state = State {
             inodes,
             names,

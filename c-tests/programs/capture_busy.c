@@ -1,0 +1,92 @@
+/* A capture that is being written is outstanding: another one is refused at once, and does not wait with
+ * the guest paused. And arena limits at their edges. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "model.h"
+
+static atomic_int written;
+static uint64_t made;
+
+static void *write_it(void *capture)
+{
+    OK(store_capture_commit(capture, &made));
+    atomic_store(&written, 1);
+    return NULL;
+}
+
+/* Writes all of a module, captures it, and asks for more captures while a thread writes the first. */
+static unsigned refused_while_writing(const char *path)
+{
+    const size_t size = (slow() ? 4 : 64) << 20;
+    vmstore *store;
+    vmstore_module *module, *module_again;
+    vmstore_capture *capture, *other = NULL;
+    pthread_t thread;
+    OK(store_open(path, NULL, &store));
+    OK(store_map_module(store, "ram", size, NULL, &module));
+    unsigned char *memory = store_module_address(module);
+    for (size_t at = 0; at < size; at += PAGE) memory[at] = (unsigned char)(at / PAGE % 255 + 1);
+    OK(store_capture(store, NULL, &capture));
+    FAILS(store_capture(store, NULL, &other), VMSTORE_E_BUSY, "capture");
+    CHECK(pthread_create(&thread, NULL, write_it, capture) == 0);
+    unsigned refused = 0;
+    while (!atomic_load(&written)) {
+        int status = store_capture(store, NULL, &other);
+        if (status == VMSTORE_OK) break; /* the first one has just ended */
+        CHECK(status == VMSTORE_E_BUSY);
+        /* Each of these may be the first to come after its end. */
+        status = store_restore(store, 7, NULL);
+        CHECK(status == VMSTORE_E_BUSY || status == VMSTORE_E_NOT_FOUND);
+        status = store_map_module(store, "ram", 0, NULL, &module_again);
+        CHECK(status == VMSTORE_E_BUSY || status == VMSTORE_E_EXISTS);
+        refused++;
+    }
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(made == 1);
+    if (other) OK(store_capture_cancel(other));
+    OK(store_capture(store, NULL, &other));
+    OK(store_capture_cancel(other));
+    OK(store_close(store));
+    /* A call that waits for the first capture is not refused even once. */
+    CHECK(refused > 0);
+    return refused;
+}
+
+/* Limits of one page, of less, and of more than there is: all commit exactly. */
+static void arena_limits(const char *stores)
+{
+    const uint64_t limits[] = {1, PAGE, PAGE + 1, UINT64_MAX / 2, UINT64_MAX};
+    for (unsigned i = 0; i < sizeof limits / sizeof *limits; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "limit%u", i);
+        vmstore_open_options options = {.struct_size = sizeof options, .arena_limit = limits[i]};
+        vmstore *store;
+        vmstore_module *module;
+        uint64_t first, second;
+        OK(store_open(path_in(stores, name), &options, &store));
+        OK(store_map_module(store, "ram", 16 * PAGE, NULL, &module));
+        unsigned char *memory = store_module_address(module);
+        for (size_t at = 0; at < 16 * PAGE; at++) memory[at] = (unsigned char)(at * 7 + i);
+        alarm(60); /* a limit that is no limit must not be waited on for ever */
+        OK(store_commit(store, NULL, &first));
+        memset(memory, 0, 16 * PAGE);
+        OK(store_commit(store, NULL, &second));
+        OK(store_restore(store, first, NULL));
+        alarm(0);
+        for (size_t at = 0; at < 16 * PAGE; at++) CHECK(memory[at] == (unsigned char)(at * 7 + i));
+        OK(store_close(store));
+    }
+}
+
+int main(int count, char **arguments)
+{
+    CHECK(count == 2);
+    require_small_pages("capture_busy");
+    unsigned refused = refused_while_writing(path_in(arguments[1], "busy"));
+    arena_limits(arguments[1]);
+    printf("capture_busy: %u rounds of calls refused at once beside a capture being written, 5 arena limits\n",
+           refused);
+    return 0;
+}
