@@ -6,11 +6,12 @@
 
 #include "model.h"
 
-static atomic_int written;
+static atomic_int begun, written;
 static uint64_t made;
 
 static void *write_it(void *capture)
 {
+    atomic_store(&begun, 1);
     OK(store_capture_commit(capture, &made));
     atomic_store(&written, 1);
     return NULL;
@@ -31,6 +32,9 @@ static unsigned refused_while_writing(const char *path)
     OK(store_capture(store, NULL, &capture));
     FAILS(store_capture(store, NULL, &other), VMSTORE_E_BUSY, "capture");
     CHECK(pthread_create(&thread, NULL, write_it, capture) == 0);
+    /* Long enough for the thread to be inside, short beside the writing of so much. */
+    while (!atomic_load(&begun)) usleep(100);
+    usleep(2000);
     unsigned refused = 0;
     while (!atomic_load(&written)) {
         int status = store_capture(store, NULL, &other);
