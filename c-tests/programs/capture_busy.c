@@ -25,6 +25,8 @@ static unsigned refused_while_writing(const char *path)
     vmstore_module *module, *module_again;
     vmstore_capture *capture, *other = NULL;
     pthread_t thread;
+    atomic_store(&begun, 0);
+    atomic_store(&written, 0);
     OK(store_open(path, NULL, &store));
     OK(store_map_module(store, "ram", size, NULL, &module));
     unsigned char *memory = store_module_address(module);
@@ -53,8 +55,6 @@ static unsigned refused_while_writing(const char *path)
     OK(store_capture(store, NULL, &other));
     OK(store_capture_cancel(other));
     OK(store_close(store));
-    /* A call that waits for the first capture is not refused even once. */
-    CHECK(refused > 0);
     return refused;
 }
 
@@ -88,7 +88,15 @@ int main(int count, char **arguments)
 {
     CHECK(count == 2);
     require_small_pages("capture_busy");
-    unsigned refused = refused_while_writing(path_in(arguments[1], "busy"));
+    /* A call that waits for the first capture is not refused even once. A machine that is busy itself
+     * may be late; it is not late five times. */
+    unsigned refused = 0;
+    for (int round = 0; round < 5 && refused == 0; round++) {
+        char name[16];
+        snprintf(name, sizeof name, "busy%d", round);
+        refused = refused_while_writing(path_in(arguments[1], name));
+    }
+    CHECK(refused > 0);
     arena_limits(arguments[1]);
     printf("capture_busy: %u rounds of calls refused at once beside a capture being written, 5 arena limits\n",
            refused);
