@@ -1066,7 +1066,7 @@ int store_list_modules(const vmstore *store,
 int store_verify(const vmstore *store, const vmstore_verify_options *options);
 
 /**
- * The text of this thread's last failure: the function, what failed, on which file, module or
+ * The text of this thread's last failure: function and store, what failed, on which file, module or
  * argument, and why or by which rule. Success does not change it.
  *
  * Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the

@@ -38,8 +38,8 @@ pub unsafe extern "C" fn store_commit(
     options: *const vmstore_commit_options,
     commit: *mut u64,
 ) -> c_int {
-    guard("store_commit", || {
-        let store = handle::store(store)?;
+    guard("store_commit", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_commit_options", options) }?;
         // SAFETY: the strings and bytes inside are as the struct's documentation demands.
@@ -73,8 +73,8 @@ pub unsafe extern "C" fn store_capture(
     options: *const vmstore_commit_options,
     capture: *mut *mut vmstore_capture,
 ) -> c_int {
-    guard("store_capture", || {
-        let store = handle::store(store)?;
+    guard("store_capture", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_commit_options", options) }?;
         // SAFETY: the strings and bytes inside are as the struct's documentation demands.
@@ -102,8 +102,8 @@ pub unsafe extern "C" fn store_capture_commit(
     capture: *mut vmstore_capture,
     commit: *mut u64,
 ) -> c_int {
-    guard("store_capture_commit", || {
-        let taken = handle::capture(capture)?;
+    guard("store_capture_commit", |at| {
+        let taken = at.capture(capture)?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let commit = unsafe { Out::new("commit", commit) }?;
         taken.check_reentry()?;
@@ -118,8 +118,8 @@ pub unsafe extern "C" fn store_capture_commit(
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
-    guard("store_capture_cancel", || {
-        let taken = handle::capture(capture)?;
+    guard("store_capture_cancel", |at| {
+        let taken = at.capture(capture)?;
         taken.check_reentry()?;
         handle::remove(capture);
         taken.cancel()
@@ -147,8 +147,8 @@ pub unsafe extern "C" fn store_persist(
     store: *mut vmstore,
     options: *const vmstore_persist_options,
 ) -> c_int {
-    guard("store_persist", || {
-        let store = handle::store(store)?;
+    guard("store_persist", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_persist_options", options) }?;
         let mut progress = convert::progress(options.progress, options.user_data);
@@ -184,8 +184,8 @@ pub unsafe extern "C" fn store_restore(
     commit: u64,
     options: *const vmstore_restore_options,
 ) -> c_int {
-    guard("store_restore", || {
-        let store = handle::store(store)?;
+    guard("store_restore", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_restore_options", options) }?;
         let mut progress = convert::progress(options.progress, options.user_data);

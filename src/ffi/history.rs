@@ -4,7 +4,6 @@ use std::ffi::{CString, c_int, c_void};
 
 use super::convert::{self, In, Out};
 use super::guard;
-use super::handle;
 use super::types::{
     VMSTORE_VERIFY_METADATA, vmstore, vmstore_commit_info, vmstore_module_callback,
     vmstore_module_info, vmstore_verify_options,
@@ -17,8 +16,8 @@ use crate::{Error, VerifyOptions};
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_head(store: *const vmstore, commit: *mut u64) -> c_int {
-    guard("store_head", || {
-        let store = handle::store(store)?;
+    guard("store_head", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let commit = unsafe { Out::new("commit", commit) }?;
         commit.write(store.head()?);
@@ -38,8 +37,8 @@ pub unsafe extern "C" fn store_list_commits(
     capacity: usize,
     count: *mut usize,
 ) -> c_int {
-    guard("store_list_commits", || {
-        let store = handle::store(store)?;
+    guard("store_list_commits", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes room for `capacity` numbers, or NULL.
         let room = unsafe { convert::room("commits", commits, capacity) }?;
         // SAFETY: the caller passes NULL or a place for a size.
@@ -62,8 +61,8 @@ pub unsafe extern "C" fn store_commit_info(
     commit: u64,
     info: *mut vmstore_commit_info,
 ) -> c_int {
-    guard("store_commit_info", || {
-        let store = handle::store(store)?;
+    guard("store_commit_info", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         unsafe {
             convert::fill("vmstore_commit_info", info, || {
@@ -86,8 +85,8 @@ pub unsafe extern "C" fn store_commit_user_data(
     capacity: usize,
     length: *mut usize,
 ) -> c_int {
-    guard("store_commit_user_data", || {
-        let store = handle::store(store)?;
+    guard("store_commit_user_data", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes room for `capacity` bytes, or NULL.
         let room = unsafe { convert::room("buffer", buffer.cast::<u8>(), capacity) }?;
         // SAFETY: the caller passes NULL or a place for a size.
@@ -115,8 +114,8 @@ pub unsafe extern "C" fn store_list_modules(
     callback: vmstore_module_callback,
     user_data: *mut c_void,
 ) -> c_int {
-    guard("store_list_modules", || {
-        let store = handle::store(store)?;
+    guard("store_list_modules", |at| {
+        let store = at.store(store)?;
         let callback = callback.ok_or_else(|| Error::invalid("callback", "it must not be NULL"))?;
         for module in store.modules(commit)? {
             let id = CString::new(module.id.as_str()).unwrap_or_default();
@@ -147,8 +146,8 @@ pub unsafe extern "C" fn store_verify(
     store: *const vmstore,
     options: *const vmstore_verify_options,
 ) -> c_int {
-    guard("store_verify", || {
-        let store = handle::store(store)?;
+    guard("store_verify", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_verify_options", options) }?;
         convert::flags(

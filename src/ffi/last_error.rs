@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int};
 use std::fmt::Write;
 
-use crate::Error;
+use crate::{Error, Store};
 
 const CAPACITY: usize = 1024;
 
@@ -36,15 +36,27 @@ impl Write for Text {
     }
 }
 
-pub(super) fn set(function: &'static str, error: &Error) {
+pub(super) fn set(function: &'static str, store: Option<&Store>, error: &Error) {
     TEXT.with_borrow_mut(|text| {
         text.length = 0;
-        let _ = write!(text, "{function}: {error}");
+        let _ = match store {
+            Some(store) => write!(text, "{function}: {}: {error}", end_of(store.path())),
+            None => write!(text, "{function}: {error}"),
+        };
     });
     ERRNO.set(error.errno());
 }
 
-/// The text of this thread's last failure: the function, what failed, on which file, module or
+/// The end of a path: a long one must not crowd out what went wrong.
+fn end_of(path: &str) -> &str {
+    let mut start = path.len().saturating_sub(256);
+    while !path.is_char_boundary(start) {
+        start += 1;
+    }
+    &path[start..]
+}
+
+/// The text of this thread's last failure: function and store, what failed, on which file, module or
 /// argument, and why or by which rule. Success does not change it.
 ///
 /// Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the

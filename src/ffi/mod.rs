@@ -33,12 +33,13 @@ mod types;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{Error, Result};
+use crate::{Capture, Error, Module, Result, Store};
 
 /// Runs the body of an exported function: no panic leaves it, and its failure becomes this
 /// thread's last error.
-fn guard(function: &'static str, body: impl FnOnce() -> Result<()>) -> c_int {
-    let error = match catch_unwind(AssertUnwindSafe(body)) {
+fn guard(function: &'static str, body: impl FnOnce(&mut Call) -> Result<()>) -> c_int {
+    let mut call = Call { store: None };
+    let error = match catch_unwind(AssertUnwindSafe(|| body(&mut call))) {
         Ok(Ok(())) => return status::VMSTORE_OK,
         Ok(Err(error)) => error,
         Err(panic) => {
@@ -52,6 +53,31 @@ fn guard(function: &'static str, body: impl FnOnce() -> Result<()>) -> c_int {
             }
         }
     };
-    last_error::set(function, &error);
+    last_error::set(function, call.store.as_ref(), &error);
     status::of(&error)
+}
+
+/// A call on its way: finds what its handles stand for, and so knows which store it is about.
+struct Call {
+    store: Option<Store>,
+}
+
+impl Call {
+    fn store(&mut self, handle: *const types::vmstore) -> Result<Store> {
+        let store = handle::store(handle)?;
+        self.store = Some(store.clone());
+        Ok(store)
+    }
+
+    fn module(&mut self, handle: *const types::vmstore_module) -> Result<Module> {
+        let module = handle::module(handle)?;
+        self.store = Some(module.store().clone());
+        Ok(module)
+    }
+
+    fn capture(&mut self, handle: *const types::vmstore_capture) -> Result<Capture> {
+        let capture = handle::capture(handle)?;
+        self.store = Some(capture.store().clone());
+        Ok(capture)
+    }
 }

@@ -40,8 +40,8 @@ pub unsafe extern "C" fn store_map_module(
     options: *const vmstore_map_options,
     module: *mut *mut vmstore_module,
 ) -> c_int {
-    guard("store_map_module", || {
-        let owner = handle::store(store)?;
+    guard("store_map_module", |at| {
+        let owner = at.store(store)?;
         // SAFETY: the caller passes NULL or a NUL-terminated string.
         let id = unsafe { convert::text("module_id", module_id) }?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
@@ -88,8 +88,8 @@ pub unsafe extern "C" fn store_map_module(
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_unmap_module(module: *mut vmstore_module) -> c_int {
-    guard("store_unmap_module", || {
-        let mapped = handle::module(module)?;
+    guard("store_unmap_module", |at| {
+        let mapped = at.module(module)?;
         mapped.unmap()?;
         handle::remove(module);
         Ok(())
@@ -122,8 +122,8 @@ pub unsafe extern "C" fn store_module_fd(
     fd: *mut c_int,
     offset: *mut u64,
 ) -> c_int {
-    guard("store_module_fd", || {
-        let module = handle::module(module)?;
+    guard("store_module_fd", |at| {
+        let module = at.module(module)?;
         // SAFETY: the caller passes NULL or a place for an int.
         let fd = unsafe { Out::new("fd", fd) }?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn store_module_fd(
 /// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_mark_dirty(module: *mut vmstore_module, offset: u64, length: u64) -> c_int {
-    guard("store_mark_dirty", || {
-        handle::module(module)?.mark_dirty(offset, length)
+    guard("store_mark_dirty", |at| {
+        at.module(module)?.mark_dirty(offset, length)
     })
 }

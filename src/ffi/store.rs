@@ -34,7 +34,7 @@ pub unsafe extern "C" fn store_open(
     options: *const vmstore_open_options,
     store: *mut *mut vmstore,
 ) -> c_int {
-    guard("store_open", || {
+    guard("store_open", |_| {
         // SAFETY: the caller passes NULL or a NUL-terminated string.
         let directory = unsafe { convert::text("directory", directory) }?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
@@ -72,8 +72,8 @@ pub unsafe extern "C" fn store_open(
 /// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_close(store: *mut vmstore) -> c_int {
-    guard("store_close", || {
-        let opened = handle::store(store)?;
+    guard("store_close", |at| {
+        let opened = at.store(store)?;
         opened.close()?;
         handle::remove_store(store, &opened);
         Ok(())
@@ -86,8 +86,8 @@ pub extern "C" fn store_close(store: *mut vmstore) -> c_int {
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_stats(store: *const vmstore, stats: *mut vmstore_stats) -> c_int {
-    guard("store_stats", || {
-        let store = handle::store(store)?;
+    guard("store_stats", |at| {
+        let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         unsafe {
             convert::fill("vmstore_stats", stats, || {
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn store_probe(
     directory: *const c_char,
     capabilities: *mut vmstore_capabilities,
 ) -> c_int {
-    guard("store_probe", || {
+    guard("store_probe", |_| {
         let directory = if directory.is_null() {
             None
         } else {

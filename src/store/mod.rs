@@ -183,7 +183,7 @@ impl Store {
         let state = self.enter()?;
         if self.0.read_only {
             return Err(Error::ReadOnly {
-                what: format!("{what} in {}", self.0.path),
+                what: what.to_owned(),
                 why: "the store was opened read-only",
             });
         }
@@ -262,6 +262,11 @@ impl Store {
     /// Whether it was closed. Takes no lock.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// The directory as the caller named it.
+    pub(crate) fn path(&self) -> &str {
+        &self.0.path
     }
 
     pub(crate) fn same(&self, other: &Self) -> bool {
