@@ -27,7 +27,7 @@ pub(crate) const HEADER: usize = 128;
 /// The length of a record before its payload.
 pub(crate) const HEAD: usize = 56;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"VREC");
-const MAY_SKIP: u16 = 1;
+const OPTIONAL: u16 = 1;
 /// User data has at most 16 MiB; the rest is for the map of modules.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
 
@@ -276,7 +276,7 @@ impl Parsed<'_> {
     /// The event; `None` for one that this library does not know and may skip.
     fn event(&self, file: &str) -> Result<Option<Event>> {
         if !Event::knows(self.kind) {
-            if self.flags & MAY_SKIP != 0 {
+            if self.flags & OPTIONAL != 0 {
                 return Ok(None);
             }
             return Err(Error::Version {

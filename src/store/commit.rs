@@ -48,6 +48,7 @@ impl Store {
             state.stats.last_write_ns = host::nanoseconds_since(begun);
             return Ok(state.history.head());
         }
+        let old = state.history.head_commit().cloned();
         // What a failure has to undo.
         let mut drafts = Vec::new();
         let mut dirty = Vec::new();
@@ -103,8 +104,8 @@ impl Store {
                 return Err(error);
             }
         };
-        let modules = self.take_over(state, finished, number, sequence)?;
-        self.update_links_of(state, &modules, number);
+        self.take_over(state, finished, number, sequence)?;
+        self.move_links(state, old.as_deref());
         self.give_descriptors_back(state);
         state.stats.last_write_ns = host::nanoseconds_since(begun);
         Ok(number)
@@ -138,8 +139,7 @@ impl Store {
         finished: Vec<Finished>,
         number: u64,
         sequence: u64,
-    ) -> Result<Vec<String>> {
-        let mut modules = Vec::new();
+    ) -> Result<()> {
         for file in finished {
             let id = file.index.module.clone();
             state.stats.bytes_written += file.bytes;
@@ -159,9 +159,8 @@ impl Store {
                 }
             }
             self.0.pages.remember(file.index);
-            modules.push(id);
         }
-        Ok(modules)
+        Ok(())
     }
 
     /// Unpersisted files stay open so that their sync learns of every error. When they are many,

@@ -1,11 +1,12 @@
 //! `<module>_last`: links to the module commits that the head uses. They are for people; the store
 //! itself never reads them but to repair them, so that a failure here fails no call.
 
+use crate::format::commit::Commit;
 use crate::format::name;
 use crate::sys::fs::{Dir, Kind, Place};
 
 use super::{LogLevel, State, Store};
-use crate::Result;
+use crate::{Error, Result};
 
 impl Store {
     /// Brings the links of all modules to the head.
@@ -40,7 +41,7 @@ impl Store {
     }
 
     /// Makes the link of one module point to a module commit, unless it does.
-    pub(super) fn point(&self, module: &str, commit: u64) -> Result<()> {
+    fn point(&self, module: &str, commit: u64) -> Result<()> {
         let files = &*self.0.files;
         let place = Place::root(name::last(module));
         let target = name::module_commit(module, commit);
@@ -51,7 +52,7 @@ impl Store {
     }
 
     /// Makes the link of one module point to a module commit.
-    pub(super) fn repoint(&self, module: &str, commit: u64) -> Result<()> {
+    fn repoint(&self, module: &str, commit: u64) -> Result<()> {
         let files = &*self.0.files;
         let target = name::module_commit(module, commit);
         let temporary = Place::hidden(format!("{}link", name::TEMPORARY));
@@ -60,19 +61,34 @@ impl Store {
         files.rename(&temporary, &Place::root(name::last(module)))
     }
 
-    /// After a commit: only the links of modules that it wrote.
-    pub(super) fn update_links_of(&self, state: &mut State, modules: &[String], commit: u64) {
+    /// After a commit or restore: only the links of modules whose module commit is another than at the
+    /// `old` head.
+    pub(super) fn move_links(&self, state: &mut State, old: Option<&Commit>) {
         if state.links_behind {
             return self.update_links(state);
         }
-        for module in modules {
-            if let Err(error) = self.repoint(module, commit) {
-                state.links_behind = true;
-                self.log(LogLevel::Warning, || {
-                    format!("the links of the head are behind: {error}")
-                });
-                return;
+        let moved = (|| {
+            let Some(head) = state.history.head_commit() else {
+                return Ok(());
+            };
+            for entry in &head.modules {
+                let before = old.and_then(|old| old.module(&entry.id));
+                if before.is_none_or(|before| before.module_commit != entry.module_commit) {
+                    self.repoint(&entry.id, entry.module_commit)?;
+                }
             }
+            for entry in old.iter().flat_map(|old| &old.modules) {
+                if head.module(&entry.id).is_none() {
+                    self.0.files.unlink(&Place::root(name::last(&entry.id)))?;
+                }
+            }
+            Ok::<_, Error>(())
+        })();
+        if let Err(error) = moved {
+            state.links_behind = true;
+            self.log(LogLevel::Warning, || {
+                format!("the links of the head are behind: {error}")
+            });
         }
     }
 }

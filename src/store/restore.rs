@@ -51,6 +51,7 @@ impl Store {
         for bound in state.modules.values() {
             bound.module.collect()?;
         }
+        let old = state.history.head_commit().cloned();
         let mut plans = Vec::new();
         let undo = |plans: Vec<Plan>| {
             for plan in plans {
@@ -118,7 +119,7 @@ impl Store {
             restored += self.settle(&mut state, &plan)?;
         }
         if !self.0.read_only {
-            self.update_links(&mut state);
+            self.move_links(&mut state, old.as_deref());
         }
         state.stats.last_restored_pages = restored;
         state.stats.last_restore_ns = host::nanoseconds_since(begun);
