@@ -17,6 +17,8 @@ pub(crate) struct PageTable {
     /// Numbers of `sources` plus one; 0 is a zero page. A missing chunk is all zero pages.
     chunks: Vec<Option<Box<[u32]>>>,
     sources: Vec<Option<Source>>,
+    /// The place in `sources` that was asked for last: runs come one after another from one source.
+    recent: usize,
 }
 
 struct Source {
@@ -43,6 +45,7 @@ impl PageTable {
             pages,
             chunks,
             sources: Vec::new(),
+            recent: 0,
         })
     }
 
@@ -111,23 +114,29 @@ impl PageTable {
                 .as_ref()
                 .is_some_and(|source| Arc::ptr_eq(&source.index, index))
         };
-        // Nearly always the newest.
-        if let Some(slot) = self.sources.iter().rposition(same) {
-            return Ok(slot as u32 + 1);
+        if !self.sources.get(self.recent).is_some_and(same) {
+            self.recent = match self.sources.iter().position(same) {
+                Some(slot) => slot,
+                None => self.new_source(index)?,
+            };
         }
+        Ok(self.recent as u32 + 1)
+    }
+
+    fn new_source(&mut self, index: &Arc<Index>) -> Result<usize> {
         let fresh = Some(Source {
             index: index.clone(),
             pages: 0,
         });
         if let Some(slot) = self.sources.iter().position(Option::is_none) {
             self.sources[slot] = fresh;
-            return Ok(slot as u32 + 1);
+            return Ok(slot);
         }
         self.sources.try_reserve(1).map_err(|_| Error::NoMemory {
             what: "a page table".into(),
         })?;
         self.sources.push(fresh);
-        Ok(self.sources.len() as u32)
+        Ok(self.sources.len() - 1)
     }
 
     fn number(&self, page: u64) -> u32 {
@@ -184,4 +193,92 @@ impl PageTable {
 
 fn slot_of(number: u32) -> Option<usize> {
     (number as usize).checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::index::{Content, Shape};
+
+    const PAGES: u64 = 3 * CHUNK + 7;
+
+    fn index(commit: u64, runs: &[Run]) -> Arc<Index> {
+        let mut index = Index {
+            module: "m".into(),
+            commit,
+            parent: commit - 1,
+            shape: Shape::Delta,
+            page_size: 4096,
+            size: PAGES * 4096,
+            digest: crate::format::checksum::Digest::default(),
+            runs: Vec::new(),
+            checksums: Vec::new(),
+        };
+        for run in runs {
+            index.push(run.start, run.count, Content::Data);
+            index
+                .checksums
+                .extend((run.start..run.end()).map(|page| commit * 10_000 + page));
+        }
+        Arc::new(index)
+    }
+
+    #[test]
+    fn a_table_is_a_list_of_pages() {
+        let mut state = 12345u64;
+        let mut random = |limit: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % limit
+        };
+        let mut table = PageTable::new(PAGES).unwrap();
+        let mut model = vec![0; PAGES as usize];
+        for commit in 1..400 {
+            let start = random(PAGES);
+            let run = Run {
+                start,
+                count: 1 + random((PAGES - start).min(700)),
+            };
+            if random(4) == 0 {
+                table.set(run, None).unwrap();
+                model[start as usize..run.end() as usize].fill(0);
+            } else {
+                table.apply(&index(commit, &[run])).unwrap();
+                model[start as usize..run.end() as usize].fill(commit);
+            }
+            let mut seen = Vec::new();
+            table.locate(
+                Run {
+                    start: 0,
+                    count: PAGES,
+                },
+                |located| {
+                    let commit = located.source.map_or(0, |source| source.commit);
+                    seen.extend((0..located.run.count).map(|_| commit));
+                },
+            );
+            assert_eq!(seen, model, "after commit {commit}");
+            let page = random(PAGES);
+            let sum = model[page as usize] * 10_000 + page;
+            assert_eq!(
+                table.checksum(page),
+                (model[page as usize] != 0).then_some(sum)
+            );
+        }
+        // What no page points to is let go.
+        let live: std::collections::BTreeSet<_> = model.iter().filter(|c| **c != 0).collect();
+        assert_eq!(table.sources.iter().flatten().count(), live.len());
+        assert!(
+            table
+                .set(
+                    Run {
+                        start: PAGES,
+                        count: 1
+                    },
+                    None
+                )
+                .is_err()
+        );
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::recorded::{Crash, RecordedFiles};
-use super::{OpenOptions, Oracle, Random, Rig, Store, check_reopened};
+use super::{OpenOptions, Oracle, Random, Rig, Store, check_reopened, long};
 
 /// What was promised once `count` operations had been made, and the most that may be there.
 fn promised(rig: &Rig, count: usize) -> (&Oracle, &Oracle) {
@@ -67,7 +67,7 @@ fn explore(seed: u64, steps: u64, again: u64) -> u64 {
 #[test]
 fn promise_1_and_2_every_crash_leaves_a_prefix_with_all_that_was_promised() {
     let mut states = 0;
-    for seed in 1..=24 {
+    for seed in 1..=24 * long() {
         states += explore(seed * 7919, 2 + seed % 7, 1);
     }
     assert!(states > 5_000, "only {states} states");

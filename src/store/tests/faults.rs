@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::recorded::{Crash, Fuse, RecordedFiles};
-use super::{OpenOptions, Random, Rig, Store, check_reopened};
+use super::{OpenOptions, Random, Rig, Store, check_reopened, long};
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
 fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
@@ -44,7 +44,7 @@ fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
 #[test]
 fn promise_3_every_operation_fails_and_nothing_is_lost() {
     let (mut runs, mut failures) = (0, 0);
-    for seed in [11, 12, 13] {
+    for seed in 11..11 + 3 * long() {
         let (operations, failed) = live_with(seed, 0, 0);
         assert_eq!(failed, 0, "without a fault");
         for times in [1, 3] {

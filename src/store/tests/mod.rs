@@ -12,6 +12,11 @@ use recorded::RecordedFiles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// How many times as much as usual is to be tried: `VMSTORE_LONG`, 1 when it is not set.
+pub(super) fn long() -> u64 {
+    std::env::var("VMSTORE_LONG").map_or(1, |times| times.parse().expect("a number"))
+}
+
 /// A small generator of repeatable random numbers (xorshift64*).
 pub(super) struct Random(pub(super) u64);
 
