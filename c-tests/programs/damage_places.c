@@ -245,11 +245,7 @@ int main(int argc, char **argv)
     shared_mode_does_not_follow();
     strangers();
 
-    struct examination intact = {.path = master, .model = &model, .names = {"none"}, .persisted = PERSISTED};
-    unsigned harmless = outcome.harmless;
-    trying("the store that was copied");
-    examine(&intact);
-    CHECK(outcome.harmless == harmless + 1);
+    master_is_intact((struct examination){.path = master, .model = &model, .persisted = PERSISTED});
     free_model(&model);
     free_model(&other_model);
     return finished_damage();

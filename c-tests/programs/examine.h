@@ -232,6 +232,16 @@ static inline void copy_with(struct examination *e, const char *master, const ch
     write_file(path, bytes, length);
 }
 
+/* The store that was copied, of whose files the copies have second names, is as it was. */
+static inline void master_is_intact(struct examination master)
+{
+    unsigned harmless = outcome.harmless;
+    master.names[0] = "none";
+    trying("the store that was copied");
+    examine(&master);
+    CHECK(outcome.harmless == harmless + 1);
+}
+
 static inline int finished_damage(void)
 {
     return finished("%u damages: %u refused by store_open (%u salvaged, with %u commits), %u found later, "
