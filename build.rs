@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 /// The files of `src/ffi` that hold what C sees, in the order in which the header presents them.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "status",
     "types",
     "store",
     "module",
+    "tracking",
     "commit",
     "history",
     "last_error",

@@ -284,6 +284,21 @@
 #define VMSTORE_MAP_SHARED 1
 
 /**
+ * Mapping mode: a memfd, mapped shared. One is made here, sealed against shrinking, unless
+ * `VMSTORE_MAP_FD` brings the caller's. For vhost-user and VFIO with a store on a disk, and for huge
+ * pages. `store_module_fd` gives the descriptor to pass on.
+ */
+#define VMSTORE_MAP_MEMFD 2
+
+/**
+ * Mapping mode: memory that the caller has mapped already, at `address`, of any kind, readable and
+ * writable. The library copies into it and out of it, and never maps, unmaps, advises or protects
+ * anything there (`store_discard` apart, which is asked for). It stays the caller's: unmap the module,
+ * or close the store, before it goes.
+ */
+#define VMSTORE_MAP_ADOPT 3
+
+/**
  * Mapping flag: read and verify the whole module now, instead of mapping its image and leaving
  * the reading to page faults. Without it, pages that come straight from an image are not
  * checked against their checksums by the library (see `unverified_bytes` in
@@ -292,8 +307,43 @@
 #define VMSTORE_MAP_EAGER 256
 
 /**
+ * Mapping flag: `address` lies in a range that the caller has reserved: private anonymous memory
+ * with PROT_NONE. The module is mapped over that part of it, and unmapping makes it a reservation
+ * again. A range that is anything else is `VMSTORE_E_EXISTS`, and nothing is replaced.
+ */
+#define VMSTORE_MAP_RESERVED 512
+
+/**
+ * Mapping flag, with `VMSTORE_MAP_MEMFD`: the memory is the caller's `fd`, from `fd_offset`.
+ */
+#define VMSTORE_MAP_FD 1024
+
+/**
+ * Mapping flag, with `VMSTORE_MAP_MEMFD`: huge pages of 2 MiB. Size and address are then
+ * multiples of that, the pages are reserved now, and a write makes the kernel tracker report the
+ * whole huge page; a commit still writes only those small pages whose bytes changed. Where the host
+ * has not enough of them free: `VMSTORE_E_UNSUPPORTED`.
+ */
+#define VMSTORE_MAP_HUGE_2M 2048
+
+/**
+ * Mapping flag: the same with huge pages of 1 GiB.
+ */
+#define VMSTORE_MAP_HUGE_1G 4096
+
+/**
+ * Mapping flag: there are writers that the tracker cannot see, and they are not going to be marked.
+ * Every capture then compares the pages that were not reported with the head, which reads the whole
+ * module in the pause. With `VMSTORE_TRACKER_KERNEL` or `_CALLER` the reported pages are not
+ * compared first; `VMSTORE_TRACKER_COMPARE` implies it.
+ */
+#define VMSTORE_MAP_FOREIGN_WRITERS 8192
+
+/**
  * Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it
- * was, and why, is in vmstore_module_info.
+ * was, and why, is in vmstore_module_info. Adopted memory a part of which another userfaultfd has is
+ * `VMSTORE_E_UNSUPPORTED`: reading it may wait for that one's handler, so the caller has to choose
+ * `CALLER` or `COMPARE`.
  */
 #define VMSTORE_TRACKER_AUTO 0
 
@@ -425,6 +475,11 @@ typedef struct {
      */
     uint64_t last_dirty_pages;
     /**
+     * The last capture: of those, pages that `store_precopy` had copied before. Those that were written
+     * since were copied again.
+     */
+    uint64_t last_precopied_pages;
+    /**
      * The last capture: nanoseconds in the tracker's scan.
      */
     uint64_t last_scan_ns;
@@ -468,6 +523,14 @@ typedef struct {
      * Captures that outgrew the arena and wrote during the pause.
      */
     uint64_t arena_spills;
+    /**
+     * Modules mapped now whose captures compare memory with the head.
+     */
+    uint64_t compared_modules;
+    /**
+     * Modules mapped now for which `VMSTORE_TRACKER_AUTO` could not take the kernel tracker.
+     */
+    uint64_t fallbacks;
     /**
      * 1 after a failed sync or a caught internal error: see `VMSTORE_E_POISONED`.
      */
@@ -521,6 +584,22 @@ typedef struct {
      * 1 when there is a store in the directory.
      */
     uint32_t is_store;
+    /**
+     * 1 when memfds can be made and sealed, for `VMSTORE_MAP_MEMFD`.
+     */
+    uint32_t memfd;
+    /**
+     * 1 when the host has huge pages of 2 MiB, be they free or not.
+     */
+    uint32_t has_huge_2m;
+    /**
+     * How many huge pages of 2 MiB are free.
+     */
+    uint64_t free_huge_2m;
+    /**
+     * How many huge pages of 1 GiB are free.
+     */
+    uint64_t free_huge_1g;
 } vmstore_capabilities;
 
 /**
@@ -541,10 +620,70 @@ typedef struct {
     uint32_t tracker;
     /**
      * The exact address wanted, page-aligned, in a range where nothing is mapped; NULL:
-     * anywhere. An occupied range is `VMSTORE_E_EXISTS`.
+     * anywhere. An occupied range is `VMSTORE_E_EXISTS`. With `VMSTORE_MAP_RESERVED` a place in the
+     * caller's reservation, with `VMSTORE_MAP_ADOPT` the memory to adopt.
      */
     void *address;
+    /**
+     * With `VMSTORE_MAP_FD` a memfd, or another regular file on tmpfs, hugetlbfs or a disk, open for
+     * reading and writing, at least `fd_offset` + `size` bytes long. The library keeps a copy of
+     * the descriptor, and does not close this one. Seal it against shrinking (F_SEAL_SHRINK): if
+     * it is truncated while it is mapped, touching it is a SIGBUS. Without the flag it is not looked at.
+     */
+    int fd;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * Where the module begins in `fd`, in bytes, a multiple of its page size.
+     */
+    uint64_t fd_offset;
+    /**
+     * The most bytes that the module will grow to (see `store_grow_module`): address space for
+     * that is set aside now. 0: none; growing then depends on what is mapped behind.
+     */
+    uint64_t max_size;
 } vmstore_map_options;
+
+/**
+ * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call
+ * then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same
+ * store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+ */
+typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *user_data);
+
+/**
+ * Options of `store_precopy`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_precopy_options)`.
+     */
+    size_t struct_size;
+    /**
+     * Stop when a round leaves at most so many pages to copy; 0 takes the default, 1024.
+     */
+    uint64_t target_pages;
+    /**
+     * The most rounds; 0 takes the default, 16. It stops earlier when a round leaves no fewer pages
+     * than the one before.
+     */
+    uint32_t max_rounds;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * Called before each round and at the end with bytes copied and bytes known to be written; may be
+     * NULL. What was copied when it cancels is kept.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_precopy_options;
 
 /**
  * Options of `store_commit` and `store_capture`.
@@ -568,13 +707,6 @@ typedef struct {
      */
     size_t user_data_length;
 } vmstore_commit_options;
-
-/**
- * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call
- * then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same
- * store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
- */
-typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *user_data);
 
 /**
  * Options of `store_persist`.
@@ -701,6 +833,25 @@ typedef struct {
      * mapped.
      */
     uint64_t unverified_bytes;
+    /**
+     * How its bytes got into memory, in words: mapped from which image, copied and why, adopted; ""
+     * when not mapped.
+     */
+    const char *mode_reason;
+    /**
+     * Its size where it is mapped, which is larger than `size` when it grew since the head; 0 when
+     * not mapped.
+     */
+    uint64_t mapped_size;
+    /**
+     * 1 when `VMSTORE_TRACKER_AUTO` could not take the kernel tracker: `tracker_reason` says why.
+     */
+    uint32_t fell_back;
+    /**
+     * 1 when every capture compares pages that were not reported: the tracker is
+     * `VMSTORE_TRACKER_COMPARE`, or `VMSTORE_MAP_FOREIGN_WRITERS` was given.
+     */
+    uint32_t compared;
 } vmstore_module_info;
 
 /**
@@ -842,6 +993,27 @@ int store_map_module(vmstore *store,
                      vmstore_module **module);
 
 /**
+ * Makes a mapped module larger, at its address: memory that is plugged in. The guest may run.
+ *
+ * The new part reads as zeros; in adopted memory, and in a descriptor of the caller's, it has the bytes
+ * it has. `new_size` is in bytes, a multiple of the page size; the present size does nothing, a smaller
+ * one is VMSTORE_E_SIZE. The next commit has the new size, also if nothing else changed. Restoring an
+ * older commit, in which the module is smaller, makes the part beyond zeros and leaves the size; a
+ * fresh process maps the module as large as it is at the head.
+ *
+ * Room for it is found behind the module: in what `max_size` set aside, in the caller's reservation
+ * (VMSTORE_MAP_RESERVED), or where by chance nothing is mapped. Adopted memory, and a descriptor of the
+ * caller's, are made longer by the caller first. On failure the module is as it was.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (alignment; adopted memory is not mapped there),
+ * VMSTORE_E_SIZE (smaller; beyond the caller's descriptor), VMSTORE_E_EXISTS (something is mapped behind
+ * the module), VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED,
+ * VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_UNSUPPORTED, VMSTORE_E_IO, VMSTORE_E_FORKED.
+ */
+int store_grow_module(vmstore_module *module,
+                      uint64_t new_size);
+
+/**
  * Unmaps a module. Its writes since the last commit are dropped; its address range becomes free.
  * The module stays in the history, and later commits carry it over unchanged.
  *
@@ -884,6 +1056,78 @@ int store_module_fd(const vmstore_module *module, int *fd, uint64_t *offset);
  * VMSTORE_E_FORKED.
  */
 int store_mark_dirty(vmstore_module *module, uint64_t offset, uint64_t length);
+
+/**
+ * Reports the pages whose bits are set in a bitmap: what KVM_GET_DIRTY_LOG, a vhost or a VFIO log gives,
+ * whichever tracker the module has. Entries of KVM's dirty ring are reported with store_mark_dirty.
+ *
+ * `offset`, in bytes, page-aligned, is where the first page of the bitmap is in the module. Page
+ * `i` is bit `i % 64` of word `i / 64`, in the host's byte order; bits from `page_count` on are
+ * ignored. The log must have the host's pages, and must have been taken after the writes that it tells
+ * of: get the log, then import it, then capture. Never waits, and makes no system call.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (NULL, alignment, the range ends beyond the module),
+ * VMSTORE_E_FORKED.
+ */
+int store_import_dirty_bitmap(vmstore_module *module,
+                              uint64_t offset,
+                              const uint64_t *bitmap,
+                              uint64_t page_count);
+
+/**
+ * Gives memory of the guest's back to the host, as a balloon or free page reporting does: the range
+ * reads as zeros from now on, takes no memory until it is written again, and is dirty. `offset` and
+ * `length` are in bytes, page-aligned. The guest may run, but must not use the range.
+ *
+ * In shared modes the range becomes a hole of the file, which all its mappings see; blocks of a
+ * backing file stay reserved where the file system can (ext4, XFS), so that the guest can have the
+ * memory back on a full disk; on tmpfs, memory that was given back may not be there again. In private
+ * mode, pages that came from an image are replaced by anonymous memory: madvise and NUMA settings of
+ * that range are gone, and beyond 1,024 parts it is zeroed in place instead. Memory that is locked,
+ * and private file mappings in adopted memory, are zeroed in place. Pages that a device has pinned
+ * (VFIO, io_uring) must not be discarded.
+ *
+ * Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (alignment, the range ends beyond the module),
+ * VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_FORKED.
+ */
+int store_discard(vmstore_module *module,
+                  uint64_t offset,
+                  uint64_t length);
+
+/**
+ * Finds out what tracking missed: compares all memory of all mapped modules with the head, and
+ * writes into `*missed_pages` how many pages differ from it that neither a tracker nor the caller
+ * reported. They are dirty from now on, so that the next commit is exact; the log names them.
+ *
+ * For tests of a VMM, and for doubt: 0 is what it should be. The caller has paused every writer. Reads
+ * everything, so it takes about a second for 2 GiB; the state of tracking stays as it is otherwise.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
+ * VMSTORE_E_POISONED, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
+ */
+int store_audit(vmstore *store,
+                uint64_t *missed_pages);
+
+/**
+ * Does most of the next capture's copying while the guest runs, as live migration does: copies what
+ * was written since the last commit, then what was written meanwhile, and so on, until little is
+ * left. A capture that follows copies only what was written since the last round.
+ *
+ * `*pages_left` is how many pages that would be now. Call it as often as you like; pause the guest and
+ * capture when the number is small enough. What was copied is kept in the library's memory (at most
+ * three quarters of `arena_limit`) until the next capture takes it; a restore, an unmap or an audit
+ * gives it up, and nothing is lost. Modules that are compared (see `compared` in vmstore_module_info)
+ * are left out. Calls of other threads on this store wait, store_mark_dirty and its like excepted.
+ *
+ * With VMSTORE_TRACKER_CALLER: write first, then mark; a mark that comes before its write may be
+ * used up by a round that copies the old bytes.
+ *
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is
+ * outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+ */
+int store_precopy(vmstore *store,
+                  const vmstore_precopy_options *options,
+                  uint64_t *pages_left);
 
 /**
  * Makes a commit: an atomic snapshot of all modules.

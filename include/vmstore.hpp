@@ -50,6 +50,7 @@ using OpenOptions = Sized<::vmstore_open_options>;
 using MapOptions = Sized<::vmstore_map_options>;
 using CommitOptions = Sized<::vmstore_commit_options>;
 using PersistOptions = Sized<::vmstore_persist_options>;
+using PrecopyOptions = Sized<::vmstore_precopy_options>;
 using RestoreOptions = Sized<::vmstore_restore_options>;
 using VerifyOptions = Sized<::vmstore_verify_options>;
 using Stats = Sized<::vmstore_stats>;
@@ -230,8 +231,13 @@ public:
     void *address() const noexcept { return store_module_address(get()); }
     std::uint64_t size() const noexcept { return store_module_size(get()); }
     Done unmap() { return end(); }
+    Done grow(std::uint64_t new_size) { return detail::done(store_grow_module(get(), new_size)); }
     Done mark_dirty(std::uint64_t offset, std::uint64_t length)
     { return detail::done(store_mark_dirty(get(), offset, length)); }
+    Done import_dirty_bitmap(std::uint64_t at, const std::uint64_t *bitmap, std::uint64_t pages)
+    { return detail::done(store_import_dirty_bitmap(get(), at, bitmap, pages)); }
+    Done discard(std::uint64_t offset, std::uint64_t length)
+    { return detail::done(store_discard(get(), offset, length)); }
     Result<Descriptor> fd() const
     {
         int fd = -1;
@@ -268,7 +274,21 @@ public:
     Result<Capture> capture(const CommitOptions &options = {})
     { return detail::output<Capture, ::vmstore_capture *>(store_capture, get(), &options); }
 
-    /// The last argument of these three is the progress callback: progress(done, total).
+    Result<std::uint64_t> audit()
+    { return detail::output<std::uint64_t>(store_audit, get()); }
+
+    /// Gives how many pages a capture would have to copy now. The last argument is the progress callback,
+    /// here and in the three that follow: progress(done, total).
+    template <class Progress = detail::Silent>
+    Result<std::uint64_t> precopy(const PrecopyOptions &options = {}, Progress &&progress = {})
+    {
+        std::uint64_t left = 0;
+        auto function = [](::vmstore *store, std::uint64_t *out, const PrecopyOptions *with)
+        { return store_precopy(store, with, out); };
+        Done done = detail::with_progress(options, progress, function, get(), &left);
+        if (!done) return done.error();
+        return left;
+    }
     template <class Progress = detail::Silent> Done persist(Progress &&progress = {})
     { return detail::with_progress(PersistOptions(), progress, store_persist, get()); }
     template <class Progress = detail::Silent>

@@ -45,6 +45,13 @@ impl KernelTracker {
         Ok(Arc::new(Self::new()?))
     }
 
+    /// Finds out whether memory can be put under it, and leaves it as it was.
+    pub(crate) fn try_out(&self, memory: &Memory) -> Result<()> {
+        let (address, length) = (memory.address(), memory.length());
+        self.userfault.register(address, length)?;
+        self.userfault.unregister(address, length)
+    }
+
     fn new() -> Result<Self> {
         Ok(Self {
             marker: ForkMarker::new()?,
@@ -54,18 +61,41 @@ impl KernelTracker {
     }
 }
 
-/// A part of a module and how its memory is backed.
+/// What is behind a part of a module's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Private anonymous memory.
+    Anonymous,
+    /// A private mapping of an image of the store.
+    Image,
+    /// A shared mapping of a file or memfd.
+    Shared,
+    /// A private mapping of a file of the caller's, or private huge pages.
+    PrivateFile,
+}
+
+/// A part of a module.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) pages: Run,
-    pub(crate) written: Written,
+    pub(crate) kind: Kind,
 }
 
-/// The tracker of one module.
+impl Span {
+    fn written(self) -> Written {
+        match self.kind {
+            Kind::Image => Written::PrivateCopy,
+            _ => Written::Unarmed,
+        }
+    }
+}
+
+/// The tracker of one module. Its memory, and the spans that make it up, are handed to every call.
 pub(crate) enum Tracking {
     Kernel {
         kernel: Arc<KernelTracker>,
-        spans: Vec<Span>,
+        /// The kernel arms so many pages at once: more than one where they are huge.
+        granule: u64,
     },
     Caller,
     Compare,
@@ -75,19 +105,31 @@ impl Tracking {
     /// Puts a module's memory under the kernel tracker. Its pages count as unwritten from now on.
     pub(crate) fn kernel(
         kernel: Arc<KernelTracker>,
-        spans: Vec<Span>,
+        granule: u64,
+        spans: &[Span],
         memory: &Memory,
     ) -> Result<Self> {
-        kernel
-            .userfault
-            .register(memory.address(), memory.length())?;
-        for span in spans.iter().filter(|span| span.written == Written::Unarmed) {
-            let (address, length) = range(memory, span.pages);
+        let tracking = Self::Kernel { kernel, granule };
+        let begun = spans
+            .iter()
+            .try_for_each(|span| tracking.begin(memory, *span));
+        begun.inspect_err(|_| tracking.stop(memory))?;
+        Ok(tracking)
+    }
+
+    /// Puts a part of a module under the tracker: one that is new, or was mapped anew.
+    pub(crate) fn begin(&self, memory: &Memory, span: Span) -> Result<()> {
+        let Self::Kernel { kernel, .. } = self else {
+            return Ok(());
+        };
+        let (address, length) = range(memory, span.pages);
+        kernel.userfault.register(address, length)?;
+        if span.written() == Written::Unarmed {
             kernel.userfault.arm(address, length)?;
         }
-        let tracking = Self::Kernel { kernel, spans };
-        tracking.forget(memory, None)?;
-        Ok(tracking)
+        kernel
+            .pagemap
+            .take_written(address, length, span.written(), |_, _| {})
     }
 
     pub(crate) fn name(&self) -> Tracker {
@@ -100,71 +142,60 @@ impl Tracking {
 
     /// Adds every page that was written since the last collection to `dirty`, and starts anew. A
     /// failure loses nothing: every page is dirty then.
-    pub(crate) fn collect(&self, memory: &Memory, dirty: &PageSet) -> Result<()> {
-        let all = Run {
-            start: 0,
-            count: memory.length() / host::page_size(),
+    pub(crate) fn collect(&self, memory: &Memory, spans: &[Span], dirty: &PageSet) -> Result<()> {
+        let Self::Kernel { kernel, .. } = self else {
+            return Ok(());
         };
-        match self {
-            Self::Caller => Ok(()),
-            Self::Compare => {
-                dirty.add(all);
-                Ok(())
-            }
-            Self::Kernel { kernel, spans } => {
-                let page = host::page_size();
-                let base = memory.address() as u64;
-                for span in spans {
-                    let (address, length) = range(memory, span.pages);
-                    let found = |start: u64, end: u64| {
-                        dirty.add(Run {
-                            start: (start - base) / page,
-                            count: (end - start) / page,
-                        });
-                    };
-                    kernel
-                        .pagemap
-                        .take_written(address, length, span.written, found)
-                        .inspect_err(|_| dirty.add(all))?;
-                }
-                Ok(())
-            }
+        let page = host::page_size();
+        let base = memory.address() as u64;
+        let adding = dirty.adding();
+        for span in spans {
+            let (address, length) = range(memory, span.pages);
+            let found = |start: u64, end: u64| {
+                adding.add(Run {
+                    start: (start - base) / page,
+                    count: (end - start) / page,
+                });
+            };
+            kernel
+                .pagemap
+                .take_written(address, length, span.written(), found)
+                .inspect_err(|_| {
+                    adding.add(Run {
+                        start: 0,
+                        count: memory.length() / page,
+                    });
+                })?;
         }
+        Ok(())
     }
 
-    /// Forgets writes to these pages, or to all: they were the library's own. Writers are paused.
-    pub(crate) fn forget(&self, memory: &Memory, runs: Option<&[Run]>) -> Result<()> {
-        let Self::Kernel { kernel, spans } = self else {
+    /// Forgets writes to these pages: they were the library's own. Writers are paused, and nothing
+    /// else that the tracker knows matters any more.
+    pub(crate) fn forget(&self, memory: &Memory, spans: &[Span], runs: &[Run]) -> Result<()> {
+        let Self::Kernel { kernel, granule } = self else {
             return Ok(());
+        };
+        let forget = |pages: Run, span: Span| {
+            let (address, length) = range(memory, pages);
+            kernel
+                .pagemap
+                .take_written(address, length, span.written(), |_, _| {})
         };
         for span in spans {
             // One call for each run, or one scan over all of them: a call costs about as much as
             // scanning 1024 armed pages.
-            match runs {
-                Some(runs) if runs.len() as u64 * 1024 < span.pages.count => {
-                    for run in runs {
-                        let start = run.start.max(span.pages.start);
-                        let end = run.end().min(span.pages.end());
-                        if start < end {
-                            let part = Run {
-                                start,
-                                count: end - start,
-                            };
-                            let (address, length) = range(memory, part);
-                            kernel.pagemap.take_written(
-                                address,
-                                length,
-                                span.written,
-                                |_, _| {},
-                            )?;
-                        }
-                    }
-                }
-                _ => {
-                    let (address, length) = range(memory, span.pages);
-                    kernel
-                        .pagemap
-                        .take_written(address, length, span.written, |_, _| {})?;
+            if runs.len() as u64 * 1024 >= span.pages.count {
+                forget(span.pages, *span)?;
+                continue;
+            }
+            for run in runs {
+                let start = run.start / granule * granule;
+                let end = run.end().next_multiple_of(*granule);
+                let (start, end) = (start.max(span.pages.start), end.min(span.pages.end()));
+                if start < end {
+                    let count = end - start;
+                    forget(Run { start, count }, *span)?;
                 }
             }
         }
@@ -196,22 +227,63 @@ fn range(memory: &Memory, pages: Run) -> (usize, u64) {
 /// Tries the kernel tracker on memory of its own, because kernels differ in more than their
 /// version.
 mod self_test {
-    use super::{
-        Error, KernelTracker, Memory, PageSet, Result, Run, Span, Tracking, Written, host,
-    };
-    use crate::sys::memory::nameless_file;
+    use super::{Error, KernelTracker, Kind, Memory, PageSet, Result, Run, Span, Tracking, host};
+    use crate::sys::memfd;
+    use crate::sys::memory::Backing;
     use std::os::fd::AsRawFd;
     use std::sync::Arc;
 
-    fn expect(what: &str, set: &PageSet, wanted: &[Run]) -> Result<()> {
-        let got = set.take();
-        if got == wanted {
-            return Ok(());
+    /// A part of a test's memory under a tracker of its own.
+    struct Tried {
+        memory: Memory,
+        spans: [Span; 1],
+        tracking: Tracking,
+        set: PageSet,
+    }
+
+    impl Tried {
+        fn new(memory: Memory, kind: Kind) -> Result<Self> {
+            let pages = memory.length() / host::page_size();
+            let spans = [Span {
+                pages: Run {
+                    start: 0,
+                    count: pages,
+                },
+                kind,
+            }];
+            let kernel = Arc::new(KernelTracker::new()?);
+            let tracking = Tracking::kernel(kernel, 1, &spans, &memory)?;
+            let set = PageSet::new(pages)?;
+            Ok(Self {
+                memory,
+                spans,
+                tracking,
+                set,
+            })
         }
-        Err(Error::Unsupported {
-            what: "the kernel tracker".into(),
-            why: format!("its self-test failed: {what}: {got:?} instead of {wanted:?}"),
-        })
+
+        fn expect(&self, what: &str, wanted: &[Run]) -> Result<()> {
+            self.tracking
+                .collect(&self.memory, &self.spans, &self.set)?;
+            let got = self.set.take();
+            if got == wanted {
+                return Ok(());
+            }
+            Err(Error::Unsupported {
+                what: "the kernel tracker".into(),
+                why: format!("its self-test failed: {what}: {got:?} instead of {wanted:?}"),
+            })
+        }
+    }
+
+    impl Drop for Tried {
+        fn drop(&mut self) {
+            self.tracking.stop(&self.memory);
+        }
+    }
+
+    fn one(start: u64) -> Run {
+        Run { start, count: 1 }
     }
 
     pub(super) fn run() -> Result<()> {
@@ -219,73 +291,71 @@ mod self_test {
         // More than two page-table pages' worth, so that one can be dropped as a whole.
         let per_table = page / 8;
         let pages = per_table * 3;
-        let memory = Memory::anonymous(0, pages * page)?;
+        let memory = Memory::anonymous(pages * page)?;
         memory.write(0, &[1]);
-        let kernel = Arc::new(KernelTracker::new()?);
         let whole = Run {
             start: 0,
             count: pages,
         };
-        let spans = vec![Span {
-            pages: whole,
-            written: Written::Unarmed,
-        }];
-        let tracking = Tracking::kernel(kernel, spans, &memory)?;
-        let set = PageSet::new(pages)?;
-        let one = |start| Run { start, count: 1 };
+        let tried = Tried::new(memory, Kind::Anonymous)?;
+        let memory = &tried.memory;
 
-        tracking.collect(&memory, &set)?;
-        expect("nothing was written", &set, &[])?;
+        tried.expect("nothing was written", &[])?;
         memory.write(0, &[2]);
         memory.write(5 * page, &[2]);
         memory.read(9 * page, &mut [0]);
         memory.write((pages - 1) * page, &[2]);
-        tracking.collect(&memory, &set)?;
-        expect(
+        tried.expect(
             "three pages were written",
-            &set,
             &[one(0), one(5), one(pages - 1)],
         )?;
         memory.write(5 * page, &[3]);
-        tracking.collect(&memory, &set)?;
-        expect("a page was written again", &set, &[one(5)])?;
-        memory.drop_pages(5 * page, page);
-        tracking.collect(&memory, &set)?;
-        expect("a page was dropped", &set, &[one(5)])?;
+        tried.expect("a page was written again", &[one(5)])?;
+        memory.drop_pages(5 * page, page)?;
+        tried.expect("a page was dropped", &[one(5)])?;
         for index in 0..pages {
             memory.write(index * page, &[4]);
         }
-        tracking.collect(&memory, &set)?;
-        expect("every page was written", &set, &[whole])?;
-        memory.drop_pages(0, pages * page);
-        tracking.collect(&memory, &set)?;
-        expect("every page was dropped", &set, &[whole])?;
-        private_file(page)
+        tried.expect("every page was written", &[whole])?;
+        memory.drop_pages(0, pages * page)?;
+        tried.expect("every page was dropped", &[whole])?;
+        private_file(page)?;
+        shared_file(page)
     }
 
     /// A private mapping of a file, which is tracked without arming it first.
     fn private_file(page: u64) -> Result<()> {
-        let whole = Run { start: 0, count: 8 };
-        let memory = Memory::anonymous(0, 8 * page)?;
-        let file = nameless_file(8 * page)?;
-        memory.map_over(0, 8 * page, file.as_raw_fd(), 0)?;
+        let file = memfd::create("vmstore-self-test", 8 * page, 0)?;
+        let memory = Memory::anonymous(8 * page)?;
+        memory.map(0, 8 * page, Backing::Private(file.as_raw_fd(), 0))?;
         memory.write(0, &[1]);
-        let kernel = Arc::new(KernelTracker::new()?);
-        let spans = vec![Span {
-            pages: whole,
-            written: Written::PrivateCopy,
-        }];
-        let tracking = Tracking::kernel(kernel, spans, &memory)?;
-        let set = PageSet::new(8)?;
-        memory.read(3 * page, &mut [0]);
-        tracking.collect(&memory, &set)?;
-        expect("a page of a private file was read", &set, &[])?;
+        let tried = Tried::new(memory, Kind::Image)?;
+        tried.memory.read(3 * page, &mut [0]);
+        tried.expect("a page of a private file was read", &[])?;
         for _ in 0..2 {
-            memory.write(3 * page, &[1]);
-            memory.write(0, &[2]);
-            let wanted = [Run { start: 0, count: 1 }, Run { start: 3, count: 1 }];
-            tracking.collect(&memory, &set)?;
-            expect("two pages of a private file were written", &set, &wanted)?;
+            tried.memory.write(3 * page, &[1]);
+            tried.memory.write(0, &[2]);
+            tried.expect(
+                "two pages of a private file were written",
+                &[one(0), one(3)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A shared mapping, whose pages may lose their entries and are still armed.
+    fn shared_file(page: u64) -> Result<()> {
+        let file = memfd::create("vmstore-self-test", 8 * page, 0)?;
+        let memory = Memory::anonymous(8 * page)?;
+        memory.map(0, 8 * page, Backing::Shared(file.as_raw_fd(), 0))?;
+        memory.write(0, &[1]);
+        let tried = Tried::new(memory, Kind::Shared)?;
+        tried.memory.read(3 * page, &mut [0]);
+        tried.expect("a page of a shared file was read", &[])?;
+        for _ in 0..2 {
+            tried.memory.write(0, &[2]);
+            tried.memory.write(3 * page, &[1]);
+            tried.expect("two pages of a shared file were written", &[one(0), one(3)])?;
         }
         Ok(())
     }

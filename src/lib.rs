@@ -38,5 +38,5 @@ pub use error::{Error, Result};
 pub use module::MapMode;
 pub use store::{
     Capabilities, Capture, CommitInfo, CommitOptions, Log, LogLevel, MapOptions, Module,
-    ModuleInfo, OpenOptions, Progress, Stats, Store, VerifyOptions, probe,
+    ModuleInfo, OpenOptions, PrecopyOptions, Progress, Stats, Store, VerifyOptions, probe,
 };

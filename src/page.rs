@@ -4,7 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Result, try_vec};
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use crate::error::{Error, Result};
 
 /// Consecutive pages of a module, `count` of them from page number `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +55,50 @@ pub(crate) fn union(a: &[Run], b: &[Run]) -> Vec<Run> {
     }
 }
 
+/// The pages of `a` that are not in `b`; both sorted.
+pub(crate) fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
+    let mut rest = Vec::new();
+    split(a, b, |run, inside| {
+        if !inside {
+            push_run(&mut rest, run);
+        }
+    });
+    rest
+}
+
+/// Cuts the runs of `a` where those of `b` begin and end, and says of each part whether it is in `b`.
+/// Both are sorted.
+pub(crate) fn split(a: &[Run], b: &[Run], mut each: impl FnMut(Run, bool)) {
+    let mut at = 0;
+    for run in a {
+        let mut start = run.start;
+        while start < run.end() {
+            while at < b.len() && b[at].end() <= start {
+                at += 1;
+            }
+            let (end, inside) = match b.get(at) {
+                Some(other) if other.start <= start => (other.end(), true),
+                Some(other) => (other.start, false),
+                None => (run.end(), false),
+            };
+            let end = end.min(run.end());
+            each(
+                Run {
+                    start,
+                    count: end - start,
+                },
+                inside,
+            );
+            start = end;
+        }
+    }
+}
+
 /// A set of pages: one bit a page, and a summary bit for each 64 of them, so that taking a few
-/// pages out of a large module costs little. Adding needs no lock.
-pub(crate) struct PageSet {
+/// pages out of a large module costs little. Adding waits for nobody but a set that is growing.
+pub(crate) struct PageSet(RwLock<Bits>);
+
+struct Bits {
     pages: u64,
     words: Vec<AtomicU64>,
     summary: Vec<AtomicU64>,
@@ -63,47 +106,42 @@ pub(crate) struct PageSet {
 
 impl PageSet {
     pub(crate) fn new(pages: u64) -> Result<Self> {
-        let atomics = |count: u64| -> Result<Vec<AtomicU64>> {
-            let mut vec = try_vec(count as usize, "the set of dirty pages")?;
-            vec.resize_with(count as usize, || AtomicU64::new(0));
-            Ok(vec)
+        let mut bits = Bits {
+            pages: 0,
+            words: Vec::new(),
+            summary: Vec::new(),
         };
-        let words = pages.div_ceil(64);
-        Ok(Self {
-            pages,
-            words: atomics(words)?,
-            summary: atomics(words.div_ceil(64))?,
-        })
+        bits.grow(pages)?;
+        Ok(Self(RwLock::new(bits)))
+    }
+
+    /// Makes room for more pages, none of them in the set.
+    pub(crate) fn grow(&self, pages: u64) -> Result<()> {
+        self.0.write().grow(pages)
+    }
+
+    /// A set that is open for adding: one lock for many runs.
+    pub(crate) fn adding(&self) -> Adding<'_> {
+        Adding(self.0.read())
     }
 
     /// Adds a run, which must lie inside the module.
     pub(crate) fn add(&self, run: Run) {
-        debug_assert!(run.end() <= self.pages);
-        let end = run.end().min(self.pages);
-        let mut page = run.start;
-        while page < end {
-            let word = page / 64;
-            let stop = end.min((word + 1) * 64);
-            let bits = ones(page % 64, stop - page);
-            // The word before its summary bit: a taker that sees the bit finds the word, and one
-            // that does not leaves both for the next.
-            self.words[word as usize].fetch_or(bits, Ordering::Release);
-            self.summary[word as usize / 64].fetch_or(1 << (word % 64), Ordering::Release);
-            page = stop;
-        }
+        self.adding().add(run);
     }
 
     /// Adds several runs.
     pub(crate) fn add_all(&self, runs: &[Run]) {
+        let adding = self.adding();
         for run in runs {
-            self.add(*run);
+            adding.add(*run);
         }
     }
 
-    /// Takes everything out, as sorted runs.
-    pub(crate) fn take(&self) -> Vec<Run> {
-        let mut runs = Vec::new();
-        for (index, summary) in self.summary.iter().enumerate() {
+    /// Takes everything out, as sorted runs, into an empty list.
+    pub(crate) fn take_into(&self, runs: &mut Vec<Run>) {
+        let bits = self.0.read();
+        for (index, summary) in bits.summary.iter().enumerate() {
             if summary.load(Ordering::Relaxed) == 0 {
                 continue;
             }
@@ -111,14 +149,95 @@ impl PageSet {
             while words != 0 {
                 let word = index * 64 + words.trailing_zeros() as usize;
                 words &= words - 1;
-                push_bits(
-                    &mut runs,
-                    word as u64 * 64,
-                    self.words[word].swap(0, Ordering::Acquire),
-                );
+                let taken = bits.words[word].swap(0, Ordering::Acquire);
+                push_bits(runs, word as u64 * 64, taken);
             }
         }
+    }
+
+    /// Takes everything out, as sorted runs.
+    pub(crate) fn take(&self) -> Vec<Run> {
+        let mut runs = Vec::new();
+        self.take_into(&mut runs);
         runs
+    }
+
+    /// The pages in it, as sorted runs; they stay.
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        let bits = self.0.read();
+        let mut runs = Vec::new();
+        for (index, word) in bits.words.iter().enumerate() {
+            push_bits(&mut runs, index as u64 * 64, word.load(Ordering::Acquire));
+        }
+        runs
+    }
+
+    /// How many pages are in it.
+    pub(crate) fn count(&self) -> u64 {
+        let bits = self.0.read();
+        let ones = |word: &AtomicU64| u64::from(word.load(Ordering::Relaxed).count_ones());
+        bits.words.iter().map(ones).sum()
+    }
+}
+
+impl Bits {
+    fn grow(&mut self, pages: u64) -> Result<()> {
+        let grow = |vec: &mut Vec<AtomicU64>, count: u64| -> Result<()> {
+            let more = (count as usize).saturating_sub(vec.len());
+            vec.try_reserve_exact(more).map_err(|_| Error::NoMemory {
+                what: "the set of dirty pages".into(),
+            })?;
+            vec.resize_with(vec.len() + more, || AtomicU64::new(0));
+            Ok(())
+        };
+        let words = pages.div_ceil(64);
+        grow(&mut self.words, words)?;
+        grow(&mut self.summary, words.div_ceil(64))?;
+        self.pages = self.pages.max(pages);
+        Ok(())
+    }
+
+    /// Adds the pages of one word.
+    fn add_word(&self, word: u64, bits: u64) {
+        // The word before its summary bit: a taker that sees the bit finds the word, and one
+        // that does not leaves both for the next.
+        self.words[word as usize].fetch_or(bits, Ordering::Release);
+        self.summary[word as usize / 64].fetch_or(1 << (word % 64), Ordering::Release);
+    }
+}
+
+/// See [`PageSet::adding`].
+pub(crate) struct Adding<'a>(RwLockReadGuard<'a, Bits>);
+
+impl Adding<'_> {
+    /// Adds a run, which must lie inside the module.
+    pub(crate) fn add(&self, run: Run) {
+        debug_assert!(run.end() <= self.0.pages);
+        let end = run.end().min(self.0.pages);
+        let mut page = run.start;
+        while page < end {
+            let word = page / 64;
+            let stop = end.min((word + 1) * 64);
+            self.0.add_word(word, ones(page % 64, stop - page));
+            page = stop;
+        }
+    }
+
+    /// Adds the pages from `start` whose bits are set, `count` of them at most, which must lie inside
+    /// the module. The first page is the lowest bit of the first word.
+    pub(crate) fn add_bitmap(&self, start: u64, count: u64, bitmap: impl Iterator<Item = u64>) {
+        let end = (start + count).min(self.0.pages);
+        for (base, word) in (start..end).step_by(64).zip(bitmap) {
+            let word = word & ones(0, (end - base).min(64));
+            if word == 0 {
+                continue;
+            }
+            let shift = base % 64;
+            self.0.add_word(base / 64, word << shift);
+            if shift != 0 && word >> (64 - shift) != 0 {
+                self.0.add_word(base / 64 + 1, word >> (64 - shift));
+            }
+        }
     }
 }
 
@@ -188,5 +307,50 @@ mod tests {
             [run(0, 3), run(10, 12), run(30, 1), run(40, 1)]
         );
         assert_eq!(union(&[], &b), b);
+    }
+
+    #[test]
+    fn without_takes_one_list_from_another() {
+        let a = [run(0, 10), run(20, 10), run(40, 1)];
+        assert_eq!(without(&a, &[]), a);
+        assert_eq!(without(&a, &[run(0, 50)]), []);
+        let b = [run(2, 2), run(8, 15), run(29, 5)];
+        assert_eq!(
+            without(&a, &b),
+            [run(0, 2), run(4, 4), run(23, 6), run(40, 1)]
+        );
+        assert_eq!(
+            union(&without(&a, &b), &[run(2, 2)]),
+            [run(0, 8), run(23, 6), run(40, 1)]
+        );
+    }
+
+    #[test]
+    fn bitmaps_begin_at_any_page_and_end_where_they_are_told() {
+        for start in [0, 1, 63, 64, 100] {
+            let set = PageSet::new(300).unwrap();
+            // The last word has bits beyond the count.
+            let words = [1 | 1 << 63, 0b110, u64::MAX];
+            set.adding().add_bitmap(start, 131, words.into_iter());
+            let wanted = [
+                run(start, 1),
+                run(start + 63, 1),
+                run(start + 65, 2),
+                run(start + 128, 3),
+            ];
+            assert_eq!(set.runs(), wanted, "from page {start}");
+            assert_eq!(set.count(), 7);
+            assert_eq!(set.take(), wanted);
+            assert_eq!(set.count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_set_that_grows_keeps_what_it_has() {
+        let set = PageSet::new(70).unwrap();
+        set.add(run(68, 2));
+        set.grow(5000).unwrap();
+        set.add(run(70, 4930));
+        assert_eq!(set.take(), [run(68, 4932)]);
     }
 }

@@ -91,7 +91,7 @@ fn both_headers_compile_alone_in_cxx() {
 fn the_cxx_header_is_small_and_covers_every_function() {
     let text = read(source("include/vmstore.hpp"));
     assert!(
-        text.lines().count() < 300,
+        text.lines().count() < 400,
         "vmstore.hpp has {} lines",
         text.lines().count()
     );

@@ -156,7 +156,7 @@ fn unsafe_stays_in_two_rooms_and_is_explained() {
         "page",
         "dirty",
         "journal",
-        "module",
+        "module/mod",
         "format/mod",
         "pages/mod",
         "store/mod",

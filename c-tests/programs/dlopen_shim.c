@@ -75,7 +75,14 @@ FORWARD(int, store_unmap_module, (vmstore_module *a), (a))
 FORWARD(address, store_module_address, (const vmstore_module *a), (a))
 FORWARD(uint64_t, store_module_size, (const vmstore_module *a), (a))
 FORWARD(int, store_module_fd, (const vmstore_module *a, int *b, uint64_t *c), (a, b, c))
+FORWARD(int, store_grow_module, (vmstore_module *a, uint64_t b), (a, b))
+
 FORWARD(int, store_mark_dirty, (vmstore_module *a, uint64_t b, uint64_t c), (a, b, c))
+FORWARD(int, store_import_dirty_bitmap,
+        (vmstore_module *a, uint64_t b, const uint64_t *c, uint64_t d), (a, b, c, d))
+FORWARD(int, store_discard, (vmstore_module *a, uint64_t b, uint64_t c), (a, b, c))
+FORWARD(int, store_audit, (vmstore *a, uint64_t *b), (a, b))
+FORWARD(int, store_precopy, (vmstore *a, const vmstore_precopy_options *b, uint64_t *c), (a, b, c))
 
 FORWARD(int, store_commit, (vmstore *a, const vmstore_commit_options *b, uint64_t *c), (a, b, c))
 FORWARD(int, store_capture, (vmstore *a, const vmstore_commit_options *b, vmstore_capture **c),

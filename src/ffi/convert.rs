@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::types::{
     VMSTORE_LOG_INFO, VMSTORE_LOG_WARNING, vmstore_capabilities, vmstore_commit_info,
     vmstore_commit_options, vmstore_log_callback, vmstore_map_options, vmstore_module_info,
-    vmstore_open_options, vmstore_persist_options, vmstore_progress_callback,
-    vmstore_restore_options, vmstore_stats, vmstore_verify_options,
+    vmstore_open_options, vmstore_persist_options, vmstore_precopy_options,
+    vmstore_progress_callback, vmstore_restore_options, vmstore_stats, vmstore_verify_options,
 };
 use crate::{
     Capabilities, CommitInfo, CommitOptions, Error, Log, LogLevel, ModuleInfo, Result, Stats,
@@ -59,6 +59,8 @@ unsafe impl In for vmstore_persist_options {}
 unsafe impl In for vmstore_restore_options {}
 // SAFETY: as above.
 unsafe impl In for vmstore_verify_options {}
+// SAFETY: as above.
+unsafe impl In for vmstore_precopy_options {}
 
 /// Reads and checks a caller's `struct_size`, and that a longer struct's unknown tail is zero.
 unsafe fn struct_size<T>(name: &'static str, pointer: *const T) -> Result<usize> {
@@ -170,6 +172,22 @@ impl<T: Copy> Room<T> {
             unsafe { self.0.add(index).write_unaligned(*value) };
         }
     }
+}
+
+/// The words of a bitmap, in order.
+///
+/// # Safety
+/// `pointer` is NULL or has `count` readable words until the result is dropped.
+pub(super) unsafe fn words(
+    name: &'static str,
+    pointer: *const u64,
+    count: u64,
+) -> Result<impl Iterator<Item = u64>> {
+    if pointer.is_null() && count != 0 {
+        return Err(Error::invalid(name, "it must not be NULL"));
+    }
+    // SAFETY: index < count, for which this function's caller vouches; any alignment will do.
+    Ok((0..count).map(move |index| unsafe { pointer.add(index as usize).read_unaligned() }))
 }
 
 /// A string argument.
@@ -308,7 +326,12 @@ impl From<CommitInfo> for vmstore_commit_info {
 }
 
 impl vmstore_module_info {
-    pub(super) fn describe(module: &ModuleInfo, id: &CStr, reason: &CStr) -> Self {
+    pub(super) fn describe(
+        module: &ModuleInfo,
+        id: &CStr,
+        tracker_reason: &CStr,
+        mode_reason: &CStr,
+    ) -> Self {
         Self {
             struct_size: size_of::<Self>(),
             module_id: id.as_ptr(),
@@ -318,8 +341,12 @@ impl vmstore_module_info {
             address: module.address as *mut c_void,
             mode: module.mode.map_or(0, |mode| mode as u32),
             tracker: module.tracker.map_or(0, |tracker| tracker as u32),
-            tracker_reason: reason.as_ptr(),
+            tracker_reason: tracker_reason.as_ptr(),
             unverified_bytes: module.unverified_bytes,
+            mode_reason: mode_reason.as_ptr(),
+            mapped_size: module.mapped_size,
+            fell_back: u32::from(module.fell_back),
+            compared: u32::from(module.compares),
         }
     }
 }
@@ -336,6 +363,7 @@ impl From<Stats> for vmstore_stats {
             arena_bytes: s.arena_bytes,
             captures: s.captures,
             last_dirty_pages: s.last_dirty_pages,
+            last_precopied_pages: s.last_precopied_pages,
             last_scan_ns: s.last_scan_ns,
             last_capture_ns: s.last_capture_ns,
             last_write_ns: s.last_write_ns,
@@ -347,6 +375,8 @@ impl From<Stats> for vmstore_stats {
             bytes_written: s.bytes_written,
             syncs: s.syncs,
             arena_spills: s.arena_spills,
+            compared_modules: s.compared_modules,
+            fallbacks: s.fallbacks,
             poisoned: u32::from(s.poisoned),
             read_only: u32::from(s.read_only),
         }
@@ -365,6 +395,10 @@ impl From<Capabilities> for vmstore_capabilities {
             free_bytes: c.free_bytes,
             shared_is_safe: u32::from(c.shared_is_safe),
             is_store: u32::from(c.is_store),
+            memfd: u32::from(c.memfd),
+            has_huge_2m: u32::from(c.huge_2m.is_some()),
+            free_huge_2m: c.huge_2m.unwrap_or(0),
+            free_huge_1g: c.huge_1g.unwrap_or(0),
         }
     }
 }

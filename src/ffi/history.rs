@@ -119,8 +119,9 @@ pub unsafe extern "C" fn store_list_modules(
         let callback = callback.ok_or_else(|| Error::invalid("callback", "it must not be NULL"))?;
         for module in store.modules(commit)? {
             let id = CString::new(module.id.as_str()).unwrap_or_default();
-            let reason = CString::new(module.tracker_reason.as_str()).unwrap_or_default();
-            let info = vmstore_module_info::describe(&module, &id, &reason);
+            let tracker = CString::new(module.tracker_reason.as_str()).unwrap_or_default();
+            let mode = CString::new(module.mode_reason.as_str()).unwrap_or_default();
+            let info = vmstore_module_info::describe(&module, &id, &tracker, &mode);
             let _inside = store.entering_callback();
             // SAFETY: the callback is the caller's, made for exactly this; `info` and its strings
             // live until it returns.

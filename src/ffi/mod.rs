@@ -28,6 +28,7 @@ mod last_error;
 mod module;
 mod status;
 mod store;
+mod tracking;
 mod types;
 
 use std::ffi::c_int;

@@ -1,4 +1,4 @@
-//! Mapping modules, and telling of writes that no tracker sees.
+//! Mapping modules, growing and unmapping them.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -6,11 +6,12 @@ use super::convert::{self, In, Out};
 use super::guard;
 use super::handle::{self, Object};
 use super::types::{
-    VMSTORE_MAP_EAGER, VMSTORE_MAP_PRIVATE, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_AUTO,
-    VMSTORE_TRACKER_CALLER, VMSTORE_TRACKER_COMPARE, VMSTORE_TRACKER_KERNEL, vmstore,
-    vmstore_map_options, vmstore_module,
+    VMSTORE_MAP_ADOPT, VMSTORE_MAP_EAGER, VMSTORE_MAP_FD, VMSTORE_MAP_FOREIGN_WRITERS,
+    VMSTORE_MAP_HUGE_1G, VMSTORE_MAP_HUGE_2M, VMSTORE_MAP_MEMFD, VMSTORE_MAP_PRIVATE,
+    VMSTORE_MAP_RESERVED, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_AUTO, VMSTORE_TRACKER_CALLER,
+    VMSTORE_TRACKER_COMPARE, VMSTORE_TRACKER_KERNEL, vmstore, vmstore_map_options, vmstore_module,
 };
-use crate::{Error, MapMode, MapOptions, Tracker};
+use crate::{Error, MapMode, MapOptions, Result, Tracker};
 
 /// Maps a module of the store into this process.
 ///
@@ -48,38 +49,92 @@ pub unsafe extern "C" fn store_map_module(
         let options = unsafe { In::read("vmstore_map_options", options) }?;
         // SAFETY: the caller passes NULL or a place for a pointer.
         let module = unsafe { Out::new("module", module) }?;
-        let known = VMSTORE_MAP_SHARED | VMSTORE_MAP_EAGER;
-        convert::flags("vmstore_map_options.flags", options.flags, known)?;
-        let mode = match options.flags & VMSTORE_MAP_SHARED {
-            VMSTORE_MAP_PRIVATE => MapMode::Private,
-            _ => MapMode::Shared,
-        };
-        let tracker = match options.tracker {
-            VMSTORE_TRACKER_AUTO => None,
-            VMSTORE_TRACKER_KERNEL => Some(Tracker::Kernel),
-            VMSTORE_TRACKER_CALLER => Some(Tracker::Caller),
-            VMSTORE_TRACKER_COMPARE => Some(Tracker::Compare),
-            other => {
-                return Err(Error::invalid(
-                    format!("vmstore_map_options.tracker {other}"),
-                    "it must be one of VMSTORE_TRACKER_AUTO, _KERNEL, _CALLER, _COMPARE",
-                ));
-            }
-        };
-        let mapped = owner.map_module(
-            &id.to_string_lossy(),
-            size,
-            &MapOptions {
-                mode,
-                eager: options.flags & VMSTORE_MAP_EAGER != 0,
-                tracker,
-                address: options.address as usize,
-            },
-        )?;
+        let options = map_options(&options)?;
+        let mapped = owner.map_module(&id.to_string_lossy(), size, &options)?;
         let handle = handle::insert(Object::Module(mapped.clone()), &owner);
         module.write(handle.inspect_err(|_| drop(mapped.unmap()))?.cast());
         Ok(())
     })
+}
+
+/// Checks flags and numbers; the core checks what goes with what.
+fn map_options(options: &vmstore_map_options) -> Result<MapOptions> {
+    const MODES: u32 = 0xff;
+    const KNOWN: u32 = VMSTORE_MAP_EAGER
+        | VMSTORE_MAP_RESERVED
+        | VMSTORE_MAP_FD
+        | VMSTORE_MAP_HUGE_2M
+        | VMSTORE_MAP_HUGE_1G
+        | VMSTORE_MAP_FOREIGN_WRITERS;
+    let name = "vmstore_map_options.flags";
+    convert::flags(name, options.flags & !MODES, KNOWN)?;
+    convert::zero("vmstore_map_options.reserved", options.reserved)?;
+    let has = |flag| options.flags & flag != 0;
+    let mode = match options.flags & MODES {
+        VMSTORE_MAP_PRIVATE => MapMode::Private,
+        VMSTORE_MAP_SHARED => MapMode::Shared,
+        VMSTORE_MAP_MEMFD => MapMode::Memfd,
+        VMSTORE_MAP_ADOPT => MapMode::Adopt,
+        other => {
+            return Err(Error::invalid(
+                format!("{name}: mode {other}"),
+                "it must be one of VMSTORE_MAP_PRIVATE, _SHARED, _MEMFD, _ADOPT",
+            ));
+        }
+    };
+    let tracker = match options.tracker {
+        VMSTORE_TRACKER_AUTO => None,
+        VMSTORE_TRACKER_KERNEL => Some(Tracker::Kernel),
+        VMSTORE_TRACKER_CALLER => Some(Tracker::Caller),
+        VMSTORE_TRACKER_COMPARE => Some(Tracker::Compare),
+        other => {
+            return Err(Error::invalid(
+                format!("vmstore_map_options.tracker {other}"),
+                "it must be one of VMSTORE_TRACKER_AUTO, _KERNEL, _CALLER, _COMPARE",
+            ));
+        }
+    };
+    let huge = match (has(VMSTORE_MAP_HUGE_2M), has(VMSTORE_MAP_HUGE_1G)) {
+        (false, false) => 0,
+        (true, false) => 2 << 20,
+        (false, true) => 1 << 30,
+        (true, true) => {
+            let rule = "VMSTORE_MAP_HUGE_2M and VMSTORE_MAP_HUGE_1G exclude one another";
+            return Err(Error::invalid(name, rule));
+        }
+    };
+    Ok(MapOptions {
+        mode,
+        eager: has(VMSTORE_MAP_EAGER),
+        tracker,
+        foreign_writers: has(VMSTORE_MAP_FOREIGN_WRITERS),
+        address: options.address as usize,
+        reserved: has(VMSTORE_MAP_RESERVED),
+        fd: has(VMSTORE_MAP_FD).then_some((options.fd, options.fd_offset)),
+        huge,
+        max_size: options.max_size,
+    })
+}
+
+/// Makes a mapped module larger, at its address: memory that is plugged in. The guest may run.
+///
+/// The new part reads as zeros; in adopted memory, and in a descriptor of the caller's, it has the bytes
+/// it has. `new_size` is in bytes, a multiple of the page size; the present size does nothing, a smaller
+/// one is VMSTORE_E_SIZE. The next commit has the new size, also if nothing else changed. Restoring an
+/// older commit, in which the module is smaller, makes the part beyond zeros and leaves the size; a
+/// fresh process maps the module as large as it is at the head.
+///
+/// Room for it is found behind the module: in what `max_size` set aside, in the caller's reservation
+/// (VMSTORE_MAP_RESERVED), or where by chance nothing is mapped. Adopted memory, and a descriptor of the
+/// caller's, are made longer by the caller first. On failure the module is as it was.
+///
+/// Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (alignment; adopted memory is not mapped there),
+/// VMSTORE_E_SIZE (smaller; beyond the caller's descriptor), VMSTORE_E_EXISTS (something is mapped behind
+/// the module), VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED,
+/// VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_UNSUPPORTED, VMSTORE_E_IO, VMSTORE_E_FORKED.
+#[unsafe(no_mangle)]
+pub extern "C" fn store_grow_module(module: *mut vmstore_module, new_size: u64) -> c_int {
+    guard("store_grow_module", |at| at.module(module)?.grow(new_size))
 }
 
 /// Unmaps a module. Its writes since the last commit are dropped; its address range becomes free.
@@ -128,25 +183,9 @@ pub unsafe extern "C" fn store_module_fd(
         let fd = unsafe { Out::new("fd", fd) }?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let offset = unsafe { Out::new("offset", offset) }?;
-        fd.write(module.fd()?);
-        offset.write(0);
+        let (number, from) = module.fd()?;
+        fd.write(number);
+        offset.write(from);
         Ok(())
-    })
-}
-
-/// Reports writes to `length` bytes from `offset` of a module, whichever tracker it has.
-/// Rounded outward to whole pages; `length` 0 does nothing. Reporting a page that did not
-/// change costs time only.
-///
-/// Write first, then mark, both before the capture that is to have them. Any thread may call it
-/// at any time, also while a commit or persist of the store runs: it does not wait for them and
-/// makes no system call.
-///
-/// Errors: VMSTORE_E_HANDLE, VMSTORE_E_INVALID (the range ends beyond the module),
-/// VMSTORE_E_FORKED.
-#[unsafe(no_mangle)]
-pub extern "C" fn store_mark_dirty(module: *mut vmstore_module, offset: u64, length: u64) -> c_int {
-    guard("store_mark_dirty", |at| {
-        at.module(module)?.mark_dirty(offset, length)
     })
 }

@@ -87,14 +87,43 @@ pub const VMSTORE_MAP_PRIVATE: u32 = 0;
 /// when the disk may fill up: btrfs does not honour the reservation, and a store into a full
 /// disk is a SIGBUS.
 pub const VMSTORE_MAP_SHARED: u32 = 1;
+/// Mapping mode: a memfd, mapped shared. One is made here, sealed against shrinking, unless
+/// `VMSTORE_MAP_FD` brings the caller's. For vhost-user and VFIO with a store on a disk, and for huge
+/// pages. `store_module_fd` gives the descriptor to pass on.
+pub const VMSTORE_MAP_MEMFD: u32 = 2;
+/// Mapping mode: memory that the caller has mapped already, at `address`, of any kind, readable and
+/// writable. The library copies into it and out of it, and never maps, unmaps, advises or protects
+/// anything there (`store_discard` apart, which is asked for). It stays the caller's: unmap the module,
+/// or close the store, before it goes.
+pub const VMSTORE_MAP_ADOPT: u32 = 3;
 /// Mapping flag: read and verify the whole module now, instead of mapping its image and leaving
 /// the reading to page faults. Without it, pages that come straight from an image are not
 /// checked against their checksums by the library (see `unverified_bytes` in
 /// vmstore_module_info).
 pub const VMSTORE_MAP_EAGER: u32 = 0x100;
+/// Mapping flag: `address` lies in a range that the caller has reserved: private anonymous memory
+/// with PROT_NONE. The module is mapped over that part of it, and unmapping makes it a reservation
+/// again. A range that is anything else is `VMSTORE_E_EXISTS`, and nothing is replaced.
+pub const VMSTORE_MAP_RESERVED: u32 = 0x200;
+/// Mapping flag, with `VMSTORE_MAP_MEMFD`: the memory is the caller's `fd`, from `fd_offset`.
+pub const VMSTORE_MAP_FD: u32 = 0x400;
+/// Mapping flag, with `VMSTORE_MAP_MEMFD`: huge pages of 2 MiB. Size and address are then
+/// multiples of that, the pages are reserved now, and a write makes the kernel tracker report the
+/// whole huge page; a commit still writes only those small pages whose bytes changed. Where the host
+/// has not enough of them free: `VMSTORE_E_UNSUPPORTED`.
+pub const VMSTORE_MAP_HUGE_2M: u32 = 0x800;
+/// Mapping flag: the same with huge pages of 1 GiB.
+pub const VMSTORE_MAP_HUGE_1G: u32 = 0x1000;
+/// Mapping flag: there are writers that the tracker cannot see, and they are not going to be marked.
+/// Every capture then compares the pages that were not reported with the head, which reads the whole
+/// module in the pause. With `VMSTORE_TRACKER_KERNEL` or `_CALLER` the reported pages are not
+/// compared first; `VMSTORE_TRACKER_COMPARE` implies it.
+pub const VMSTORE_MAP_FOREIGN_WRITERS: u32 = 0x2000;
 
 /// Tracker, the default: `KERNEL` where it passed its self-test, else `COMPARE`. Which one it
-/// was, and why, is in vmstore_module_info.
+/// was, and why, is in vmstore_module_info. Adopted memory a part of which another userfaultfd has is
+/// `VMSTORE_E_UNSUPPORTED`: reading it may wait for that one's handler, so the caller has to choose
+/// `CALLER` or `COMPARE`.
 pub const VMSTORE_TRACKER_AUTO: u32 = 0;
 /// Tracker: userfaultfd in asynchronous write-protect mode and the PAGEMAP_SCAN ioctl (Linux
 /// 6.7). The first write to a page after a commit costs about a microsecond; a capture costs a
@@ -123,8 +152,41 @@ pub struct vmstore_map_options {
     /// One of `VMSTORE_TRACKER_...`.
     pub tracker: u32,
     /// The exact address wanted, page-aligned, in a range where nothing is mapped; NULL:
-    /// anywhere. An occupied range is `VMSTORE_E_EXISTS`.
+    /// anywhere. An occupied range is `VMSTORE_E_EXISTS`. With `VMSTORE_MAP_RESERVED` a place in the
+    /// caller's reservation, with `VMSTORE_MAP_ADOPT` the memory to adopt.
     pub address: *mut c_void,
+    /// With `VMSTORE_MAP_FD` a memfd, or another regular file on tmpfs, hugetlbfs or a disk, open for
+    /// reading and writing, at least `fd_offset` + `size` bytes long. The library keeps a copy of
+    /// the descriptor, and does not close this one. Seal it against shrinking (F_SEAL_SHRINK): if
+    /// it is truncated while it is mapped, touching it is a SIGBUS. Without the flag it is not looked at.
+    pub fd: c_int,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Where the module begins in `fd`, in bytes, a multiple of its page size.
+    pub fd_offset: u64,
+    /// The most bytes that the module will grow to (see `store_grow_module`): address space for
+    /// that is set aside now. 0: none; growing then depends on what is mapped behind.
+    pub max_size: u64,
+}
+
+/// Options of `store_precopy`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_precopy_options {
+    /// `sizeof(vmstore_precopy_options)`.
+    pub struct_size: usize,
+    /// Stop when a round leaves at most so many pages to copy; 0 takes the default, 1024.
+    pub target_pages: u64,
+    /// The most rounds; 0 takes the default, 16. It stops earlier when a round leaves no fewer pages
+    /// than the one before.
+    pub max_rounds: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Called before each round and at the end with bytes copied and bytes known to be written; may be
+    /// NULL. What was copied when it cancels is kept.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
 }
 
 /// Options of `store_commit` and `store_capture`.
@@ -238,6 +300,17 @@ pub struct vmstore_module_info {
     /// Bytes of the mapping that come straight from an image file and were not verified when
     /// mapped.
     pub unverified_bytes: u64,
+    /// How its bytes got into memory, in words: mapped from which image, copied and why, adopted; ""
+    /// when not mapped.
+    pub mode_reason: *const c_char,
+    /// Its size where it is mapped, which is larger than `size` when it grew since the head; 0 when
+    /// not mapped.
+    pub mapped_size: u64,
+    /// 1 when `VMSTORE_TRACKER_AUTO` could not take the kernel tracker: `tracker_reason` says why.
+    pub fell_back: u32,
+    /// 1 when every capture compares pages that were not reported: the tracker is
+    /// `VMSTORE_TRACKER_COMPARE`, or `VMSTORE_MAP_FOREIGN_WRITERS` was given.
+    pub compared: u32,
 }
 
 /// What `store_stats` tells. Counters run from `store_open`. Set `struct_size` before the call.
@@ -262,6 +335,9 @@ pub struct vmstore_stats {
     pub captures: u64,
     /// The last capture: pages that the tracker or the caller reported.
     pub last_dirty_pages: u64,
+    /// The last capture: of those, pages that `store_precopy` had copied before. Those that were written
+    /// since were copied again.
+    pub last_precopied_pages: u64,
     /// The last capture: nanoseconds in the tracker's scan.
     pub last_scan_ns: u64,
     /// The last capture: nanoseconds in all, which is what the guest had to be paused for.
@@ -284,6 +360,10 @@ pub struct vmstore_stats {
     pub syncs: u64,
     /// Captures that outgrew the arena and wrote during the pause.
     pub arena_spills: u64,
+    /// Modules mapped now whose captures compare memory with the head.
+    pub compared_modules: u64,
+    /// Modules mapped now for which `VMSTORE_TRACKER_AUTO` could not take the kernel tracker.
+    pub fallbacks: u64,
     /// 1 after a failed sync or a caught internal error: see `VMSTORE_E_POISONED`.
     pub poisoned: u32,
     /// 1 when the store is open read-only.
@@ -315,4 +395,12 @@ pub struct vmstore_capabilities {
     pub shared_is_safe: u32,
     /// 1 when there is a store in the directory.
     pub is_store: u32,
+    /// 1 when memfds can be made and sealed, for `VMSTORE_MAP_MEMFD`.
+    pub memfd: u32,
+    /// 1 when the host has huge pages of 2 MiB, be they free or not.
+    pub has_huge_2m: u32,
+    /// How many huge pages of 2 MiB are free.
+    pub free_huge_2m: u64,
+    /// How many huge pages of 1 GiB are free.
+    pub free_huge_1g: u64,
 }

@@ -41,7 +41,8 @@ fn runs_of(index: &Index) -> Vec<Run> {
 
 impl PageFiles {
     /// What to change in a module's table to get from one of its module commits to another; `None`
-    /// is the module of zeros. Costs the indexes on the path between them, and below it only those
+    /// is the module of zeros. `size` is the table's; either may be of a smaller module, beyond which all
+    /// is zero. Costs the indexes on the path between them, and below it only those
     /// that hold a page of it.
     pub(crate) fn changes(
         &self,
@@ -55,7 +56,7 @@ impl PageFiles {
         while a != b {
             // Parents are older, so the newer of the two is never an ancestor of the other.
             let newer = if a > b { &mut a } else { &mut b };
-            let index = self.index_of_size(module, *newer, size)?;
+            let index = self.index_within(module, *newer, size)?;
             touched.push(runs_of(&index));
             *newer = index.parent;
         }
@@ -81,7 +82,7 @@ impl PageFiles {
         let mut left = pages;
         let mut next = commit;
         while !left.is_empty() {
-            let index = self.index_of_size(module, next, size)?;
+            let index = self.index_within(module, next, size)?;
             left = split(&index, &left, &mut changes);
             next = index.parent;
         }

@@ -123,14 +123,15 @@ impl PageFiles {
         Ok(index)
     }
 
-    /// The index of a module commit that must be of a module of this size.
-    pub(crate) fn index_of_size(&self, module: &str, commit: u64, size: u64) -> Result<Arc<Index>> {
+    /// The index of a module commit that must not be of a module larger than this: modules grow, so
+    /// that what is below a module commit is as large or smaller.
+    pub(crate) fn index_within(&self, module: &str, commit: u64, size: u64) -> Result<Arc<Index>> {
         let index = self.index(module, commit)?;
-        if index.size != size {
+        if index.size > size {
             return Err(Error::corrupt(
                 place(module, commit).to_string(),
                 format!(
-                    "it is of a module of {} bytes instead of {size}",
+                    "it is of a module of {} bytes, and what was made on it has {size}",
                     index.size
                 ),
             ));
@@ -140,14 +141,14 @@ impl PageFiles {
 
     /// The module commits that make up a module's bytes, newest first, ending with an image.
     pub(crate) fn chain(&self, module: &str, commit: u64, size: u64) -> Result<Vec<Arc<Index>>> {
-        let mut chain = vec![self.index_of_size(module, commit, size)?];
+        let mut chain = vec![self.index_within(module, commit, size)?];
         loop {
             let last = &chain[chain.len() - 1];
             if last.shape == Shape::Image {
                 return Ok(chain);
             }
             // Parents are older than their children (checked by the decoder), so this ends.
-            chain.push(self.index_of_size(module, last.parent, size)?);
+            chain.push(self.index_within(module, last.parent, last.size)?);
         }
     }
 }

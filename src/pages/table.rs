@@ -49,6 +49,25 @@ impl PageTable {
         })
     }
 
+    /// The pages of the module.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Makes it the table of a larger module, with zeros behind.
+    pub(crate) fn grow(&mut self, pages: u64) -> Result<()> {
+        let count = pages.div_ceil(CHUNK) as usize;
+        let more = count.saturating_sub(self.chunks.len());
+        self.chunks
+            .try_reserve_exact(more)
+            .map_err(|_| Error::NoMemory {
+                what: "a page table".into(),
+            })?;
+        self.chunks.resize_with(self.chunks.len() + more, || None);
+        self.pages = self.pages.max(pages);
+        Ok(())
+    }
+
     /// The table of a chain that is given newest first.
     pub(crate) fn of_chain(pages: u64, chain: &[Arc<Index>]) -> Result<Self> {
         let mut table = Self::new(pages)?;

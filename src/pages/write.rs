@@ -18,6 +18,8 @@ pub(crate) struct Draft {
     index: Index,
     /// Bytes of pages written so far, which in a delta is where the next ones go.
     written: u64,
+    /// The module is larger than it was.
+    grown: bool,
     pub(crate) counts: Counts,
 }
 
@@ -38,21 +40,19 @@ pub(crate) struct Finished {
 }
 
 impl Draft {
-    /// A draft for a module: an image where it has no commit yet, else a delta over `parent`,
-    /// whose digest is `digest`.
+    /// A draft for a module: an image where it has no commit yet, else a delta over `parent`.
     pub(crate) fn new(
         pages: &PageFiles,
         temporary: Place,
         module: &str,
         size: u64,
         commit: u64,
-        parent: Option<u64>,
-        digest: Digest,
+        parent: Option<&Index>,
     ) -> Self {
         let index = Index {
             module: module.to_owned(),
             commit,
-            parent: parent.unwrap_or(0),
+            parent: parent.map_or(0, |parent| parent.commit),
             shape: if parent.is_some() {
                 Shape::Delta
             } else {
@@ -60,7 +60,7 @@ impl Draft {
             },
             page_size: pages.page_size,
             size,
-            digest,
+            digest: parent.map_or_else(Digest::default, |parent| parent.digest),
             runs: Vec::new(),
             checksums: Vec::new(),
         };
@@ -69,13 +69,14 @@ impl Draft {
             temporary,
             index,
             written: 0,
+            grown: parent.is_some_and(|parent| parent.size != size),
             counts: Counts::default(),
         }
     }
 
     /// Whether it has anything to say.
     pub(crate) fn is_empty(&self) -> bool {
-        self.index.runs.is_empty() && self.index.shape == Shape::Delta
+        self.index.runs.is_empty() && self.index.shape == Shape::Delta && !self.grown
     }
 
     fn file(&mut self, pages: &PageFiles) -> Result<Arc<dyn File>> {

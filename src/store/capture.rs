@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::options::CommitOptions;
+use super::precopy::{self, Precopied};
 use super::{Bound, State, Store};
-use crate::dirty::Tracker;
 use crate::format::name;
 use crate::module::MappedModule;
-use crate::page::{Run, pages_in, push_run};
-use crate::pages::{Draft, PageFiles, Piece, Reading};
+use crate::page::{Run, pages_in, union, without};
+use crate::pages::{Draft, PageFiles, Reading};
+use crate::sys::arena::Arena;
 use crate::sys::fs::Place;
 use crate::sys::host;
-use crate::sys::memory::Arena;
 use crate::{Error, Result};
 
 /// A captured, not yet written commit. Clones are the same capture.
@@ -38,6 +38,21 @@ pub(super) struct CapturedModule {
     /// Those whose bytes wait in the arena, and where.
     pub(super) waiting: Vec<(Run, usize)>,
     pub(super) draft: Draft,
+}
+
+/// The lists of a captured module, kept for the next capture: a warm one allocates nothing large.
+#[derive(Default)]
+pub(super) struct Lists {
+    pub(super) runs: Vec<Run>,
+    pub(super) waiting: Vec<(Run, usize)>,
+}
+
+impl Lists {
+    pub(super) fn emptied(mut runs: Vec<Run>, mut waiting: Vec<(Run, usize)>) -> Self {
+        runs.clear();
+        waiting.clear();
+        Self { runs, waiting }
+    }
 }
 
 impl Captured {
@@ -156,14 +171,26 @@ impl Store {
         let mut captured = Captured {
             serial: super::next_serial(),
             options: options.clone(),
-            modules: Vec::new(),
+            modules: Vec::with_capacity(state.modules.len()),
         };
         let mut arena = state.arena.take();
-        let copied = self.copy_all(state, &mut captured, &mut arena);
+        let precopied = state.precopied.take();
+        let mut spare = std::mem::take(&mut state.spare);
+        let copied = self.copy_all(
+            state,
+            &mut captured,
+            &mut arena,
+            precopied.as_ref(),
+            &mut spare,
+        );
         state.arena = arena;
+        state.spare = spare;
         match copied {
             Ok(spills) => state.stats.arena_spills += u64::from(spills),
             Err(error) => {
+                if let Some(precopied) = precopied {
+                    precopied.give_back(state);
+                }
                 captured.discard(&self.0.pages);
                 return Err(error);
             }
@@ -171,43 +198,106 @@ impl Store {
         let stats = &mut state.stats;
         stats.captures += 1;
         stats.last_dirty_pages = captured.modules.iter().map(|m| pages_in(&m.runs)).sum();
+        stats.last_precopied_pages = precopied.map_or(0, |precopied| precopied.pages());
         stats.last_scan_ns = scan_ns;
         stats.last_capture_ns = host::nanoseconds_since(begun);
         Ok(captured)
     }
 
-    /// Copies the dirty pages of all modules into the arena. When it is full, what is in it is
-    /// written to the drafts, and the copying goes on. Says whether that happened.
+    /// Copies the dirty pages of all modules into the arena, but for those that were precopied and not
+    /// written since. When it is full, what is in it is written to the drafts, and the copying goes
+    /// on. Says whether that happened.
     fn copy_all(
         &self,
         state: &State,
         captured: &mut Captured,
         arena: &mut Option<Arena>,
+        precopied: Option<&Precopied>,
+        spare: &mut Vec<Lists>,
     ) -> Result<bool> {
-        let page = self.0.pages.page_size as usize;
-        let mut used = 0;
-        let mut spilled = false;
         for (number, bound) in state.modules.values().enumerate() {
+            let lists = spare.pop().unwrap_or_default();
             captured
                 .modules
-                .push(self.begin_module(state, bound, number)?);
+                .push(self.begin_module(state, bound, number, lists)?);
             let Some(last) = captured.modules.last_mut() else {
                 break;
             };
-            last.runs = bound.module.dirty.take();
-            if bound.module.tracking.name() == Tracker::Compare {
-                let candidates = std::mem::take(&mut last.runs);
-                last.runs = self.differing(bound, &candidates).inspect_err(|_| {
-                    bound.module.dirty.add_all(&candidates);
-                })?;
+            bound.module.dirty.take_into(&mut last.runs);
+            if bound.module.compares() {
+                let unknown = without(&[bound.module.whole()], &last.runs);
+                last.runs = union(&last.runs, &self.differing(bound, &unknown)?);
             }
-            let runs = last.runs.clone();
-            for run in runs {
-                let mut rest = run;
+        }
+        let Some(arena) = arena else {
+            return Ok(false);
+        };
+        let mut fresh = None;
+        let mut used = 0;
+        if let Some(precopied) = precopied {
+            (fresh, used) = self.merge(precopied, captured, arena);
+        }
+        let spilled = self.copy_runs(state, captured, arena, fresh.as_deref(), used)?;
+        if fresh.is_some() {
+            for module in &mut captured.modules {
+                module.waiting.sort_unstable_by_key(|(run, _)| run.start);
+            }
+        }
+        Ok(spilled)
+    }
+
+    /// Takes precopied pages into a capture: those that were written since are copied again into their
+    /// places. Returns what has to be copied anew, by module, and how much of the arena is used. When
+    /// the arena has no room for that, the precopied pages are copied anew like all others.
+    fn merge(
+        &self,
+        precopied: &Precopied,
+        captured: &mut Captured,
+        arena: &mut Arena,
+    ) -> (Option<Vec<Vec<Run>>>, usize) {
+        let page = self.0.pages.page_size;
+        let mut fresh = Vec::with_capacity(captured.modules.len());
+        for captured in &mut captured.modules {
+            let mut new = Vec::new();
+            captured
+                .waiting
+                .extend_from_slice(precopied.waiting(&captured.module.id));
+            let (memory, waiting) = (&captured.module.memory, &captured.waiting);
+            precopy::refresh(memory, page, arena, waiting, &captured.runs, &mut new);
+            let before: Vec<Run> = waiting.iter().map(|(run, _)| *run).collect();
+            captured.runs = union(&captured.runs, &before);
+            fresh.push(new);
+        }
+        let wanted: u64 = fresh.iter().map(|runs| pages_in(runs) * page).sum();
+        if precopied.used() as u64 + wanted <= arena.capacity() as u64 {
+            return (Some(fresh), precopied.used());
+        }
+        for captured in &mut captured.modules {
+            captured.waiting.clear();
+        }
+        (None, 0)
+    }
+
+    /// Copies runs into the arena from `used` on: those of `fresh`, or all that were captured. Lists are
+    /// gone through by number, because a spill writes to the drafts beside them.
+    fn copy_runs(
+        &self,
+        state: &State,
+        captured: &mut Captured,
+        arena: &mut Arena,
+        fresh: Option<&[Vec<Run>]>,
+        mut used: usize,
+    ) -> Result<bool> {
+        let page = self.0.pages.page_size as usize;
+        let mut spilled = false;
+        for number in 0..captured.modules.len() {
+            for at in 0.. {
+                let run = match fresh {
+                    Some(fresh) => fresh[number].get(at),
+                    None => captured.modules[number].runs.get(at),
+                };
+                let Some(mut rest) = run.copied() else { break };
                 while rest.count > 0 {
-                    let arena = arena.as_mut().ok_or_else(|| Error::Internal {
-                        what: "modules without an arena".into(),
-                    })?;
                     let room = ((arena.capacity() - used) / page) as u64;
                     if room == 0 {
                         self.drain(state, captured, arena)?;
@@ -219,13 +309,10 @@ impl Store {
                         count: rest.count.min(room),
                     };
                     let bytes = part.count as usize * page;
-                    bound
-                        .module
-                        .memory
-                        .read(part.start * page as u64, arena.room(used, bytes));
-                    if let Some(last) = captured.modules.last_mut() {
-                        last.waiting.push((part, used));
-                    }
+                    let module = &mut captured.modules[number];
+                    let memory = &module.module.memory;
+                    memory.read(part.start * page as u64, arena.room(used, bytes));
+                    module.waiting.push((part, used));
                     used += bytes;
                     rest = Run {
                         start: part.end(),
@@ -237,23 +324,29 @@ impl Store {
         Ok(spilled)
     }
 
-    fn begin_module(&self, state: &State, bound: &Bound, number: usize) -> Result<CapturedModule> {
-        let digest = match bound.module_commit {
-            None => crate::format::checksum::Digest::default(),
-            Some(commit) => self.0.pages.index(&bound.module.id, commit)?.digest,
+    fn begin_module(
+        &self,
+        state: &State,
+        bound: &Bound,
+        number: usize,
+        lists: Lists,
+    ) -> Result<CapturedModule> {
+        let module = &bound.module;
+        let parent = match bound.module_commit {
+            None => None,
+            Some(commit) => Some(self.0.pages.index(&module.id, commit)?),
         };
         Ok(CapturedModule {
-            module: bound.module.clone(),
-            runs: Vec::new(),
-            waiting: Vec::new(),
+            module: module.clone(),
+            runs: lists.runs,
+            waiting: lists.waiting,
             draft: Draft::new(
                 &self.0.pages,
                 Place::hidden(format!("{}{number}", name::TEMPORARY)),
-                &bound.module.id,
-                bound.module.size(),
+                &module.id,
+                module.size(),
                 state.history.next_number(),
-                bound.module_commit,
-                digest,
+                parent.as_deref(),
             ),
         })
     }
@@ -280,71 +373,5 @@ impl Store {
                 .feed(&mut reading, &self.0.pages, &bound.table, waiting)?;
         }
         Ok(())
-    }
-
-    /// Those of `runs` whose memory differs from the head. A page of the head that cannot be read
-    /// counts as different.
-    pub(super) fn differing(&self, bound: &Bound, runs: &[Run]) -> Result<Vec<Run>> {
-        let page = self.0.pages.page_size;
-        let memory = &bound.module.memory;
-        let zeros = crate::error::try_filled(page as usize, 0u8, "a page")?;
-        let mut different = Vec::new();
-        let mut pieces = Vec::new();
-        for run in runs {
-            bound.table.locate(*run, |located| match located.source {
-                Some(source) => pieces.push(Piece {
-                    run: located.run,
-                    source,
-                }),
-                None => {
-                    for at in located.run.start..located.run.end() {
-                        if !memory.equals(at * page, &zeros) {
-                            different.push(Run {
-                                start: at,
-                                count: 1,
-                            });
-                        }
-                    }
-                }
-            });
-        }
-        let mut compare = |run: Run, bytes: &[u8]| {
-            for (at, bytes) in (run.start..).zip(bytes.chunks_exact(page as usize)) {
-                if !memory.equals(at * page, bytes) {
-                    different.push(Run {
-                        start: at,
-                        count: 1,
-                    });
-                }
-            }
-            Ok(())
-        };
-        let mut damaged = Vec::new();
-        if Reading::new(&self.0.pages)
-            .pieces(pieces.clone(), &mut compare)
-            .is_err()
-        {
-            // Once more, piece by piece, to find the pages that cannot be read.
-            for piece in pieces {
-                if Reading::new(&self.0.pages)
-                    .pieces(vec![piece.clone()], &mut compare)
-                    .is_err()
-                {
-                    damaged.push(piece.run);
-                }
-            }
-        }
-        different.extend(damaged);
-        different.sort_unstable_by_key(|run| run.start);
-        let mut merged: Vec<Run> = Vec::new();
-        for run in different {
-            match merged.last_mut() {
-                Some(last) if run.start <= last.end() => {
-                    last.count = last.end().max(run.end()) - last.start;
-                }
-                _ => push_run(&mut merged, run),
-            }
-        }
-        Ok(merged)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::capture::Captured;
+use super::capture::{Captured, Lists};
 use super::{LogLevel, State, Store, SyncState, Unsynced};
 use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::journal::Stream;
@@ -45,6 +45,11 @@ impl Store {
             && options.user_data.is_empty()
             && state.history.head() != 0
         {
+            for module in captured.modules {
+                state
+                    .spare
+                    .push(Lists::emptied(module.runs, module.waiting));
+            }
             state.stats.last_write_ns = host::nanoseconds_since(begun);
             return Ok(state.history.head());
         }
@@ -53,7 +58,7 @@ impl Store {
         let mut drafts = Vec::new();
         let mut dirty = Vec::new();
         for module in captured.modules {
-            dirty.push((module.module, module.runs));
+            dirty.push((module.module, module.runs, module.waiting));
             drafts.push(module.draft);
         }
         let mut drafts = drafts.into_iter();
@@ -89,7 +94,7 @@ impl Store {
         let (number, sequence) = match result {
             Ok(made) => made,
             Err(error) => {
-                for (module, runs) in dirty {
+                for (module, runs, _) in dirty {
                     module.dirty.add_all(&runs);
                 }
                 for (at, file) in finished.iter().enumerate() {
@@ -104,6 +109,9 @@ impl Store {
                 return Err(error);
             }
         };
+        for (_, runs, waiting) in dirty {
+            state.spare.push(Lists::emptied(runs, waiting));
+        }
         self.take_over(state, finished, number, sequence)?;
         self.move_links(state, old.as_deref());
         self.give_descriptors_back(state);

@@ -5,8 +5,9 @@ use std::path::Path;
 use super::Store;
 use super::options::{Capabilities, CommitInfo, ModuleInfo, Stats};
 use crate::dirty::{KernelTracker, Tracker};
-use crate::sys::host;
+use crate::module::MappedModule;
 use crate::sys::realfs::{self, Found};
+use crate::sys::{host, memfd};
 use crate::{Error, Result};
 
 impl Store {
@@ -59,15 +60,9 @@ impl Store {
         let mut modules = Vec::new();
         for entry in commit_of.iter().flat_map(|commit| &commit.modules) {
             modules.push(ModuleInfo {
-                id: entry.id.clone(),
-                size: entry.size,
                 module_commit: entry.module_commit,
                 digest: entry.digest.to_bytes(),
-                address: 0,
-                mode: None,
-                tracker: None,
-                tracker_reason: String::new(),
-                unverified_bytes: 0,
+                ..ModuleInfo::unmapped(&entry.id, entry.size)
             });
         }
         for (id, bound) in &state.modules {
@@ -76,28 +71,19 @@ impl Store {
                 Ok(at) => at,
                 Err(_) if commit != 0 => continue,
                 Err(at) => {
-                    modules.insert(
-                        at,
-                        ModuleInfo {
-                            id: id.clone(),
-                            size: bound.module.size(),
-                            module_commit: 0,
-                            digest: [0; 16],
-                            address: 0,
-                            mode: None,
-                            tracker: None,
-                            tracker_reason: String::new(),
-                            unverified_bytes: 0,
-                        },
-                    );
+                    modules.insert(at, ModuleInfo::unmapped(id, bound.module.size()));
                     at
                 }
             };
             let info = &mut modules[at];
             info.address = bound.module.memory.address();
             info.mode = Some(bound.module.mode);
-            info.tracker = Some(bound.module.tracking.name());
+            info.tracker = Some(bound.module.tracker());
             info.tracker_reason.clone_from(&bound.module.tracker_reason);
+            info.mode_reason.clone_from(&bound.module.mode_reason);
+            info.fell_back = bound.module.fell_back;
+            info.compares = bound.module.compares();
+            info.mapped_size = bound.module.size();
             info.unverified_bytes = bound.module.unverified;
         }
         Ok(modules)
@@ -109,6 +95,10 @@ impl Store {
     /// As [`Store::head`].
     pub fn stats(&self) -> Result<Stats> {
         let state = self.enter()?;
+        let count = |what: &dyn Fn(&MappedModule) -> bool| {
+            let modules = state.modules.values();
+            modules.filter(|bound| what(&bound.module)).count() as u64
+        };
         Ok(Stats {
             commits: state.history.len() as u64,
             unpersisted_commits: state.history.unpersisted() as u64,
@@ -123,6 +113,8 @@ impl Store {
                 .arena
                 .as_ref()
                 .map_or(0, |arena| arena.touched() as u64),
+            compared_modules: count(&|module| module.compares()),
+            fallbacks: count(&|module| module.fell_back),
             poisoned: self.0.poison.lock().is_some(),
             read_only: self.0.read_only,
             ..state.stats
@@ -152,6 +144,9 @@ pub fn probe(directory: Option<&Path>) -> Result<Capabilities> {
         free_bytes: 0,
         shared_is_safe: false,
         is_store: false,
+        memfd: memfd::create("vmstore-probe", 0, 0).is_ok(),
+        huge_2m: host::free_huge_pages(2 << 20),
+        huge_1g: host::free_huge_pages(1 << 30),
     };
     if let Some(directory) = directory {
         let found = match realfs::find(directory) {

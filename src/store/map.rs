@@ -5,26 +5,17 @@ use std::sync::Arc;
 
 use super::options::MapOptions;
 use super::{Bound, LogLevel, State, Store};
-use crate::dirty::Tracker;
 use crate::format::index::{Index, Shape};
 use crate::format::name;
-use crate::module::{Filled, MapMode, MappedModule};
-use crate::page::Run;
-use crate::pages::{PageFiles, PageTable, Piece, Reading, place, source_runs};
+use crate::module::{MapMode, MappedModule};
+use crate::pages::{PageTable, place};
+use crate::sys::arena::Arena;
 use crate::sys::fs::{File, Place};
 use crate::sys::host;
-use crate::sys::memory::{Arena, Memory};
 use crate::{Error, Result};
 
 /// Arena memory touched when the first module is mapped, so that a first small capture is quick.
 const WARM: usize = 8 << 20;
-/// Fewer pages than this are copied rather than mapped: a mapping costs as much as copying about
-/// 20 pages.
-const WORTH_MAPPING: u64 = 32;
-/// Holes up to this many pages are mapped along with their neighbours.
-const BRIDGE: u64 = 16;
-/// The most parts of an image that are mapped; a process has room for 65,530 mappings in all.
-const MAPPINGS: usize = 512;
 
 /// A mapped module of a store. Clones are the same module.
 #[derive(Clone)]
@@ -52,11 +43,11 @@ impl Module {
         self.mapped.size()
     }
 
-    /// The descriptor of a shared module; see `store_module_fd`.
+    /// The descriptor of a shared module, and where the module begins in it; see `store_module_fd`.
     ///
     /// # Errors
-    /// In private mode.
-    pub fn fd(&self) -> Result<RawFd> {
+    /// In private mode, and for adopted memory.
+    pub fn fd(&self) -> Result<(RawFd, u64)> {
         self.mapped.fd()
     }
 
@@ -68,6 +59,28 @@ impl Module {
         self.mapped.mark_dirty(offset, length)
     }
 
+    /// Reports the pages whose bits are set; see `store_import_dirty_bitmap`.
+    ///
+    /// # Errors
+    /// When the range is not inside the module, or not of whole pages.
+    pub fn import_dirty_bitmap(
+        &self,
+        offset: u64,
+        page_count: u64,
+        bitmap: impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        self.mapped.import_bitmap(offset, page_count, bitmap)
+    }
+
+    /// Gives memory back to the host; see `store_discard`.
+    ///
+    /// # Errors
+    /// As `store_discard`.
+    pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.store.check_reentry()?;
+        self.mapped.discard(offset, length)
+    }
+
     /// Unmaps the module; see `store_unmap_module`.
     ///
     /// # Errors
@@ -76,13 +89,8 @@ impl Module {
         self.store.no_capture()?;
         let mut state = self.store.enter()?;
         self.store.no_capture()?;
-        let ours = |bound: &Bound| Arc::ptr_eq(&bound.module, &self.mapped);
-        if !state.modules.get(&self.mapped.id).is_some_and(ours) {
-            return Err(Error::Handle {
-                argument: "module",
-                why: "it was unmapped earlier",
-            });
-        }
+        state.bound(&self.mapped)?;
+        state.forget_precopy();
         state.modules.remove(&self.mapped.id);
         Ok(())
     }
@@ -106,13 +114,7 @@ impl Store {
             });
         }
         let size = self.check_size(&state, id, size)?;
-        let page = self.0.pages.page_size;
-        if !(options.address as u64).is_multiple_of(page) {
-            return Err(Error::invalid(
-                format!("address {:#x}", options.address),
-                format!("it must be a multiple of the page size, {page}"),
-            ));
-        }
+        options.check(size, self.0.pages.page_size)?;
         let entry = state
             .history
             .head_commit()
@@ -121,7 +123,7 @@ impl Store {
         if self.0.read_only && (entry.is_none() || options.mode == MapMode::Shared) {
             return Err(Error::ReadOnly {
                 what: format!("module \"{id}\""),
-                why: "a read-only store maps recorded modules in private mode only",
+                why: "a read-only store maps recorded modules, and none with VMSTORE_MAP_SHARED",
             });
         }
         let chain = match &entry {
@@ -132,21 +134,11 @@ impl Store {
                 chain
             }
         };
-        let table = PageTable::of_chain(size / page, &chain)?;
-        // Comparing reads all memory, and a read error in a mapped image would be a signal.
-        let compares = match options.tracker {
-            Some(tracker) => tracker == Tracker::Compare,
-            None => state.kernel.is_err(),
-        };
-        let eager = options.eager || compares;
+        let table = PageTable::of_chain(size / self.0.pages.page_size, &chain)?;
         let mapped = (|| {
-            let filled = match options.mode {
-                MapMode::Private => {
-                    self.fill_private(id, options.address, size, eager, &chain, &table)?
-                }
-                MapMode::Shared => self.fill_shared(id, options.address, size, &table)?,
-            };
-            let module = Arc::new(MappedModule::new(filled, options.tracker, &state.kernel)?);
+            let filled = self.fill(&state, id, size, options, &chain, &table)?;
+            let (wanted, foreign) = (options.tracker, options.foreign_writers);
+            let module = Arc::new(MappedModule::new(filled, wanted, foreign, &state.kernel)?);
             if !self.0.read_only {
                 if state.arena.is_none() {
                     let mut arena = Arena::new(self.0.arena_limit)?;
@@ -164,7 +156,7 @@ impl Store {
                 let _ = self.0.files.unlink(&backing_place());
             }
         })?;
-        if options.tracker.is_none() && compares {
+        if module.fell_back {
             self.log(LogLevel::Warning, || {
                 format!(
                     "module \"{id}\" is compared at every commit: {}",
@@ -216,87 +208,16 @@ impl Store {
                 format!("it must be a multiple of the page size, {page}"),
             ));
         }
-        // Page tables and the library's sets cost about 1/400 of a module, also of one that is
-        // never touched.
-        let most = host::memory().saturating_mul(64);
-        if size > most {
-            return Err(Error::NoMemory {
-                what: format!("{what}: this host can track at most {most} bytes").into(),
-            });
-        }
+        check_most(id, size)?;
         Ok(size)
     }
 
-    /// Private memory: the image under it where there is one, and what is newer copied over it.
-    fn fill_private(
-        &self,
-        id: &str,
-        address: usize,
-        size: u64,
-        eager: bool,
-        chain: &[Arc<Index>],
-        table: &PageTable,
-    ) -> Result<Filled> {
-        let memory = Memory::anonymous(address, size)?;
-        let image = chain.last().filter(|index| index.shape == Shape::Image);
-        let mut from_image = Vec::new();
-        if let Some(image) = image
-            && !eager
-        {
-            let file = self.0.pages.open(id, image.commit)?;
-            if let Some(fd) = file.descriptor() {
-                from_image = worth_mapping(image);
-                let page = self.0.pages.page_size;
-                for run in &from_image {
-                    memory.map_over(run.start * page, run.count * page, fd, run.start * page)?;
-                }
-            }
-        }
-        let left = lay_over(&self.0.pages, &memory, table, &from_image, image)?;
-        Ok(Filled {
-            id: id.to_owned(),
-            mode: MapMode::Private,
-            memory,
-            from_image,
-            unverified: left * self.0.pages.page_size,
-            file: None,
-        })
-    }
-
-    /// The backing file, new and without its name yet, with its blocks reserved, mapped and filled.
-    fn fill_shared(
-        &self,
-        id: &str,
-        address: usize,
-        size: u64,
-        table: &PageTable,
-    ) -> Result<Filled> {
-        let file = self.new_backing_file(|file| {
-            file.set_len(size)?;
-            file.allocate(0, size, false)
-        })?;
-        let fd = file.descriptor().ok_or_else(|| Error::Unsupported {
-            what: format!("module \"{id}\" in shared mode"),
-            why: "its files cannot be mapped".into(),
-        })?;
-        let memory = Memory::shared(address, size, fd)?;
-        lay_over(&self.0.pages, &memory, table, &[], None)?;
-        Ok(Filled {
-            id: id.to_owned(),
-            mode: MapMode::Shared,
-            memory,
-            from_image: Vec::new(),
-            unverified: 0,
-            file: Some(file),
-        })
-    }
-
-    /// Gives a module's backing file its name. In private mode that is a link to the image under the
-    /// mapping, or an empty file of the module's size.
+    /// Gives a module's backing file its name. Where it is not the memory itself, it is a link to the
+    /// image under the mapping, or an empty file of the module's size.
     fn name_backing_file(&self, module: &MappedModule, image: Option<&Arc<Index>>) -> Result<()> {
         let files = &*self.0.files;
         let temporary = backing_place();
-        if module.mode == MapMode::Private {
+        if module.mode != MapMode::Shared {
             files.unlink(&temporary)?;
             let link =
                 |image: &Arc<Index>| files.link(&place(&module.id, image.commit), &temporary);
@@ -321,7 +242,7 @@ impl Store {
     }
 
     /// A new backing file under its temporary name.
-    fn new_backing_file(
+    pub(super) fn new_backing_file(
         &self,
         make: impl FnOnce(&dyn File) -> Result<()>,
     ) -> Result<Arc<dyn File>> {
@@ -332,94 +253,20 @@ impl Store {
         Ok(file)
     }
 }
+/// Page tables and the library's sets cost about 1/400 of a module, also of one that is never touched.
+pub(super) fn check_most(id: &str, size: u64) -> Result<()> {
+    let most = host::memory().saturating_mul(64);
+    if size > most {
+        return Err(Error::NoMemory {
+            what: format!(
+                "size {size} of module \"{id}\": this host can track at most {most} bytes"
+            )
+            .into(),
+        });
+    }
+    Ok(())
+}
 
 fn backing_place() -> Place {
     Place::hidden(format!("{}backing", name::TEMPORARY))
-}
-
-/// The parts of an image that are mapped: its longest stretches of data, with short holes bridged,
-/// sorted.
-fn worth_mapping(image: &Index) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for run in &image.runs {
-        match runs.last_mut() {
-            Some(last) if run.start - last.end() <= BRIDGE => last.count = run.end() - last.start,
-            _ => runs.push(Run {
-                start: run.start,
-                count: run.count,
-            }),
-        }
-    }
-    runs.retain(|run| run.count >= WORTH_MAPPING);
-    if runs.len() > MAPPINGS {
-        runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.count));
-        runs.truncate(MAPPINGS);
-        runs.sort_unstable_by_key(|run| run.start);
-    }
-    runs
-}
-
-/// Copies the pages of `table` into fresh memory, verified, but for those that a mapped part of
-/// `image` already shows. Returns how many those are.
-fn lay_over(
-    pages: &PageFiles,
-    memory: &Memory,
-    table: &PageTable,
-    mapped: &[Run],
-    image: Option<&Arc<Index>>,
-) -> Result<u64> {
-    let page = pages.page_size;
-    let mut pieces = Vec::new();
-    let mut left = 0;
-    let mut place = |run: Run, inside: bool| {
-        table.locate(run, |located| match located.source {
-            Some(source) if inside && image.is_some_and(|image| Arc::ptr_eq(image, &source)) => {
-                left += located.run.count;
-            }
-            Some(source) => pieces.push(Piece {
-                run: located.run,
-                source,
-            }),
-            // A page that the image shows and that became zero later.
-            None if inside => zero_where_shown(memory, image, located.run, page),
-            None => {}
-        });
-    };
-    let mut next = 0;
-    for run in mapped {
-        place(
-            Run {
-                start: next,
-                count: run.start - next,
-            },
-            false,
-        );
-        place(*run, true);
-        next = run.end();
-    }
-    place(
-        Run {
-            start: next,
-            count: memory.length() / page - next,
-        },
-        false,
-    );
-    Reading::new(pages).pieces(pieces, |run, bytes| {
-        memory.write(run.start * page, bytes);
-        Ok(())
-    })?;
-    Ok(left)
-}
-
-/// Writes zeros over those pages of a run for which an image has data; the others read as zeros
-/// already.
-fn zero_where_shown(memory: &Memory, image: Option<&Arc<Index>>, run: Run, page: u64) {
-    let Some(image) = image else { return };
-    for (data, _) in source_runs(image).skip(image.run_at(run.start)) {
-        if data.start >= run.end() {
-            return;
-        }
-        let (start, end) = (data.start.max(run.start), data.end().min(run.end()));
-        memory.zero(start * page, (end - start) * page);
-    }
 }

@@ -4,6 +4,9 @@
 
 mod capture;
 mod commit;
+mod compare;
+mod fill;
+mod grow;
 mod history;
 mod inspect;
 mod links;
@@ -11,9 +14,11 @@ mod map;
 mod open;
 mod options;
 mod persist;
+mod precopy;
 mod recover;
 mod reentry;
 mod restore;
+mod staging;
 mod verify;
 
 #[cfg(test)]
@@ -24,7 +29,7 @@ pub use inspect::probe;
 pub use map::Module;
 pub use options::{
     Capabilities, CommitInfo, CommitOptions, Log, LogLevel, MapOptions, ModuleInfo, OpenOptions,
-    Progress, Stats, VerifyOptions,
+    PrecopyOptions, Progress, Stats, VerifyOptions,
 };
 
 use std::collections::BTreeMap;
@@ -36,12 +41,13 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::journal::{Numbered, Stream};
 use crate::module::{Kernel, MappedModule};
 use crate::pages::{PageFiles, PageTable};
+use crate::sys::arena::Arena;
 use crate::sys::fork::ForkMarker;
 use crate::sys::fs::{File, Files};
-use crate::sys::memory::Arena;
 use crate::{Error, Result};
-use capture::Captured;
+use capture::{Captured, Lists};
 use history::History;
+use precopy::Precopied;
 use reentry::Inside;
 
 /// An open store. Clones are the same store.
@@ -124,7 +130,11 @@ struct State {
     modules: BTreeMap<String, Bound>,
     kernel: Kernel,
     arena: Option<Arena>,
+    /// Pages in the arena that were copied while the guest ran.
+    precopied: Option<Precopied>,
     capture: Option<Captured>,
+    /// Lists of earlier captures.
+    spare: Vec<Lists>,
     /// Links could not be brought to the head; to be tried again.
     links_behind: bool,
     stats: Stats,
@@ -264,6 +274,10 @@ impl Store {
         self.0.closed.load(Ordering::Acquire)
     }
 
+    fn page_size(&self) -> u64 {
+        self.0.pages.page_size
+    }
+
     /// The directory as the caller named it.
     pub(crate) fn path(&self) -> &str {
         &self.0.path
@@ -289,6 +303,7 @@ impl Store {
             self.update_links(&mut state);
         }
         self.0.closed.store(true, Ordering::Release);
+        state.precopied = None;
         state.modules.clear();
         state.arena = None;
         state.unsynced.clear();
@@ -300,6 +315,17 @@ impl Store {
 }
 
 impl State {
+    /// What the store knows about a mapped module.
+    fn bound(&mut self, module: &Arc<MappedModule>) -> Result<&mut Bound> {
+        match self.modules.get_mut(&module.id) {
+            Some(bound) if Arc::ptr_eq(&bound.module, module) => Ok(bound),
+            _ => Err(Error::Handle {
+                argument: "module",
+                why: "it was unmapped earlier",
+            }),
+        }
+    }
+
     /// Appends an event to the journal: the moment from which it survives the process. Nothing
     /// has happened when it fails.
     fn record(&mut self, event: crate::format::commit::Event) -> Result<u64> {

@@ -1,5 +1,6 @@
 //! What callers pass in and get back: options, infos, statistics.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::dirty::Tracker;
@@ -47,8 +48,69 @@ pub struct MapOptions {
     pub eager: bool,
     /// How writes are found; `None` takes the best that works.
     pub tracker: Option<Tracker>,
-    /// The exact address wanted; 0: anywhere.
+    /// There are writers that the tracker cannot see: what it does not report is compared.
+    pub foreign_writers: bool,
+    /// The exact address wanted, or that of the memory to adopt; 0: anywhere.
     pub address: usize,
+    /// `address` is in a range that the caller has reserved with `PROT_NONE`.
+    pub reserved: bool,
+    /// The caller's descriptor, and where the module begins in it.
+    pub fd: Option<(RawFd, u64)>,
+    /// The size of its huge pages in bytes; 0: the host's pages.
+    pub huge: u64,
+    /// Address space to set aside for growing, in bytes from the module's beginning; 0: none.
+    pub max_size: u64,
+}
+
+impl MapOptions {
+    /// Checks what goes with what, for a module of `size` bytes on a host with pages of `page` bytes.
+    pub(crate) fn check(&self, size: u64, page: u64) -> Result<()> {
+        let flags = "vmstore_map_options.flags";
+        let address = || format!("vmstore_map_options.address {:#x}", self.address);
+        let granule = self.huge.max(page);
+        if self.huge != 0 && (self.mode != MapMode::Memfd || self.fd.is_some()) {
+            let rule = "huge pages go with VMSTORE_MAP_MEMFD and without VMSTORE_MAP_FD: a descriptor                         of the caller's has the pages it has";
+            return Err(Error::invalid(flags, rule));
+        }
+        if self.fd.is_some() && self.mode != MapMode::Memfd {
+            return Err(Error::invalid(
+                flags,
+                "VMSTORE_MAP_FD goes with VMSTORE_MAP_MEMFD",
+            ));
+        }
+        if !(self.address as u64).is_multiple_of(granule) {
+            let rule = format!("it must be a multiple of the page size, {granule}");
+            return Err(Error::invalid(address(), rule));
+        }
+        if self.address == 0 && (self.reserved || self.mode == MapMode::Adopt) {
+            let rule = "VMSTORE_MAP_ADOPT and VMSTORE_MAP_RESERVED need the address of the memory";
+            return Err(Error::invalid(address(), rule));
+        }
+        if self.reserved && self.mode == MapMode::Adopt {
+            let rule = "VMSTORE_MAP_RESERVED maps over a reservation, VMSTORE_MAP_ADOPT takes what is mapped";
+            return Err(Error::invalid(flags, rule));
+        }
+        if (self.address as u64).checked_add(size).is_none() {
+            let rule = format!("{size} bytes from there must be in the address space");
+            return Err(Error::invalid(address(), rule));
+        }
+        if !size.is_multiple_of(granule) {
+            let rule = format!("it must be a multiple of the page size, {granule}");
+            return Err(Error::invalid(format!("size {size}"), rule));
+        }
+        let max_size = format!("vmstore_map_options.max_size {}", self.max_size);
+        if self.max_size != 0 && (self.reserved || self.mode == MapMode::Adopt) {
+            let rule = "where the address space is the caller's, so is the room to grow";
+            return Err(Error::invalid(max_size, rule));
+        }
+        if self.max_size != 0 && (self.max_size < size || !self.max_size.is_multiple_of(granule)) {
+            let rule = format!(
+                "it must be at least the module's size, {size}, and a multiple of the page size, {granule}"
+            );
+            return Err(Error::invalid(max_size, rule));
+        }
+        Ok(())
+    }
 }
 
 /// Options of [`Store::commit`](super::Store::commit) and
@@ -88,6 +150,15 @@ impl CommitOptions {
         }
         Ok(())
     }
+}
+
+/// Options of [`Store::precopy`](super::Store::precopy).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PrecopyOptions {
+    /// Stop when no more pages than this were written during a round; 0: 1024.
+    pub target_pages: u64,
+    /// The most rounds; 0: 16.
+    pub max_rounds: u32,
 }
 
 /// Options of [`Store::verify`](super::Store::verify).
@@ -139,8 +210,37 @@ pub struct ModuleInfo {
     pub tracker: Option<Tracker>,
     /// Why this one.
     pub tracker_reason: String,
+    /// How its bytes got there.
+    pub mode_reason: String,
+    /// `AUTO` could not take the kernel tracker.
+    pub fell_back: bool,
+    /// What no tracker reports is compared.
+    pub compares: bool,
+    /// Its size where it is mapped: larger than at the head when it grew since; 0: it is not.
+    pub mapped_size: u64,
     /// Bytes mapped from an image without verification.
     pub unverified_bytes: u64,
+}
+
+impl ModuleInfo {
+    /// A module of which nothing is known yet but its name and size.
+    pub(crate) fn unmapped(id: &str, size: u64) -> Self {
+        Self {
+            id: id.to_owned(),
+            size,
+            module_commit: 0,
+            digest: [0; 16],
+            address: 0,
+            mode: None,
+            tracker: None,
+            tracker_reason: String::new(),
+            mode_reason: String::new(),
+            fell_back: false,
+            compares: false,
+            mapped_size: 0,
+            unverified_bytes: 0,
+        }
+    }
 }
 
 /// Counters since the store was opened, and figures of the last calls.
@@ -158,6 +258,7 @@ pub struct Stats {
     pub arena_bytes: u64,
     pub captures: u64,
     pub last_dirty_pages: u64,
+    pub last_precopied_pages: u64,
     pub last_scan_ns: u64,
     pub last_capture_ns: u64,
     pub last_write_ns: u64,
@@ -169,12 +270,15 @@ pub struct Stats {
     pub bytes_written: u64,
     pub syncs: u64,
     pub arena_spills: u64,
+    pub compared_modules: u64,
+    pub fallbacks: u64,
     pub poisoned: bool,
     pub read_only: bool,
 }
 
 /// What this host and a file system can do.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Capabilities {
     /// Whether the kernel tracker passed its self-test.
     pub kernel_tracker: bool,
@@ -192,4 +296,10 @@ pub struct Capabilities {
     pub shared_is_safe: bool,
     /// Whether there is a store.
     pub is_store: bool,
+    /// Whether memfds can be sealed.
+    pub memfd: bool,
+    /// Free huge pages of 2 MiB; `None`: the host has none of that size.
+    pub huge_2m: Option<u64>,
+    /// Free huge pages of 1 GiB.
+    pub huge_1g: Option<u64>,
 }

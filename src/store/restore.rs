@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::options::Progress;
+use super::staging::Staging;
 use super::{Bound, State, Store};
-use crate::dirty::Tracker;
 use crate::format::commit::{Commit, Event};
 use crate::module::MappedModule;
-use crate::page::{Run, pages_in, push_run};
+use crate::page::{Run, pages_in, push_run, without};
 use crate::pages::{Change, Piece, Reading};
+use crate::sys::arena::Arena;
 use crate::sys::host;
-use crate::sys::memory::Arena;
 use crate::{Error, Result};
+
+/// Bytes between two calls of a progress callback.
+const TELL: u64 = 16 << 20;
 
 /// What one module needs to get to the target.
 struct Plan {
@@ -24,13 +27,6 @@ struct Plan {
     module_commit: Option<u64>,
     pieces: Vec<Piece>,
     zeros: Vec<Run>,
-}
-
-/// Verified bytes that wait to be copied into memory.
-struct Staged {
-    module: usize,
-    run: Run,
-    at: usize,
 }
 
 impl Store {
@@ -48,6 +44,7 @@ impl Store {
         for bound in state.modules.values() {
             check_size(bound, &target)?;
         }
+        state.forget_precopy();
         for bound in state.modules.values() {
             bound.module.collect()?;
         }
@@ -74,26 +71,27 @@ impl Store {
             Some(arena) => Ok(arena),
             None => Arena::of_exactly(total.max(self.0.pages.page_size)),
         };
-        let staged = staging.and_then(|mut staging| {
+        let staged = staging.and_then(|arena| {
+            let mut staging = Staging::new(arena);
             let staged = self.stage(&plans, &mut staging, total, &mut progress);
-            let staged = staged.and_then(|staged| {
-                if state.history.head() != commit {
-                    self.move_head(&mut state, commit)?;
+            let moved = staged.and_then(|()| {
+                if state.history.head() == commit {
+                    return Ok(());
                 }
-                Ok(staged)
+                self.move_head(&mut state, commit)
             });
-            match staged {
-                Ok(staged) => Ok((staging, staged)),
+            match moved {
+                Ok(()) => Ok(staging),
                 Err(error) => {
                     if borrowed {
-                        state.arena = Some(staging);
+                        state.arena = Some(staging.into_arena());
                     }
                     Err(error)
                 }
             }
         });
-        let (staging, staged) = match staged {
-            Ok(staged) => staged,
+        let staging = match staged {
+            Ok(staging) => staging,
             Err(error) => {
                 undo(plans);
                 return Err(error);
@@ -101,15 +99,11 @@ impl Store {
         };
         // From here nothing fails that could leave memory half changed.
         let page = self.0.pages.page_size;
-        for staged in &staged {
-            let bytes = staging.bytes(staged.at, (staged.run.count * page) as usize);
-            plans[staged.module]
-                .module
-                .memory
-                .write(staged.run.start * page, bytes);
-        }
+        staging.put(page, |module, run, bytes| {
+            plans[module].module.memory.write(run.start * page, bytes);
+        });
         if borrowed {
-            state.arena = Some(staging);
+            state.arena = Some(staging.into_arena());
         }
         let mut restored = 0;
         for plan in plans {
@@ -153,8 +147,8 @@ impl Store {
                 module_commit,
             )?;
             let mut dirty = std::borrow::Cow::Borrowed(&plan.dirty);
-            if bound.module.tracking.name() == Tracker::Compare {
-                dirty = std::borrow::Cow::Owned(self.differing(bound, &plan.dirty)?);
+            if bound.module.compares() {
+                dirty = std::borrow::Cow::Owned(self.differing(bound, &[bound.module.whole()])?);
             }
             let (pieces, zeros) = locate(bound, &dirty, &plan.changes);
             (plan.pieces, plan.zeros) = (pieces, zeros);
@@ -167,30 +161,22 @@ impl Store {
     fn stage(
         &self,
         plans: &[Plan],
-        staging: &mut Arena,
+        staging: &mut Staging,
         total: u64,
         progress: &mut Progress<'_>,
-    ) -> Result<Vec<Staged>> {
-        let mut staged = Vec::new();
-        let (mut used, mut told) = (0, 0);
+    ) -> Result<()> {
+        let mut next = 0;
         for (module, plan) in plans.iter().enumerate() {
-            Reading::new(&self.0.pages).pieces(plan.pieces.clone(), |run, bytes| {
-                if used >= told {
-                    self.tell(progress, used as u64, total)?;
-                    told = used + (16 << 20);
+            let mut reading = Reading::new(&self.0.pages);
+            staging.read(&mut reading, module, plan.pieces.clone(), |used| {
+                if used < next {
+                    return Ok(());
                 }
-                staging.room(used, bytes.len()).copy_from_slice(bytes);
-                staged.push(Staged {
-                    module,
-                    run,
-                    at: used,
-                });
-                used += bytes.len();
-                Ok(())
+                next = used + TELL;
+                self.tell(progress, used, total)
             })?;
         }
-        self.tell(progress, total, total)?;
-        Ok(staged)
+        self.tell(progress, total, total)
     }
 
     /// Makes a commit the head, from now on also for the next process.
@@ -224,12 +210,7 @@ impl Store {
         for run in written {
             push_run(&mut runs, run);
         }
-        if plan
-            .module
-            .tracking
-            .forget(&plan.module.memory, Some(&runs))
-            .is_err()
-        {
+        if plan.module.forget(&runs).is_err() {
             // Memory is right. The library's own writes count as the guest's, which costs time
             // only.
             plan.module.dirty.add_all(&runs);
@@ -238,12 +219,13 @@ impl Store {
     }
 }
 
+/// A module that grew since the target is mapped larger than it was: what is beyond becomes zeros.
 fn check_size(bound: &Bound, target: &Commit) -> Result<()> {
     match target.module(&bound.module.id) {
-        Some(entry) if entry.size != bound.module.size() => Err(Error::Size {
+        Some(entry) if entry.size > bound.module.size() => Err(Error::Size {
             module: entry.id.clone(),
             why: format!(
-                "it is mapped with another size than it has in commit {}",
+                "it is mapped smaller than it is in commit {}; store_grow_module makes room",
                 target.number
             ),
             recorded: entry.size,
@@ -278,64 +260,4 @@ fn locate(bound: &Bound, dirty: &[Run], changes: &[Change]) -> (Vec<Piece>, Vec<
         });
     }
     (pieces, zeros)
-}
-
-/// The pages of `a` that are not in `b`; both sorted.
-fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
-    let mut rest = Vec::new();
-    let mut at = 0;
-    for run in a {
-        let mut start = run.start;
-        while at < b.len() && b[at].end() <= start {
-            at += 1;
-        }
-        let mut next = at;
-        while start < run.end() {
-            let Some(hole) = b.get(next).filter(|hole| hole.start < run.end()) else {
-                push_run(
-                    &mut rest,
-                    Run {
-                        start,
-                        count: run.end() - start,
-                    },
-                );
-                break;
-            };
-            if start < hole.start {
-                push_run(
-                    &mut rest,
-                    Run {
-                        start,
-                        count: hole.start - start,
-                    },
-                );
-            }
-            start = start.max(hole.end());
-            next += 1;
-        }
-    }
-    rest
-}
-
-#[cfg(test)]
-mod unit {
-    use super::*;
-    use crate::page::union;
-
-    #[test]
-    fn without_takes_one_list_from_another() {
-        let run = |start, count| Run { start, count };
-        let a = [run(0, 10), run(20, 10), run(40, 1)];
-        assert_eq!(without(&a, &[]), a);
-        assert_eq!(without(&a, &[run(0, 50)]), []);
-        let b = [run(2, 2), run(8, 15), run(29, 5)];
-        assert_eq!(
-            without(&a, &b),
-            [run(0, 2), run(4, 4), run(23, 6), run(40, 1)]
-        );
-        assert_eq!(
-            union(&without(&a, &b), &[run(2, 2)]),
-            [run(0, 8), run(23, 6), run(40, 1)]
-        );
-    }
 }

@@ -76,8 +76,7 @@ struct Walker {
     digest: Digest,
 }
 
-/// By module and size: a module that was made anew with another size is another one.
-type Walkers = BTreeMap<(String, u64), Walker>;
+type Walkers = BTreeMap<String, Walker>;
 
 /// A module commit to verify, and what a commit says it is.
 struct Wanted {
@@ -153,19 +152,22 @@ impl Store {
     }
 
     fn check_digest(&self, walkers: &mut Walkers, index: &Arc<Index>) -> Result<()> {
-        let walker = match walkers.entry((index.module.clone(), index.size)) {
+        let pages = index.size / index.page_size;
+        let walker = match walkers.entry(index.module.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Walker {
-                table: PageTable::new(index.size / index.page_size)?,
+                table: PageTable::new(pages)?,
                 at: 0,
                 digest: Digest::default(),
             }),
         };
+        walker.table.grow(pages)?;
         let from = (walker.at != 0).then_some(walker.at);
+        let size = walker.table.pages() * index.page_size;
         for change in self
             .0
             .pages
-            .changes(&index.module, index.size, from, Some(index.commit))?
+            .changes(&index.module, size, from, Some(index.commit))?
         {
             for page in change.run.start..change.run.end() {
                 if let Some(old) = walker.table.checksum(page) {

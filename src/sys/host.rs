@@ -48,6 +48,15 @@ pub(crate) fn memory() -> u64 {
         .saturating_mul(page_size())
 }
 
+/// How many huge pages of a size, in bytes, are free; `None` where the host has no such size.
+pub(crate) fn free_huge_pages(size: u64) -> Option<u64> {
+    let path = format!(
+        "/sys/kernel/mm/hugepages/hugepages-{}kB/free_hugepages",
+        size >> 10
+    );
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
 /// The soft limit on open descriptors of this process.
 pub(crate) fn descriptor_limit() -> u64 {
     let mut limit = libc::rlimit {

@@ -1,13 +1,53 @@
-//! Guest memory: mapped here, and copied to and from, never referred to.
+//! Guest memory: mapped here or by the caller, and copied to and from, never referred to.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::mappings;
 use crate::{Error, Result};
 
-/// A mapped range that the guest writes to. All offsets are checked against its length.
+/// A range that the guest writes to. All offsets are checked against its length.
 pub(crate) struct Memory {
     base: *mut u8,
-    length: u64,
+    /// Grows, never shrinks.
+    length: AtomicU64,
+    /// The address space from `base` that is this object's, at least the length.
+    claimed: AtomicU64,
+    end: End,
+}
+
+/// What becomes of the address space at the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was claimed here: unmapped.
+    Unmap,
+    /// It is the caller's reservation, and becomes one again.
+    GiveBack,
+    /// It is the caller's memory.
+    Leave,
+}
+
+/// Where memory is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// Where the kernel likes.
+    Anywhere,
+    /// At this address, where nothing is mapped.
+    Free(usize),
+    /// At this address, in a range that the caller has reserved: private anonymous memory without any
+    /// access.
+    Reserved(usize),
+}
+
+/// What is mapped into a part of a [`Memory`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Backing {
+    /// Private memory that reads as zeros.
+    Anonymous,
+    /// A part of a file, copy-on-write, from this offset. The file has those bytes and keeps them.
+    Private(RawFd, u64),
+    /// A part of a file, shared with everybody who maps it, from this offset.
+    Shared(RawFd, u64),
 }
 
 // SAFETY: the range is only touched through bounds-checked copies; that the bytes race with the
@@ -16,8 +56,8 @@ unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
 
-/// Maps `length` bytes, at exactly `address` unless it is 0.
-fn map(address: usize, length: u64, flags: i32, fd: RawFd) -> Result<*mut u8> {
+/// Claims address space without any access, at exactly `address` unless it is 0.
+fn claim(address: usize, length: u64) -> Result<*mut u8> {
     let fixed = if address == 0 {
         0
     } else {
@@ -28,21 +68,18 @@ fn map(address: usize, length: u64, flags: i32, fd: RawFd) -> Result<*mut u8> {
         libc::mmap(
             std::ptr::without_provenance_mut(address),
             length as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags | fixed,
-            fd,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed,
+            -1,
             0,
         )
     };
     if base == libc::MAP_FAILED {
         let error = std::io::Error::last_os_error();
         return Err(match error.raw_os_error() {
-            Some(libc::EEXIST) => Error::Exists {
-                what: format!("address {address:#x}"),
-                why: format!("something is mapped in the {length} bytes from there").into(),
-            },
+            Some(libc::EEXIST) => occupied(address, length),
             Some(libc::ENOMEM) => Error::NoMemory {
-                what: format!("mmap({length} bytes)").into(),
+                what: format!("address space of {length} bytes").into(),
             },
             _ => Error::io(
                 format!("mmap(address {address:#x}, {length} bytes)"),
@@ -54,59 +91,158 @@ fn map(address: usize, length: u64, flags: i32, fd: RawFd) -> Result<*mut u8> {
         // A kernel before 4.17 takes the flag for a hint.
         // SAFETY: the mapping was just made and nobody knows it.
         unsafe { libc::munmap(base, length as usize) };
-        return Err(Error::Exists {
-            what: format!("address {address:#x}"),
-            why: "something is mapped there".into(),
-        });
+        return Err(occupied(address, length));
     }
     Ok(base.cast())
 }
 
+fn occupied(address: usize, length: u64) -> Error {
+    Error::Exists {
+        what: format!("address {address:#x}"),
+        why: format!("something is mapped in the {length} bytes from there").into(),
+    }
+}
+
+/// Unmaps address space that was claimed here.
+fn unclaim(base: *mut u8, length: u64) {
+    if length > 0 {
+        // SAFETY: the range was claimed by this module and nobody uses it any more.
+        unsafe { libc::munmap(base.cast(), length as usize) };
+    }
+}
+
 impl Memory {
-    /// Private memory that reads as zeros.
-    pub(crate) fn anonymous(address: usize, length: u64) -> Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    /// Claims address space for `length` bytes, and for up to `room` bytes later. Nothing can be read or
+    /// written there until something is mapped into it. `align` is a power of two.
+    pub(crate) fn claim(spot: Spot, length: u64, room: u64, align: u64) -> Result<Self> {
+        let room = room.max(length);
+        let (base, claimed, end) = match spot {
+            Spot::Anywhere if align > super::host::page_size() => {
+                let whole = room.checked_add(align).ok_or_else(|| Error::NoMemory {
+                    what: format!("address space of {room} bytes").into(),
+                })?;
+                let base = claim(0, whole)?;
+                let skip = base.addr().next_multiple_of(align as usize) - base.addr();
+                // SAFETY: within the mapping just made, which is `align` longer than `room`.
+                let (aligned, behind) = unsafe { (base.add(skip), base.add(skip + room as usize)) };
+                unclaim(base, skip as u64);
+                unclaim(behind, align - skip as u64);
+                (aligned, room, End::Unmap)
+            }
+            Spot::Anywhere => (claim(0, room)?, room, End::Unmap),
+            Spot::Free(address) => (claim(address, room)?, room, End::Unmap),
+            Spot::Reserved(address) => {
+                mappings::check_reservation(address, length)?;
+                let base = std::ptr::with_exposed_provenance_mut(address);
+                (base, length, End::GiveBack)
+            }
+        };
         Ok(Self {
-            base: map(address, length, flags, -1)?,
-            length,
+            base,
+            length: AtomicU64::new(length),
+            claimed: AtomicU64::new(claimed),
+            end,
         })
     }
 
-    /// The first `length` bytes of a file, shared with everybody who maps it.
-    pub(crate) fn shared(address: usize, length: u64, fd: RawFd) -> Result<Self> {
-        Ok(Self {
-            base: map(address, length, libc::MAP_SHARED, fd)?,
-            length,
-        })
+    /// Takes memory that the caller has mapped, readable and writable, and keeps mapped.
+    pub(crate) fn adopt(address: usize, length: u64) -> Self {
+        Self {
+            base: std::ptr::with_exposed_provenance_mut(address),
+            length: AtomicU64::new(length),
+            claimed: AtomicU64::new(length),
+            end: End::Leave,
+        }
     }
 
-    /// Lays a part of a file over a part of this memory, copy-on-write. Page-aligned; the file
-    /// has those bytes and keeps them (files of the store are immutable).
-    pub(crate) fn map_over(
-        &self,
-        offset: u64,
-        length: u64,
-        fd: RawFd,
-        file_offset: u64,
-    ) -> Result<()> {
-        self.check(offset, length);
-        // SAFETY: the range is inside this mapping, which is ours to replace.
+    /// Private memory anywhere that reads as zeros.
+    pub(crate) fn anonymous(length: u64) -> Result<Self> {
+        let memory = Self::claim(Spot::Anywhere, length, length, 1)?;
+        memory.map(0, length, Backing::Anonymous)?;
+        Ok(memory)
+    }
+
+    /// Maps something into a part of the claimed range, in place of what is there. Page-aligned.
+    pub(crate) fn map(&self, offset: u64, length: u64, backing: Backing) -> Result<()> {
+        let inside = offset.checked_add(length);
+        let claimed = self.claimed.load(Ordering::Relaxed);
+        assert!(
+            self.end != End::Leave && inside.is_some_and(|end| end <= claimed),
+            "{length} bytes at {offset} are not claimed"
+        );
+        let (flags, fd, from) = match backing {
+            Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
+            Backing::Private(fd, from) => (libc::MAP_PRIVATE, fd, from),
+            Backing::Shared(fd, from) => (libc::MAP_SHARED, fd, from),
+        };
+        // Shared memory is accounted for when it is mapped, so that huge pages are reserved.
+        let noreserve = match backing {
+            Backing::Shared(..) => 0,
+            _ => libc::MAP_NORESERVE,
+        };
+        // SAFETY: the range is inside the claimed one, which is ours to replace.
         let at = unsafe {
             libc::mmap(
                 self.base.add(offset as usize).cast(),
                 length as usize,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                flags | noreserve | libc::MAP_FIXED,
                 fd,
-                file_offset as i64,
+                from as i64,
             )
         };
-        if at == libc::MAP_FAILED {
-            return Err(Error::last_os(format!(
-                "mmap(MAP_FIXED, {length} bytes at {offset})"
-            )));
+        if at != libc::MAP_FAILED {
+            return Ok(());
         }
+        let error = std::io::Error::last_os_error();
+        Err(match error.raw_os_error() {
+            Some(libc::ENOMEM) => Error::NoMemory {
+                what: format!("mmap({length} bytes)").into(),
+            },
+            _ => Error::io(
+                format!("mmap(MAP_FIXED, {length} bytes at {offset})"),
+                &error,
+            ),
+        })
+    }
+
+    /// Makes sure that there is address space for `length` bytes, which nothing is mapped into yet
+    /// behind the present length; for adopted memory, that the caller has mapped it.
+    pub(crate) fn claim_behind(&self, length: u64) -> Result<()> {
+        let claimed = self.claimed.load(Ordering::Relaxed);
+        let have = self.length();
+        if length <= have {
+            return Ok(());
+        }
+        let behind = self.address() + have as usize;
+        match self.end {
+            End::Leave => return Ok(()),
+            End::GiveBack => mappings::check_reservation(behind, length - have)?,
+            End::Unmap if length <= claimed => return Ok(()),
+            End::Unmap => {
+                claim(self.address() + claimed as usize, length - claimed)?;
+            }
+        }
+        self.claimed.fetch_max(length, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Undoes `map` behind the present length: address space without access again.
+    pub(crate) fn unmap_behind(&self) {
+        let (have, claimed) = (self.length(), self.claimed.load(Ordering::Relaxed));
+        if self.end != End::Leave && have < claimed {
+            // SAFETY: the range is claimed, and behind the length, so that nobody uses it.
+            unsafe { give_back(self.base.add(have as usize), claimed - have) };
+        }
+        if self.end == End::GiveBack {
+            self.claimed.store(have, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes what is mapped behind the present length as part of it.
+    pub(crate) fn grow(&self, length: u64) {
+        assert!(self.end == End::Leave || length <= self.claimed.load(Ordering::Relaxed));
+        self.length.fetch_max(length, Ordering::Release);
     }
 
     pub(crate) fn address(&self) -> usize {
@@ -114,22 +250,21 @@ impl Memory {
     }
 
     pub(crate) fn length(&self) -> u64 {
-        self.length
+        self.length.load(Ordering::Acquire)
     }
 
     /// Stops a wrong range before it becomes a wild pointer. Ranges come from page numbers that
     /// were bounded before; this is the last line.
     fn check(&self, offset: u64, length: u64) {
+        let whole = self.length();
         assert!(
-            offset
-                .checked_add(length)
-                .is_some_and(|end| end <= self.length),
-            "{length} bytes at {offset} are outside of a module of {} bytes",
-            self.length
+            offset.checked_add(length).is_some_and(|end| end <= whole),
+            "{length} bytes at {offset} are outside of a module of {whole} bytes"
         );
     }
 
-    /// Copies out of guest memory.
+    /// Copies out of guest memory. During a precopy the guest may be writing: such bytes are copied
+    /// again later, and never interpreted before.
     pub(crate) fn read(&self, offset: u64, to: &mut [u8]) {
         self.check(offset, to.len() as u64);
         // SAFETY: the range was checked, and the buffer is ours and does not overlap guest memory.
@@ -162,14 +297,39 @@ impl Memory {
         unsafe { std::ptr::write_bytes(self.base.add(offset as usize), 0, length as usize) };
     }
 
-    /// Gives pages back to the host: anonymous ones read as zeros afterwards, file-backed ones as
-    /// the file.
-    pub(crate) fn drop_pages(&self, offset: u64, length: u64) {
+    /// Drops pages: anonymous ones read as zeros afterwards, and their memory is the host's again.
+    /// File-backed ones read as the file. Fails on locked memory.
+    pub(crate) fn drop_pages(&self, offset: u64, length: u64) -> Result<()> {
+        self.advise(offset, length, libc::MADV_DONTNEED, "MADV_DONTNEED")
+    }
+
+    /// Punches a hole into the file behind a shared part: it reads as zeros in every mapping, and its
+    /// memory is the host's again. Fails where the file system cannot, and on locked memory.
+    pub(crate) fn remove_pages(&self, offset: u64, length: u64) -> Result<()> {
+        self.advise(offset, length, libc::MADV_REMOVE, "MADV_REMOVE")
+    }
+
+    fn advise(&self, offset: u64, length: u64, advice: i32, name: &str) -> Result<()> {
         self.check(offset, length);
-        // SAFETY: the range was checked.
-        unsafe {
-            let at = self.base.add(offset as usize).cast();
-            libc::madvise(at, length as usize, libc::MADV_DONTNEED);
+        loop {
+            // SAFETY: the range was checked; the advice drops bytes, and is the caller's will.
+            let result = unsafe {
+                libc::madvise(
+                    self.base.add(offset as usize).cast(),
+                    length as usize,
+                    advice,
+                )
+            };
+            if result == 0 {
+                return Ok(());
+            }
+            let error = std::io::Error::last_os_error();
+            if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) {
+                return Err(Error::io(
+                    format!("madvise({name}, {length} bytes at {offset})"),
+                    &error,
+                ));
+            }
         }
     }
 
@@ -187,100 +347,32 @@ impl Memory {
     }
 }
 
+/// Makes a range address space without access.
+///
+/// # Safety
+/// The range is the caller's to replace, and nobody uses what is in it.
+unsafe fn give_back(base: *mut u8, length: u64) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        libc::mmap(
+            base.cast(),
+            length as usize,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
+            -1,
+            0,
+        );
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the range is this object's own mapping, including what was laid over it.
-        unsafe { libc::munmap(self.base.cast(), self.length as usize) };
-    }
-}
-
-/// A file without a name, of `length` zero bytes.
-pub(crate) fn nameless_file(length: u64) -> Result<OwnedFd> {
-    // SAFETY: the name is NUL-terminated.
-    let fd = unsafe { libc::memfd_create(c"vmstore".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(Error::last_os("memfd_create"));
-    }
-    // SAFETY: the kernel just made it, and nobody else has it.
-    let own = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: ftruncate has no preconditions.
-    if unsafe { libc::ftruncate(fd, length as i64) } != 0 {
-        return Err(Error::last_os(format!("ftruncate(memfd, {length})")));
-    }
-    Ok(own)
-}
-
-/// Memory of the library's own for captured pages: reserved once, touched as it is needed, kept.
-pub(crate) struct Arena {
-    map: memmap2::MmapMut,
-    touched: usize,
-}
-
-impl Arena {
-    /// Reserves up to `limit` bytes, less where the host refuses that much.
-    pub(crate) fn new(limit: u64) -> Result<Self> {
-        let mut length = limit as usize;
-        loop {
-            match memmap2::MmapOptions::new()
-                .len(length)
-                .no_reserve_swap()
-                .map_anon()
-            {
-                Ok(map) => {
-                    // Fewer, larger faults when it is first used; refused where the kernel has no
-                    // huge pages.
-                    let _ = map.advise(memmap2::Advice::HugePage);
-                    return Ok(Self { map, touched: 0 });
-                }
-                Err(_) if length > 1 << 20 => length /= 2,
-                Err(error) => {
-                    return Err(Error::io(format!("mmap(arena of {length} bytes)"), &error));
-                }
-            }
-        }
-    }
-
-    /// Reserves `length` bytes, or fails.
-    pub(crate) fn of_exactly(length: u64) -> Result<Self> {
-        let arena = Self::new(length)?;
-        if (arena.capacity() as u64) < length {
-            return Err(Error::NoMemory {
-                what: format!("{length} bytes for pages").into(),
-            });
-        }
-        Ok(arena)
-    }
-
-    /// The bytes it may hold.
-    pub(crate) fn capacity(&self) -> usize {
-        self.map.len()
-    }
-
-    /// The bytes that were ever used, which is what it costs.
-    pub(crate) fn touched(&self) -> usize {
-        self.touched
-    }
-
-    /// Room from `start`, of `length` bytes.
-    pub(crate) fn room(&mut self, start: usize, length: usize) -> &mut [u8] {
-        self.touched = self.touched.max(start + length);
-        &mut self.map[start..start + length]
-    }
-
-    /// What was put there.
-    pub(crate) fn bytes(&self, start: usize, length: usize) -> &[u8] {
-        &self.map[start..start + length]
-    }
-
-    /// Touches the first `length` bytes now, so that the first capture need not.
-    pub(crate) fn warm(&mut self, length: usize) {
-        let length = length.min(self.map.len());
-        if self.touched < length {
-            // A kernel before 5.14 does not know it; the pages are then touched when they are used.
-            let _ = self
-                .map
-                .advise_range(memmap2::Advice::PopulateWrite, 0, length);
-            self.touched = length;
+        let claimed = *self.claimed.get_mut();
+        match self.end {
+            End::Unmap => unclaim(self.base, claimed),
+            // SAFETY: the range is the caller's reservation, lent to this object until now.
+            End::GiveBack => unsafe { give_back(self.base, claimed) },
+            End::Leave => {}
         }
     }
 }

@@ -6,9 +6,12 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod arena;
 pub(crate) mod fork;
 pub(crate) mod fs;
 pub(crate) mod host;
+pub(crate) mod mappings;
+pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod pagemap;
 mod realfile;

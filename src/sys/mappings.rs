@@ -1,0 +1,170 @@
+//! What is mapped in a range of this process, from /proc/self/maps: before memory of the caller's is
+//! taken over, and never afterwards.
+
+use std::io::{BufRead, BufReader};
+
+use crate::{Error, Result};
+
+/// One mapping, or the part of it inside the range that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "as the kernel tells them")]
+pub(crate) struct Mapping {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) access: bool,
+    pub(crate) writable: bool,
+    pub(crate) shared: bool,
+    /// A file, a memfd or huge pages are behind it.
+    pub(crate) file: bool,
+}
+
+/// The mappings of a range, in order. Fails when a part of it is not mapped.
+pub(crate) fn of_range(address: usize, length: u64) -> Result<Vec<Mapping>> {
+    const PATH: &str = "/proc/self/maps";
+    let end = usize::try_from(length)
+        .ok()
+        .and_then(|length| address.checked_add(length))
+        .ok_or_else(|| {
+            Error::invalid(
+                format!("{length} bytes at {address:#x}"),
+                "the range must end within the address space",
+            )
+        })?;
+    let file =
+        std::fs::File::open(PATH).map_err(|error| Error::io(format!("open({PATH})"), &error))?;
+    let mut found = Vec::new();
+    let mut next = address;
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|error| Error::io(format!("read({PATH})"), &error))?;
+        let Some(mut mapping) = parse(&line) else {
+            continue;
+        };
+        if mapping.end <= address {
+            continue;
+        }
+        if mapping.start > next || next >= end {
+            break;
+        }
+        mapping.start = mapping.start.max(address);
+        mapping.end = mapping.end.min(end);
+        next = mapping.end;
+        found.push(mapping);
+    }
+    if next < end {
+        return Err(Error::invalid(
+            format!("{length} bytes at {address:#x}"),
+            format!("the whole range must be mapped, and at {next:#x} nothing is"),
+        ));
+    }
+    Ok(found)
+}
+
+/// `start-end perms offset major:minor inode path`
+fn parse(line: &str) -> Option<Mapping> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let access = words.next()?.as_bytes();
+    let inode = words.nth(2)?;
+    Some(Mapping {
+        start: usize::from_str_radix(start, 16).ok()?,
+        end: usize::from_str_radix(end, 16).ok()?,
+        access: access.iter().take(3).any(|byte| *byte != b'-'),
+        writable: access.starts_with(b"rw"),
+        shared: *access.get(3)? == b's',
+        file: inode != "0",
+    })
+}
+
+/// Checks that a range is one that the caller has set aside: private, anonymous, without any access,
+/// so that nothing can be lost by mapping over it.
+pub(crate) fn check_reservation(address: usize, length: u64) -> Result<()> {
+    for mapping in of_range(address, length)? {
+        if mapping.access || mapping.shared || mapping.file {
+            return Err(Error::Exists {
+                what: format!("{:#x} to {:#x}", mapping.start, mapping.end),
+                why:
+                    "it is in use; a reserved range must be private anonymous memory with PROT_NONE"
+                        .into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The mappings of memory that the caller hands over, all of which can be read and written.
+pub(crate) fn check_adopted(address: usize, length: u64) -> Result<Vec<Mapping>> {
+    let mappings = of_range(address, length)?;
+    match mappings.iter().find(|mapping| !mapping.writable) {
+        None => Ok(mappings),
+        Some(mapping) => Err(Error::invalid(
+            format!("{length} bytes at {address:#x}"),
+            format!(
+                "adopted memory must be readable and writable, and {:#x} to {:#x} is not",
+                mapping.start, mapping.end
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::{Backing, Memory, Spot};
+
+    #[test]
+    fn lines_are_read() {
+        let line = "7f0000000000-7f0000002000 rw-s 00001000 00:01 2064      /memfd:ram (deleted)";
+        let wanted = Mapping {
+            start: 0x7f00_0000_0000,
+            end: 0x7f00_0000_2000,
+            access: true,
+            writable: true,
+            shared: true,
+            file: true,
+        };
+        assert_eq!(parse(line), Some(wanted));
+        let line = "7ffd10000000-7ffd10021000 ---p 00000000 00:00 0";
+        let reserved = parse(line).unwrap();
+        assert!(!reserved.access && !reserved.shared && !reserved.file);
+        assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn reservations_and_adopted_memory_are_told_apart() {
+        let page = crate::sys::host::page_size();
+        let memory = Memory::claim(Spot::Anywhere, 3 * page, 3 * page, 1).unwrap();
+        let at = memory.address();
+        check_reservation(at, 3 * page).unwrap();
+        check_adopted(at, page).unwrap_err();
+        memory.map(page, page, Backing::Anonymous).unwrap();
+        let error = check_reservation(at, 3 * page).unwrap_err().to_string();
+        assert!(error.contains("in use"), "{error}");
+        check_reservation(at, page).unwrap();
+        assert_eq!(
+            check_adopted(at + page as usize, page).unwrap().len(),
+            1,
+            "one mapping"
+        );
+        check_adopted(at, 2 * page).unwrap_err();
+        drop(memory);
+        let error = check_reservation(at, 3 * page).unwrap_err().to_string();
+        assert!(error.contains("nothing is"), "{error}");
+    }
+
+    #[test]
+    fn a_reservation_is_given_back() {
+        let page = crate::sys::host::page_size();
+        let outer = Memory::claim(Spot::Anywhere, 4 * page, 4 * page, 1).unwrap();
+        let at = outer.address() + page as usize;
+        let inner = Memory::claim(Spot::Reserved(at), page, page, 1).unwrap();
+        inner.map(0, page, Backing::Anonymous).unwrap();
+        inner.write(0, &[1, 2, 3]);
+        inner.claim_behind(2 * page).unwrap();
+        inner.map(page, page, Backing::Anonymous).unwrap();
+        inner.grow(2 * page);
+        inner.write(2 * page - 1, &[4]);
+        inner.claim_behind(4 * page).unwrap_err();
+        drop(inner);
+        check_reservation(outer.address(), 4 * page).unwrap();
+    }
+}
