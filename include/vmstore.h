@@ -120,6 +120,70 @@
  *            open stores of its own. The child must not write to a shared module: the parent would
  *            not see it as dirty.
  * Signals    A call that a signal interrupts goes on (EINTR is retried).
+ *
+ * 6. PUTTING IT INTO YOUR VMM
+ *
+ * Which memory (the mode, a flag of vmstore_map_options)
+ *
+ *   You have none yet       VMSTORE_MAP_PRIVATE. Clones of one commit share its image's page cache, and
+ *                           a start costs microseconds.
+ *   Others must map it      VMSTORE_MAP_MEMFD (vhost-user, VFIO, huge pages), or VMSTORE_MAP_SHARED where
+ *                           they open it by its path in the store.
+ *   You have a memfd        VMSTORE_MAP_MEMFD | VMSTORE_MAP_FD. Run the guest in the mapping that this
+ *                           gives: writes through a mapping of yours are hidden from the kernel tracker.
+ *   You have it mapped      VMSTORE_MAP_ADOPT: the library copies in and out, and touches nothing else.
+ *   You have reserved room  VMSTORE_MAP_RESERVED beside one of the first three.
+ *
+ * A module that the store knows comes up with the head's bytes, in each mode: what adopted memory or a
+ * descriptor of yours held before is overwritten. A module that it does not know keeps them.
+ *
+ * Which tracker
+ *
+ *   All writers are in this process, or are vCPUs      VMSTORE_TRACKER_KERNEL (what AUTO takes)
+ *   You log dirty pages already (KVM, vhost, VFIO)     VMSTORE_TRACKER_CALLER, and import the logs
+ *   Other processes write, and have a log              _KERNEL, and import or mark what they wrote
+ *   Other processes write, and nobody knows where      _KERNEL with VMSTORE_MAP_FOREIGN_WRITERS, or
+ *                                                      _COMPARE; each capture reads all memory
+ *   Another userfaultfd has the range                  _CALLER or _COMPARE
+ *
+ *   Firecracker       ADOPT each region of its guest memory; KERNEL, or CALLER with track_dirty_pages. Open
+ *                     and map before the seccomp filters go in; docs/system-calls.md has the lists. Let the
+ *                     balloon call store_discard instead of madvise.
+ *   Cloud Hypervisor  ADOPT each memory zone (memfds and huge pages too); KERNEL, and the logs of vhost-user
+ *                     and VFIO imported. Memory that is plugged in: a module more, or store_grow_module.
+ *   QEMU              Inside: ADOPT each RAMBlock; CALLER with the dirty log that migration uses. From
+ *                     outside: memory-backend-file,share=on on the backing file of a SHARED module, which
+ *                     COMPARE tracks (examples/qemu-timetravel).
+ *   crosvm            ADOPT its mapping of its memfd; its device processes write through mappings of their
+ *                     own: mark what they wrote, or FOREIGN_WRITERS.
+ *   libkrun           PRIVATE, or ADOPT; KERNEL: its devices are threads.
+ *   WASM runtime      RESERVED at the start of each linear memory's reservation; memory.grow is
+ *                     store_grow_module; a reset is store_restore, not madvise. KERNEL, or CALLER where the
+ *                     compiler emits write barriers.
+ *   Fuzzer            PRIVATE; CALLER with KVM's dirty ring, each entry marked; restore the same commit
+ *                     again and again: the cost is that of the dirty pages.
+ *
+ * The steps of a commit
+ *
+ *   1 store_precopy while the guest runs, if the pause matters: once, or until *pages_left is small.
+ *   2 Pause every vCPU. Let device threads and other processes finish their writes to guest memory, and
+ *     stop taking new requests.
+ *   3 Save vCPU and device state, into a module or as the commit's user_data. Devices come first, since
+ *     saving one may still write to guest memory (virtio rings, completions); memory is captured last.
+ *   4 Mark, or import, what the tracker does not see: writes of other processes, of devices through
+ *     DMA, of back ends through the descriptor; then store_capture.
+ *   5 Resume. store_capture_commit on any thread; store_persist when it has to survive a power cut.
+ *
+ * What must be marked with VMSTORE_TRACKER_KERNEL is listed there; docs/tracking.md has the table of modes,
+ * trackers and writers. store_audit finds what was forgotten: run it in your tests, where it must say 0.
+ *
+ * What a restore does
+ *
+ *   It copies bytes to where they are mapped: KVM slots, pins, locks, NUMA and madvise settings stay, in
+ *   every mode. Other mappings of a shared module see the new bytes, since the pages behind the descriptor
+ *   are the same. Pages pinned by VFIO or by io_uring stay the guest's pages, so that a later DMA lands
+ *   in memory that the guest sees; one that is still under way lands on top of restored bytes, so let
+ *   devices finish first. Device and vCPU state is yours to put back, after the call.
  */
 
 
@@ -286,7 +350,8 @@
 /**
  * Mapping mode: a memfd, mapped shared. One is made here, sealed against shrinking, unless
  * `VMSTORE_MAP_FD` brings the caller's. For vhost-user and VFIO with a store on a disk, and for huge
- * pages. `store_module_fd` gives the descriptor to pass on.
+ * pages. `store_module_fd` gives the descriptor to pass on. The guest runs in the mapping at
+ * `store_module_address`; writes through any other one are hidden from the kernel tracker.
  */
 #define VMSTORE_MAP_MEMFD 2
 

@@ -89,7 +89,8 @@ pub const VMSTORE_MAP_PRIVATE: u32 = 0;
 pub const VMSTORE_MAP_SHARED: u32 = 1;
 /// Mapping mode: a memfd, mapped shared. One is made here, sealed against shrinking, unless
 /// `VMSTORE_MAP_FD` brings the caller's. For vhost-user and VFIO with a store on a disk, and for huge
-/// pages. `store_module_fd` gives the descriptor to pass on.
+/// pages. `store_module_fd` gives the descriptor to pass on. The guest runs in the mapping at
+/// `store_module_address`; writes through any other one are hidden from the kernel tracker.
 pub const VMSTORE_MAP_MEMFD: u32 = 2;
 /// Mapping mode: memory that the caller has mapped already, at `address`, of any kind, readable and
 /// writable. The library copies into it and out of it, and never maps, unmaps, advises or protects
