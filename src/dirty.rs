@@ -124,12 +124,16 @@ impl Tracking {
         };
         let (address, length) = range(memory, span.pages);
         kernel.userfault.register(address, length)?;
-        if span.written() == Written::Unarmed {
-            kernel.userfault.arm(address, length)?;
-        }
-        kernel
-            .pagemap
-            .take_written(address, length, span.written(), |_, _| {})
+        let armed = match span.written() {
+            Written::Unarmed => kernel.userfault.arm(address, length),
+            Written::PrivateCopy => Ok(()),
+        };
+        let begun = armed.and_then(|()| {
+            kernel
+                .pagemap
+                .take_written(address, length, span.written(), |_, _| {})
+        });
+        begun.inspect_err(|_| drop(kernel.userfault.unregister(address, length)))
     }
 
     pub(crate) fn name(&self) -> Tracker {
