@@ -3,23 +3,32 @@
 
 use std::sync::Arc;
 
-use crate::error::{try_filled, try_vec};
-use crate::format::index::{Found, Index};
+use crate::error::try_filled;
+use crate::format::index::{Found, Index, Shape};
 use crate::page::Run;
 use crate::{Error, Result};
 
 const CHUNK: u64 = 512;
 
-/// For each page the module commit that holds it, or none for a zero page. Stretches of zero pages
-/// cost nothing.
+/// For each page the module commit that holds it, or none for a zero page. Stretches of pages that are
+/// as in the image below cost nothing.
 pub(crate) struct PageTable {
     pages: u64,
-    /// Numbers of `sources` plus one; 0 is a zero page. A missing chunk is all zero pages.
+    /// The image that holds every page of which nothing else is said; without one they are zero.
+    base: Option<Arc<Index>>,
+    /// [`BASE`], [`ZERO`], or a number of `sources`. A missing chunk is all as in the base.
     chunks: Vec<Option<Box<[u32]>>>,
     sources: Vec<Option<Source>>,
     /// The place in `sources` that was asked for last: runs come one after another from one source.
     recent: usize,
 }
+
+/// As in the base.
+const BASE: u32 = 0;
+/// A zero page, whatever the base has.
+const ZERO: u32 = 1;
+/// The number of the first source.
+const FIRST: u32 = 2;
 
 struct Source {
     index: Arc<Index>,
@@ -38,15 +47,15 @@ pub(crate) struct Located {
 impl PageTable {
     /// A module of zeros.
     pub(crate) fn new(pages: u64) -> Result<Self> {
-        let count = pages.div_ceil(CHUNK) as usize;
-        let mut chunks = try_vec(count, "a page table")?;
-        chunks.resize_with(count, || None);
-        Ok(Self {
-            pages,
-            chunks,
+        let mut table = Self {
+            pages: 0,
+            base: None,
+            chunks: Vec::new(),
             sources: Vec::new(),
             recent: 0,
-        })
+        };
+        table.grow(pages)?;
+        Ok(table)
     }
 
     /// The pages of the module.
@@ -79,6 +88,20 @@ impl PageTable {
 
     /// Lays a module commit over the table.
     pub(crate) fn apply(&mut self, index: &Arc<Index>) -> Result<()> {
+        if index
+            .runs
+            .last()
+            .is_some_and(|last| last.end() > self.pages)
+        {
+            return Err(beyond());
+        }
+        if index.shape == Shape::Image {
+            // It says all there is to say.
+            self.chunks.iter_mut().for_each(|chunk| *chunk = None);
+            self.sources.clear();
+            self.base = Some(index.clone());
+            return Ok(());
+        }
         for (run, source) in super::source_runs(index) {
             self.set(run, source)?;
         }
@@ -88,39 +111,38 @@ impl PageTable {
     /// Points a run of pages to a module commit, or makes it zero.
     pub(crate) fn set(&mut self, run: Run, source: Option<&Arc<Index>>) -> Result<()> {
         if run.end() > self.pages {
-            return Err(Error::Internal {
-                what: "a page beyond its module".into(),
-            });
+            return Err(beyond());
         }
-        let number = match source {
-            None => 0,
-            Some(index) => self.number_of(index)?,
+        let number = match (source, &self.base) {
+            (None, None) => BASE,
+            (None, Some(_)) => ZERO,
+            (Some(index), Some(base)) if Arc::ptr_eq(index, base) => BASE,
+            (Some(index), _) => self.number_of(index)?,
         };
         let mut page = run.start;
         while page < run.end() {
             let stop = run.end().min((page / CHUNK + 1) * CHUNK);
             let chunk = &mut self.chunks[(page / CHUNK) as usize];
-            if chunk.is_none() && number != 0 {
-                *chunk = Some(try_filled(CHUNK as usize, 0, "a page table")?.into_boxed_slice());
+            if chunk.is_none() && number != BASE {
+                *chunk = Some(try_filled(CHUNK as usize, BASE, "a page table")?.into_boxed_slice());
             }
             if let Some(chunk) = chunk {
-                for cell in &mut chunk[(page % CHUNK) as usize..][..(stop - page) as usize] {
-                    let old = std::mem::replace(cell, number);
-                    if let Some(source) = slot_of(old).and_then(|s| self.sources[s].as_mut()) {
-                        source.pages -= 1;
-                    }
-                    if let Some(source) = slot_of(number).and_then(|s| self.sources[s].as_mut()) {
-                        source.pages += 1;
-                    }
-                    if old != number
-                        && let Some(slot) = slot_of(old)
-                        && self.sources[slot]
-                            .as_ref()
-                            .is_some_and(|source| source.pages == 0)
-                    {
-                        self.sources[slot] = None;
+                let cells = &mut chunk[(page % CHUNK) as usize..][..(stop - page) as usize];
+                if let Some(source) = source_at(&mut self.sources, number) {
+                    source.pages += stop - page;
+                }
+                for same in cells.chunk_by(|a, b| a == b) {
+                    let old = same[0];
+                    if let Some(source) = source_at(&mut self.sources, old) {
+                        source.pages -= same.len() as u64;
+                        if source.pages == 0
+                            && let Some(slot) = slot_of(old)
+                        {
+                            self.sources[slot] = None;
+                        }
                     }
                 }
+                cells.fill(number);
             }
             page = stop;
         }
@@ -139,7 +161,7 @@ impl PageTable {
                 None => self.new_source(index)?,
             };
         }
-        Ok(self.recent as u32 + 1)
+        Ok(self.recent as u32 + FIRST)
     }
 
     fn new_source(&mut self, index: &Arc<Index>) -> Result<usize> {
@@ -161,14 +183,21 @@ impl PageTable {
     fn number(&self, page: u64) -> u32 {
         self.chunks[(page / CHUNK) as usize]
             .as_ref()
-            .map_or(0, |c| c[(page % CHUNK) as usize])
+            .map_or(BASE, |c| c[(page % CHUNK) as usize])
     }
 
     /// The module commit that holds a page; `None` for a zero page.
     pub(crate) fn source(&self, page: u64) -> Option<&Arc<Index>> {
-        slot_of(self.number(page))
-            .and_then(|s| self.sources[s].as_ref())
-            .map(|s| &s.index)
+        match self.number(page) {
+            BASE => {
+                let base = self.base.as_ref()?;
+                matches!(base.find(page), Found::Data { .. }).then_some(base)
+            }
+            number => {
+                let source = slot_of(number).and_then(|slot| self.sources[slot].as_ref());
+                source.map(|source| &source.index)
+            }
+        }
     }
 
     /// The checksum of a page; `None` for a zero page.
@@ -188,7 +217,7 @@ impl PageTable {
             let mut stop = page + 1;
             while stop < run.end() && self.number(stop) == number {
                 // A missing chunk is skipped as a whole.
-                let whole = number == 0
+                let whole = number == BASE
                     && stop.is_multiple_of(CHUNK)
                     && self.chunks[(stop / CHUNK) as usize].is_none();
                 stop = if whole {
@@ -197,27 +226,71 @@ impl PageTable {
                     stop + 1
                 };
             }
-            let source = slot_of(number).and_then(|s| self.sources[s].as_ref());
-            each(Located {
-                run: Run {
-                    start: page,
-                    count: stop - page,
-                },
-                source: source.map(|s| s.index.clone()),
-            });
+            let part = Run {
+                start: page,
+                count: stop - page,
+            };
+            if let (BASE, Some(base)) = (number, &self.base) {
+                locate_in_image(base, part, &mut each);
+            } else {
+                let source = slot_of(number).and_then(|slot| self.sources[slot].as_ref());
+                each(Located {
+                    run: part,
+                    source: source.map(|source| source.index.clone()),
+                });
+            }
             page = stop;
         }
     }
 }
 
+/// Splits a run of pages that are as in an image.
+fn locate_in_image(image: &Arc<Index>, run: Run, each: &mut impl FnMut(Located)) {
+    let mut page = run.start;
+    for data in &image.runs[image.run_at(page)..] {
+        if data.start >= run.end() {
+            break;
+        }
+        let (start, end) = (data.start.max(page), data.end().min(run.end()));
+        let stretches = [(page, start, None), (start, end, Some(image.clone()))];
+        for (start, end, source) in stretches {
+            if start < end {
+                let count = end - start;
+                let run = Run { start, count };
+                each(Located { run, source });
+            }
+        }
+        page = end;
+    }
+    if page < run.end() {
+        each(Located {
+            run: Run {
+                start: page,
+                count: run.end() - page,
+            },
+            source: None,
+        });
+    }
+}
+
 fn slot_of(number: u32) -> Option<usize> {
-    (number as usize).checked_sub(1)
+    number.checked_sub(FIRST).map(|slot| slot as usize)
+}
+
+fn source_at(sources: &mut [Option<Source>], number: u32) -> Option<&mut Source> {
+    sources[slot_of(number)?].as_mut()
+}
+
+fn beyond() -> Error {
+    Error::Internal {
+        what: "a page beyond its module".into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::index::{Content, Shape};
+    use crate::format::index::Content;
 
     const PAGES: u64 = 3 * CHUNK + 7;
 
@@ -259,7 +332,13 @@ mod tests {
                 start,
                 count: 1 + random((PAGES - start).min(700)),
             };
-            if random(4) == 0 {
+            if random(40) == 0 {
+                let mut image = Index::clone(&index(commit, &[run]));
+                (image.shape, image.parent) = (Shape::Image, 0);
+                table.apply(&Arc::new(image)).unwrap();
+                model.fill(0);
+                model[start as usize..run.end() as usize].fill(commit);
+            } else if random(4) == 0 {
                 table.set(run, None).unwrap();
                 model[start as usize..run.end() as usize].fill(0);
             } else {
@@ -287,7 +366,9 @@ mod tests {
         }
         // What no page points to is let go.
         let live: std::collections::BTreeSet<_> = model.iter().filter(|c| **c != 0).collect();
-        assert_eq!(table.sources.iter().flatten().count(), live.len());
+        let base = table.base.as_ref().map(|base| base.commit);
+        let other = live.iter().filter(|commit| Some(***commit) != base);
+        assert_eq!(table.sources.iter().flatten().count(), other.count());
         assert!(
             table
                 .set(
