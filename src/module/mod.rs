@@ -12,8 +12,8 @@ use parking_lot::RwLock;
 use crate::dirty::{KernelTracker, Kind, Span, Tracker, Tracking};
 use crate::page::{PageSet, Run};
 use crate::sys::fs::File;
-use crate::sys::host;
 use crate::sys::memory::Memory;
+use crate::sys::{host, memfd};
 use crate::{Error, Result};
 
 /// Where a module's memory comes from.
@@ -78,6 +78,8 @@ pub(crate) struct MappedModule {
     pub(crate) descriptor: Descriptor,
     /// The bytes of one page of its memory: more than the host's where it is of huge pages.
     pub(crate) granule: u64,
+    /// Its descriptor tells which pages were never touched.
+    holes_are_zero: bool,
 }
 
 /// Memory that was filled with the head's bytes, and waits for its tracker.
@@ -90,6 +92,8 @@ pub(crate) struct Filled {
     pub(crate) unverified: u64,
     pub(crate) descriptor: Descriptor,
     pub(crate) granule: u64,
+    /// Its descriptor tells which pages were never touched.
+    pub(crate) holes_are_zero: bool,
     /// Pages that may differ from the head: memory came with bytes of its own.
     pub(crate) dirty: Vec<Run>,
 }
@@ -144,6 +148,7 @@ impl MappedModule {
             unverified: filled.unverified,
             descriptor: filled.descriptor,
             granule: filled.granule,
+            holes_are_zero: filled.holes_are_zero,
         })
     }
 
@@ -170,6 +175,14 @@ impl MappedModule {
     /// Whether pages that no tracker reports have to be compared with the head.
     pub(crate) fn compares(&self) -> bool {
         self.foreign_writers || self.tracker() == Tracker::Compare
+    }
+
+    /// The pages that may not be zero: reading the others would make memory of a memfd's holes.
+    pub(crate) fn populated(&self) -> Vec<Run> {
+        match self.descriptor.raw() {
+            Some((fd, offset)) if self.holes_are_zero => memfd::data_runs(fd, offset, self.size()),
+            _ => vec![self.whole()],
+        }
     }
 
     /// The descriptor of its memory, and where it begins there.

@@ -2,7 +2,7 @@
 
 use super::{Bound, LogLevel, Store};
 use crate::Result;
-use crate::page::{Run, pages_in, push_run, without};
+use crate::page::{Run, pages_in, push_run, split, without};
 use crate::pages::{Piece, Reading};
 
 impl Store {
@@ -45,22 +45,23 @@ impl Store {
         let zeros = crate::error::try_filled(page as usize, 0u8, "a page")?;
         let mut different = Vec::new();
         let mut pieces = Vec::new();
+        let populated = bound.module.populated();
         for run in runs {
             bound.table.locate(*run, |located| match located.source {
                 Some(source) => pieces.push(Piece {
                     run: located.run,
                     source,
                 }),
-                None => {
-                    for at in located.run.start..located.run.end() {
-                        if !memory.equals(at * page, &zeros) {
+                None => split(&[located.run], &populated, |part, inside| {
+                    for at in part.start..part.end() {
+                        if inside && !memory.equals(at * page, &zeros) {
                             different.push(Run {
                                 start: at,
                                 count: 1,
                             });
                         }
                     }
-                }
+                }),
             });
         }
         let mut compare = |run: Run, bytes: &[u8]| {

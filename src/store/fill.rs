@@ -62,6 +62,7 @@ impl Fill<'_> {
             unverified: 0,
             descriptor: Descriptor::None,
             granule,
+            holes_are_zero: false,
             dirty: Vec::new(),
         }
     }
@@ -186,6 +187,7 @@ impl Store {
         Ok(Filled {
             mode_reason,
             descriptor: Descriptor::Own(fd),
+            holes_are_zero: huge == 0,
             ..fill.filled(memory, shared(fill.whole(page)), granule)
         })
     }
@@ -225,6 +227,7 @@ impl Store {
         Ok(Filled {
             mode_reason: format!("the caller's descriptor {number}, from {offset}"),
             descriptor: Descriptor::Borrowed(borrowed.fd, offset),
+            holes_are_zero: borrowed.tmpfs,
             dirty,
             ..fill.filled(memory, spans, granule)
         })

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// Numbers of linux/magic.h and linux/memfd.h that the libc crate does not have everywhere.
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 const MFD_HUGE_SHIFT: u32 = 26;
 
 /// A file without a name, of `length` zero bytes. `huge` is the size of its pages in bytes, 0 for the
@@ -77,6 +78,8 @@ pub(crate) struct Borrowed {
     pub(crate) length: u64,
     /// The size of its huge pages, or of the host's pages.
     pub(crate) granule: u64,
+    /// It is on tmpfs, as memfds are: what is a hole there was never written.
+    pub(crate) tmpfs: bool,
 }
 
 /// Looks at a descriptor that the caller wants mapped.
@@ -118,7 +121,8 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
             "it must be open for reading and writing",
         ));
     }
-    let huge = system.f_type as u64 & 0xffff_ffff == HUGETLBFS_MAGIC;
+    let magic = system.f_type as u64 & 0xffff_ffff;
+    let huge = magic == HUGETLBFS_MAGIC;
     Ok(Borrowed {
         fd: own,
         length: stat.st_size as u64,
@@ -127,6 +131,7 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
         } else {
             host::page_size()
         },
+        tmpfs: magic == TMPFS_MAGIC,
     })
 }
 
