@@ -52,16 +52,19 @@ impl Store {
                     run: located.run,
                     source,
                 }),
-                None => split(&[located.run], &populated, |part, inside| {
-                    for at in part.start..part.end() {
-                        if inside && !memory.equals(at * page, &zeros) {
-                            different.push(Run {
-                                start: at,
-                                count: 1,
-                            });
+                None => {
+                    let first = populated.partition_point(|run| run.end() <= located.run.start);
+                    split(&[located.run], &populated[first..], |part, inside| {
+                        for at in part.start..part.end() {
+                            if inside && !memory.equals(at * page, &zeros) {
+                                different.push(Run {
+                                    start: at,
+                                    count: 1,
+                                });
+                            }
                         }
-                    }
-                }),
+                    });
+                }
             });
         }
         let mut compare = |run: Run, bytes: &[u8]| {
