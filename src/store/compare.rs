@@ -47,24 +47,18 @@ impl Store {
         let mut pieces = Vec::new();
         let populated = bound.module.populated();
         for run in runs {
-            bound.table.locate(*run, |located| match located.source {
-                Some(source) => pieces.push(Piece {
-                    run: located.run,
-                    source,
-                }),
-                None => {
-                    let first = populated.partition_point(|run| run.end() <= located.run.start);
-                    split(&[located.run], &populated[first..], |part, inside| {
-                        for at in part.start..part.end() {
-                            if inside && !memory.equals(at * page, &zeros) {
-                                different.push(Run {
-                                    start: at,
-                                    count: 1,
-                                });
-                            }
-                        }
-                    });
+            bound.table.locate(*run, |located| {
+                let run = located.run;
+                if let Some(source) = located.source {
+                    pieces.push(Piece { run, source });
+                    return;
                 }
+                let first = populated.partition_point(|other| other.end() <= run.start);
+                split(&[run], &populated[first..], |part, inside| {
+                    let not_zero = |at: &u64| inside && !memory.equals(at * page, &zeros);
+                    let pages = (part.start..part.end()).filter(not_zero);
+                    different.extend(pages.map(|start| Run { start, count: 1 }));
+                });
             });
         }
         let mut compare = |run: Run, bytes: &[u8]| {
