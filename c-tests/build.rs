@@ -1,5 +1,6 @@
 //! Compiles every program of `programs/` into an object file, and writes one test for each program and
-//! each way of linking it. `run.rs` includes what is written here and says how it is run.
+//! each way of linking it. `run.rs` includes what is written here and says how it is run. The tables of
+//! docs/system-calls.md become a header, so that the test of system calls enforces what is documented.
 
 use std::env;
 use std::fmt::Write as _;
@@ -37,12 +38,18 @@ fn main() {
     }
     sources.sort();
 
+    let calls = here.join("../docs/system-calls.md");
+    println!("cargo::rerun-if-changed={}", calls.display());
+    let document = fs::read_to_string(&calls).expect("docs/system-calls.md is readable");
+    fs::write(out.join("system_calls.h"), system_calls(&document)).expect("OUT_DIR is writable");
+
     println!("cargo::rerun-if-env-changed=VMSTORE_C_SANITIZE");
     let sanitize = env::var("VMSTORE_C_SANITIZE").unwrap_or_default();
 
     let mut build = cc::Build::new();
     build
         .include(&include)
+        .include(&out)
         .cargo_metadata(false)
         .warnings(false)
         .opt_level(1)
@@ -62,6 +69,9 @@ fn main() {
         build
             .flag("-fno-sanitize-recover=all")
             .flag("-fno-omit-frame-pointer");
+    }
+    if env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some() {
+        build.define("VMSTORE_DEBUG_ASSERTIONS", None);
     }
     let objects = build.files(&sources).compile_intermediates();
     assert_eq!(
@@ -114,6 +124,47 @@ fn generate(compiler: &Path, sanitize: &str, sources: &[PathBuf], objects: &[Pat
             writeln!(text, "    }}").unwrap();
         }
         writeln!(text, "}}").unwrap();
+    }
+    text
+}
+
+/// A C header with one line for each line of the document's tables below a heading of level two:
+/// `RULE(section, call, when, number, argument, value)`.
+fn system_calls(document: &str) -> String {
+    let mut text = String::from("/* Generated from docs/system-calls.md. */\n");
+    let mut section = None;
+    for line in document.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            section = Some(heading);
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let (Some(section), ["", call, when, _, ""]) = (section, cells.as_slice()) else {
+            continue;
+        };
+        let Some(call) = call.strip_prefix('`').and_then(|call| call.strip_suffix('`')) else {
+            continue; // the head of a table
+        };
+        let (name, wanted) = call
+            .strip_suffix(')')
+            .and_then(|call| call.split_once('('))
+            .unwrap_or((call, ""));
+        // Which argument tells calls of one name apart.
+        let argument = match name {
+            _ if wanted.is_empty() => "-1",
+            "mmap" => "3",
+            "madvise" => "2",
+            "ioctl" | "fcntl" => "1",
+            _ => panic!("docs/system-calls.md: {call} is not told apart by an argument"),
+        };
+        let value = if wanted.is_empty() { "0" } else { wanted };
+        let when = when.replace('`', "");
+        // Other architectures lack some; on this one a name that is wrong does not compile.
+        writeln!(
+            text,
+            "#if defined(__x86_64__) || defined(SYS_{name})\n\
+             RULE({section:?}, {call:?}, {when:?}, SYS_{name}, {argument}, {value})\n#endif"
+        )
+        .unwrap();
     }
     text
 }

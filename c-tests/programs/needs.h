@@ -1,7 +1,10 @@
 /* Programs that need something of the host (/dev/kvm, io_uring) say aloud what they could not try; with
- * VMSTORE_REQUIRE_ALL set, as in CI, they fail instead. */
+ * VMSTORE_REQUIRE_ALL set, as in CI, they fail instead. Needs _GNU_SOURCE. */
 #ifndef NEEDS_H
 #define NEEDS_H
+
+#include <ftw.h>
+#include <sys/vfs.h>
 
 #include "check.h"
 
@@ -18,6 +21,39 @@ static inline int have(const char *what, const char *why_not)
     if (everything_is_required()) FAIL("%s: %s, and VMSTORE_REQUIRE_ALL is set", what, why_not);
     printf("%s was not tried: %s\n", what, why_not);
     return 0;
+}
+
+static inline int on_tmpfs(const char *path)
+{
+    struct statfs kind;
+    return statfs(path, &kind) == 0 && kind.f_type == 0x01021994;
+}
+
+static inline int remove_one(const char *path, const struct stat *status, int kind, struct FTW *where)
+{
+    (void)status, (void)kind, (void)where;
+    return remove(path);
+}
+
+static struct {
+    char path[64];
+    pid_t owner;
+} in_memory;
+
+static inline void remove_in_memory(void)
+{
+    if (getpid() == in_memory.owner) nftw(in_memory.path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* A directory on tmpfs that is removed at the end, or NULL where there is no tmpfs. */
+static inline const char *directory_in_memory(void)
+{
+    if (in_memory.owner) return in_memory.path;
+    strcpy(in_memory.path, "/dev/shm/vmstore-test-XXXXXX");
+    if (!on_tmpfs("/dev/shm") || !mkdtemp(in_memory.path)) return NULL;
+    in_memory.owner = getpid();
+    atexit(remove_in_memory);
+    return in_memory.path;
 }
 
 #endif

@@ -4,10 +4,8 @@
  * and nothing is mapped twice. What a writer behind the tracker's back is marked to have written is in the
  * next commit. */
 #define _GNU_SOURCE
-#include <ftw.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/vfs.h>
 
 #include "model.h"
 #include "needs.h"
@@ -156,10 +154,8 @@ static void attach(const setting *s)
     t.has[DEVICE] = have("memory pinned by io_uring", uring_open(&t.device));
     if (t.has[DEVICE]) {
         const char *why = uring_pin(&t.device, t.ram.memory, SIZE);
-        struct statfs kind;
-        CHECK(statfs(directory, &kind) == 0);
         /* The kernel pins no shared pages of a file on a disk for long: there is no such device then. */
-        if (why && s->mode == VMSTORE_MAP_SHARED && kind.f_type != 0x01021994) {
+        if (why && s->mode == VMSTORE_MAP_SHARED && !on_tmpfs(directory)) {
             uring_close(&t.device);
             t.has[DEVICE] = 0;
         } else if (why) {
@@ -292,33 +288,6 @@ static void try_setting(const setting *s)
     detach();
 }
 
-/* ---- a directory on tmpfs, where shared memory can be pinned ---- */
-
-static char on_tmpfs[] = "/dev/shm/vmstore-live-XXXXXX";
-
-static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *where)
-{
-    (void)status, (void)kind, (void)where;
-    return remove(path);
-}
-
-static pid_t maker;
-
-static void remove_all(void)
-{
-    if (getpid() == maker) nftw(on_tmpfs, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static const char *make_on_tmpfs(void)
-{
-    struct statfs kind;
-    if (statfs("/dev/shm", &kind) || kind.f_type != 0x01021994) return "there is no tmpfs at /dev/shm";
-    if (!mkdtemp(on_tmpfs)) return "/dev/shm is not writable";
-    maker = getpid();
-    atexit(remove_all);
-    return NULL;
-}
-
 int main(int count, char **arguments)
 {
     CHECK(count == 2);
@@ -336,11 +305,12 @@ int main(int count, char **arguments)
         {"shared-compared", disk, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE, 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) try_setting(&settings[i]);
-    if (have("pinned shared memory", make_on_tmpfs())) {
+    const char *tmpfs = directory_in_memory();
+    if (have("pinned shared memory", tmpfs ? NULL : "there is no tmpfs at /dev/shm")) {
         const setting shared[] = {
-            {"tmpfs", on_tmpfs, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_AUTO, 1},
-            {"tmpfs-compared", on_tmpfs, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE, 0},
-            {"tmpfs-marked", on_tmpfs, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_CALLER, 0},
+            {"tmpfs", tmpfs, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_AUTO, 1},
+            {"tmpfs-compared", tmpfs, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE, 0},
+            {"tmpfs-marked", tmpfs, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_CALLER, 0},
         };
         for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) try_setting(&shared[i]);
     }
