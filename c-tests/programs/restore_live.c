@@ -102,13 +102,15 @@ static void end_peer(const peer *p)
 
 typedef struct {
     const char *name, *stores;
-    uint32_t mode, tracker;
+    uint32_t flags, tracker;
     int again; /* the store is opened a second time first: private memory then begins as a mapped image */
 } setting;
 
 static struct {
     vmstore *store;
     mapped ram;
+    void *own; /* adopted memory */
+    int own_fd;
     peer peer;
     vcpu guest;
     uring device;
@@ -118,16 +120,43 @@ static struct {
     unsigned char *now, *seen, *at[COMMITS]; /* what memory holds, and held at each commit */
 } t;
 
+static int is_mode(const setting *s, uint32_t mode)
+{
+    return (s->flags & 255) == mode;
+}
+
+/* Maps the module in the setting's way. What the caller owns outlives the store. */
+static void map_module(const setting *s)
+{
+    vmstore_map_options options = {
+        .struct_size = sizeof options, .flags = s->flags, .tracker = s->tracker};
+    if (is_mode(s, VMSTORE_MAP_ADOPT)) options.address = t.own;
+    if (s->flags & VMSTORE_MAP_FD) options.fd = t.own_fd, options.fd_offset = 3 * PAGE;
+    OK(store_map_module(t.store, "ram", SIZE, &options, &t.ram.handle));
+    t.ram.memory = store_module_address(t.ram.handle);
+    CHECK(t.ram.memory && (!is_mode(s, VMSTORE_MAP_ADOPT) || t.ram.memory == t.own));
+}
+
 static void attach(const setting *s)
 {
     char directory[4096], name[128], path[4200];
     t.has[PROCESS] = 1;
-    t.has[PEER] = s->mode != VMSTORE_MAP_PRIVATE;
+    t.has[PEER] = is_mode(s, VMSTORE_MAP_SHARED) || is_mode(s, VMSTORE_MAP_MEMFD);
     if (t.has[PEER]) t.peer = start_peer();
+    t.own = NULL, t.own_fd = -1;
+    if (s->flags & VMSTORE_MAP_FD) {
+        t.own_fd = memfd_create("the caller's", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        CHECK(t.own_fd >= 0 && ftruncate(t.own_fd, (off_t)(SIZE + 5 * PAGE)) == 0);
+        CHECK(fcntl(t.own_fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+    }
+    if (is_mode(s, VMSTORE_MAP_ADOPT)) {
+        t.own = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(t.own != MAP_FAILED);
+    }
     snprintf(name, sizeof name, "live-%s", s->name);
     name_directory(directory, s->stores, name);
     t.store = open_store(directory, 0);
-    t.ram = map(t.store, "ram", SIZE, s->mode, s->tracker);
+    map_module(s);
     memset(t.now, 0, SIZE);
     t.first = 0;
     if (s->again) {
@@ -137,7 +166,7 @@ static void attach(const setting *s)
         t.first = commit(t.store);
         OK(store_close(t.store));
         t.store = open_store(directory, 0);
-        t.ram = map(t.store, "ram", 0, s->mode, s->tracker);
+        map_module(s);
     }
     if (t.has[PEER]) {
         request r = {.what = 'm'};
@@ -155,7 +184,7 @@ static void attach(const setting *s)
     if (t.has[DEVICE]) {
         const char *why = uring_pin(&t.device, t.ram.memory, SIZE);
         /* The kernel pins no shared pages of a file on a disk for long: there is no such device then. */
-        if (why && s->mode == VMSTORE_MAP_SHARED && !on_tmpfs(directory)) {
+        if (why && is_mode(s, VMSTORE_MAP_SHARED) && !on_tmpfs(directory)) {
             uring_close(&t.device);
             t.has[DEVICE] = 0;
         } else if (why) {
@@ -172,6 +201,8 @@ static void detach(void)
     close(t.file);
     OK(store_verify(t.store, NULL));
     OK(store_close(t.store));
+    if (t.own) CHECK(munmap(t.own, SIZE) == 0); /* still the caller's */
+    if (t.own_fd >= 0) close(t.own_fd);
     for (int i = 0; i < COMMITS; i++) {
         free(t.at[i]);
         t.at[i] = NULL;
@@ -204,7 +235,8 @@ static void write_somewhere(const setting *s, rng *r)
         vcpu_fill(&t.guest, (uint32_t)at + from, step, count, (unsigned char)content);
         for (uint32_t i = 0; i < count; i++) t.now[at + from + i * step] = (unsigned char)content;
     }
-    int blind = s->tracker != VMSTORE_TRACKER_COMPARE && (who == DEVICE || who == PEER);
+    int compared = s->tracker == VMSTORE_TRACKER_COMPARE || (s->flags & VMSTORE_MAP_FOREIGN_WRITERS);
+    int blind = !compared && (who == DEVICE || who == PEER);
     if (blind || s->tracker == VMSTORE_TRACKER_CALLER) OK(store_mark_dirty(t.ram.handle, at, PAGE));
     written[who]++;
 }
@@ -303,6 +335,12 @@ int main(int count, char **arguments)
         {"image-marked", disk, VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_CALLER, 1},
         {"shared", disk, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_AUTO, 1},
         {"shared-compared", disk, VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE, 0},
+        {"memfd", disk, VMSTORE_MAP_MEMFD, VMSTORE_TRACKER_AUTO, 1},
+        {"memfd-compared", disk, VMSTORE_MAP_MEMFD, VMSTORE_TRACKER_COMPARE, 1},
+        {"memfd-given", disk, VMSTORE_MAP_MEMFD | VMSTORE_MAP_FD, VMSTORE_TRACKER_AUTO, 1},
+        {"memfd-foreign", disk, VMSTORE_MAP_MEMFD | VMSTORE_MAP_FOREIGN_WRITERS, VMSTORE_TRACKER_AUTO, 0},
+        {"adopted", disk, VMSTORE_MAP_ADOPT, VMSTORE_TRACKER_AUTO, 1},
+        {"adopted-marked", disk, VMSTORE_MAP_ADOPT, VMSTORE_TRACKER_CALLER, 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) try_setting(&settings[i]);
     const char *tmpfs = directory_in_memory();
