@@ -10,199 +10,8 @@
 #include <ucontext.h>
 
 #include "documented.h"
-#include "misuse.h"
+#include "life.h"
 #include "needs.h"
-
-/* ---- a store's life ---- */
-
-typedef struct {
-    const char *words;
-    uint32_t mode, tracker;
-} setting;
-
-static const setting *now;
-static char directory[4096];
-static vmstore *store;
-static vmstore_module *module;
-static vmstore_capture *capture;
-static unsigned char *memory;
-static uint64_t commit;
-static unsigned readonly;
-
-enum { PAGES = 512, STRIDE = 2 };
-
-static int has(const char *word)
-{
-    return has_word(now->words, word, strlen(word));
-}
-
-/* With RLIMIT_FSIZE in the way a step may fail as it likes, but for an error it does not know. */
-static void outcome(int status, const char *what)
-{
-    if (status == VMSTORE_OK || (has("fails") && status == VMSTORE_E_IO)) return;
-    FAIL("%s [%s]: %s: %s", what, now->words, store_strerror(status), last_error());
-}
-
-static void write_pages(void)
-{
-    static unsigned char byte;
-    byte++;
-    if (readonly) return;
-    for (size_t page = STRIDE; page < PAGES; page += STRIDE) memory[page * page_size()] = byte;
-    memory[0] = 1; /* as before: it is compared with the head */
-    for (size_t page = 0; page < PAGES; page += has("caller") ? STRIDE : PAGES)
-        OK(store_mark_dirty(module, page * page_size(), page_size()));
-}
-
-static void do_open(void)
-{
-    vmstore_open_options options = {.struct_size = sizeof options,
-                                    .flags = readonly ? VMSTORE_OPEN_READ_ONLY : 0};
-    outcome(store_open(directory, &options, &store), "store_open");
-}
-
-static void do_open_readonly(void)
-{
-    readonly = 1;
-    do_open();
-}
-
-static void do_map(void)
-{
-    vmstore_map_options options = {
-        .struct_size = sizeof options, .flags = readonly ? 0 : now->mode, .tracker = now->tracker};
-    int status = store_map_module(store, "ram", PAGES * page_size(), &options, &module);
-    outcome(status, "store_map_module");
-    if (status == VMSTORE_OK) memory = store_module_address(module);
-}
-
-static void do_capture(void)
-{
-    outcome(store_capture(store, NULL, &capture), "store_capture");
-}
-
-static void do_capture_commit(void)
-{
-    outcome(store_capture_commit(capture, &commit), "store_capture_commit");
-}
-
-static void do_capture_cancel(void)
-{
-    outcome(store_capture_cancel(capture), "store_capture_cancel");
-}
-
-static void do_persist(void)
-{
-    outcome(store_persist(store, NULL), "store_persist");
-}
-
-static void do_restore(void)
-{
-    outcome(store_restore(store, 1, NULL), "store_restore");
-}
-
-static void do_verify(void)
-{
-    outcome(store_verify(store, NULL), "store_verify");
-}
-
-static int each_module(const vmstore_module_info *info, void *user_data)
-{
-    (void)info, (void)user_data;
-    return 0;
-}
-
-static void do_list_modules(void)
-{
-    outcome(store_list_modules(store, 1, each_module, NULL), "store_list_modules");
-}
-
-static void do_unmap(void)
-{
-    outcome(store_unmap_module(module), "store_unmap_module");
-}
-
-static void do_close(void)
-{
-    outcome(store_close(store), "store_close");
-}
-
-static void do_probe(void)
-{
-    vmstore_capabilities capabilities = {.struct_size = sizeof capabilities};
-    outcome(store_probe(directory, &capabilities), "store_probe");
-}
-
-/* What the document says needs no system call. */
-static void do_the_rest(void)
-{
-    uint64_t number, numbers[16];
-    size_t count;
-    char text[64];
-    int fd;
-    vmstore_stats stats = {.struct_size = sizeof stats};
-    vmstore_commit_info info = {.struct_size = sizeof info};
-    OK(store_mark_dirty(module, 0, 3 * page_size()));
-    OK(store_head(store, &number));
-    OK(store_list_commits(store, numbers, 16, &count));
-    OK(store_commit_info(store, 1, &info));
-    OK(store_commit_user_data(store, 1, text, sizeof text, &count));
-    OK(store_stats(store, &stats));
-    CHECK(store_module_address(module) == memory && store_module_size(module) == PAGES * page_size());
-    (void)store_module_fd(module, &fd, &number); /* private memory has none, which is an error without a call, too */
-    store_last_error(text, sizeof text);
-    CHECK(store_strerror(VMSTORE_OK) && store_version() && store_abi_version() == VMSTORE_ABI_VERSION);
-}
-
-typedef struct {
-    const char *function, *words;
-    void (*call)(void);
-    int strict;                         /* without the allocator's calls */
-    void (*before)(void);
-} step;
-
-static const step steps[] = {
-    {"store_open", "new first", do_open, 0, NULL},
-    {"store_map_module", "new", do_map, 0, NULL},
-    {"store_capture", "", do_capture, 0, write_pages},
-    {"store_capture_commit", "image", do_capture_commit, 0, NULL},
-    {"store_persist", "new", do_persist, 0, NULL},
-    {"store_capture", "", do_capture, 1, write_pages},
-    {"store_capture_commit", "", do_capture_commit, 0, NULL},
-    {"store_capture", "", do_capture, 1, write_pages},
-    {"store_capture_cancel", "", do_capture_cancel, 0, NULL},
-    {"store_persist", "again", do_persist, 0, NULL},
-    {"store_persist", "nothing", do_persist, 1, NULL},
-    {"store_restore", "", do_restore, 0, NULL},
-    {"", "", do_the_rest, 1, NULL},
-    {"store_list_modules", "", do_list_modules, 0, NULL},
-    {"store_verify", "", do_verify, 0, NULL},
-    {"store_unmap_module", "", do_unmap, 0, NULL},
-    {"store_map_module", "again image", do_map, 0, NULL},
-    {"store_close", "", do_close, 0, NULL},
-    {"store_open", "again", do_open, 0, NULL},
-    {"store_close", "empty", do_close, 0, NULL},
-    {"store_open", "readonly", do_open_readonly, 0, NULL},
-    {"store_map_module", "again image readonly", do_map, 0, NULL},
-    {"store_restore", "readonly", do_restore, 0, NULL},
-    {"store_close", "readonly", do_close, 0, NULL},
-    {"store_probe", "", do_probe, 0, NULL},
-};
-enum { STEPS = sizeof steps / sizeof *steps };
-
-static setting settings[] = {
-    {"private kernel", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_KERNEL},
-    {"shared kernel", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_KERNEL},
-    {"private compare", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_COMPARE},
-    {"shared compare", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE},
-    {"private kernel eager", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_KERNEL},
-    {"private caller", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_CALLER},
-    {"private compare fails", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_COMPARE},
-    {"shared compare fails", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE},
-    {"private kernel thread", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_KERNEL},
-    {"shared compare thread", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE},
-};
-enum { SETTINGS = sizeof settings / sizeof *settings };
 
 /* ---- filters ---- */
 
@@ -342,8 +151,9 @@ static int killed(const char *stores, const setting *s, int number, const char *
              steps[number].words, without ? without : "nothing");
     pid_t child = fork_quietly();
     if (child == 0) {
-        snprintf(directory, sizeof directory, "%s/%u", stores, processes);
-        now = s;
+        char fresh[4096];
+        snprintf(fresh, sizeof fresh, "%s/%u", stores, processes);
+        begin_life(s, fresh);
         filtered.step = number, filtered.without = without;
         live();
     }
@@ -362,8 +172,9 @@ static void explain(const char *stores, const setting *s, int number)
         struct sigaction action = {.sa_sigaction = tell, .sa_flags = SA_SIGINFO};
         sigaction(SIGSYS, &action, NULL);
         dup2(ends[1], 2);
-        snprintf(directory, sizeof directory, "%s/%u", stores, processes);
-        now = s;
+        char fresh[4096];
+        snprintf(fresh, sizeof fresh, "%s/%u", stores, processes);
+        begin_life(s, fresh);
         filtered.step = number, filtered.otherwise = SECCOMP_RET_TRAP;
         live();
     }
