@@ -151,6 +151,9 @@ static inline unsigned store_calls_fail(vmstore *store, int status, const char *
     CHECK(number == SENTINEL);
     FAILS(store_capture(store, NULL, &capture), status, words);
     CHECK(capture == SENTINEL_POINTER(vmstore_capture));
+    FAILS(store_precopy(store, NULL, &number), status, words);
+    FAILS(store_audit(store, &number), status, words);
+    CHECK(number == SENTINEL);
     FAILS(store_persist(store, NULL), status, words);
     FAILS(store_restore(store, 1, NULL), status, words);
     FAILS(store_verify(store, NULL), status, words);
@@ -161,7 +164,7 @@ static inline unsigned store_calls_fail(vmstore *store, int status, const char *
     CHECK(all_bytes_are(buffer, sizeof buffer, GUARD) && length == (size_t)SENTINEL);
     FAILS(store_list_modules(store, 0, must_not_be_called, NULL), status, words);
     FAILS(store_close(store), status, words);
-    return 13;
+    return 15;
 }
 
 /* Every function that takes a module, as above. */
@@ -175,8 +178,11 @@ static inline unsigned module_calls_fail(vmstore_module *module, int status, con
     CHECK(fd == -77 && offset == SENTINEL);
     FAILS(store_mark_dirty(module, 0, 1), status, words);
     FAILS(store_mark_dirty(module, 0, 0), status, words);
+    FAILS(store_import_dirty_bitmap(module, 0, &offset, 1), status, words);
+    FAILS(store_discard(module, 0, page_size()), status, words);
+    FAILS(store_grow_module(module, 2 * page_size()), status, words);
     FAILS(store_unmap_module(module), status, words);
-    return 6;
+    return 9;
 }
 
 /* Every function that takes a capture, as above. */

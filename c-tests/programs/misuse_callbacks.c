@@ -16,7 +16,12 @@ static void calls_inside(void)
     void *address = store_module_address(ram);
     refused += store_calls_fail(store, VMSTORE_E_BUSY, "callback");
     FAILS(store_unmap_module(ram), VMSTORE_E_BUSY, "callback");
-    refused++;
+    FAILS(store_grow_module(ram, 16 * page_size()), VMSTORE_E_BUSY, "callback");
+    FAILS(store_discard(ram, 0, page_size()), VMSTORE_E_BUSY, "callback");
+    refused += 3;
+    /* A report never waits: one of a page that did not change. */
+    OK(store_mark_dirty(ram, 0, 1));
+    OK(store_import_dirty_bitmap(ram, 0, &(uint64_t){1}, 1));
     CHECK(address != NULL && store_module_size(ram) == 8 * page_size());
     CHECK(store_module_fd(ram, &fd, &commit) != VMSTORE_OK && fd == -77);
 
@@ -103,6 +108,20 @@ static void from_progress(void)
     OK(store_restore(store, 1, &restore));
     CHECK(inside > before && filled_with(1) && head_of(store) == 1);
     OK(store_restore(store, commit, &restore));
+    CHECK(filled_with(9));
+
+    trying("a precopy that is told to stop, and calls from inside it");
+    vmstore_precopy_options precopy = {
+        .struct_size = sizeof precopy, .progress = progress, .user_data = &stop};
+    uint64_t left = SENTINEL;
+    fill(10);
+    stop = 1, before = inside;
+    FAILS(store_precopy(store, &precopy, &left), VMSTORE_E_CANCELLED, "precopy");
+    CHECK(inside > before && left == SENTINEL && filled_with(10));
+    stop = 0, before = inside;
+    OK(store_precopy(store, &precopy, &left));
+    CHECK(inside > before && left == 0);
+    OK(store_restore(store, commit, NULL));
     CHECK(filled_with(9));
 
     trying("a verify that is told to stop");

@@ -30,6 +30,10 @@ static void null_outputs(const char *directory)
     CHECK(!exists(path_in(directory, "store/other")));
     REFUSED(store_commit(store, NULL, NULL), "commit");
     REFUSED(store_capture(store, NULL, NULL), "capture");
+    REFUSED(store_precopy(store, NULL, NULL), "pages_left");
+    REFUSED(store_audit(store, NULL), "missed_pages");
+    REFUSED(store_import_dirty_bitmap(module, 0, NULL, 1), "bitmap");
+    OK(store_import_dirty_bitmap(module, 0, NULL, 0));
     REFUSED(store_head(store, NULL), "commit");
     REFUSED(store_list_commits(store, &number, 1, NULL), "count");
     CHECK(number == SENTINEL);
@@ -122,7 +126,9 @@ static void unknown_flags(const char *directory)
 {
     const uint32_t open_known =
         VMSTORE_OPEN_READ_ONLY | VMSTORE_OPEN_NO_CREATE | VMSTORE_OPEN_SALVAGE;
-    const uint32_t map_known = VMSTORE_MAP_SHARED | VMSTORE_MAP_EAGER;
+    /* The lowest byte is the mode's number; misuse_modes.c tries those. */
+    const uint32_t map_known = 0xff | VMSTORE_MAP_EAGER | VMSTORE_MAP_RESERVED | VMSTORE_MAP_FD |
+                               VMSTORE_MAP_HUGE_2M | VMSTORE_MAP_HUGE_1G | VMSTORE_MAP_FOREIGN_WRITERS;
     const char *untouched = path_in(directory, "never-made");
     for (int bit = 0; bit < 32; bit++) {
         uint32_t flag = UINT32_C(1) << bit;
@@ -160,7 +166,14 @@ static void reserved_fields(const char *directory)
         vmstore *opened = SENTINEL_POINTER(vmstore);
         vmstore_open_options open = {.struct_size = sizeof open, .reserved = values[i]};
         vmstore_verify_options verify = {.struct_size = sizeof verify, .reserved = values[i]};
+        vmstore_map_options map = {.struct_size = sizeof map, .reserved = values[i]};
+        vmstore_precopy_options precopy = {.struct_size = sizeof precopy, .reserved = values[i]};
+        vmstore_module *mapped = SENTINEL_POINTER(vmstore_module);
+        uint64_t left = SENTINEL;
         trying("reserved = %" PRIu32, values[i]);
+        REFUSED(store_map_module(store, "other", page_size(), &map, &mapped), "reserved");
+        REFUSED(store_precopy(store, &precopy, &left), "reserved");
+        CHECK(mapped == SENTINEL_POINTER(vmstore_module) && left == SENTINEL);
         REFUSED(store_open(untouched, &open, &opened), "reserved");
         CHECK(opened == SENTINEL_POINTER(vmstore) && !exists(untouched));
         REFUSED(store_verify(store, &verify), "reserved");

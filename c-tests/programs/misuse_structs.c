@@ -51,6 +51,14 @@ static int use_capture(void *options)
     return status;
 }
 
+static int use_precopy(void *options)
+{
+    uint64_t left = SENTINEL;
+    int status = store_precopy(store, options, &left);
+    CHECK(status == VMSTORE_OK ? left == 0 : left == SENTINEL);
+    return status;
+}
+
 static int use_persist(void *options)
 {
     return store_persist(store, options);
@@ -86,6 +94,7 @@ static const struct kind kinds[] = {
     {"vmstore_map_options", sizeof(vmstore_map_options), false, use_map},
     {"vmstore_commit_options", sizeof(vmstore_commit_options), false, use_commit},
     {"vmstore_commit_options", sizeof(vmstore_commit_options), false, use_capture},
+    {"vmstore_precopy_options", sizeof(vmstore_precopy_options), false, use_precopy},
     {"vmstore_persist_options", sizeof(vmstore_persist_options), false, use_persist},
     {"vmstore_restore_options", sizeof(vmstore_restore_options), false, use_restore},
     {"vmstore_verify_options", sizeof(vmstore_verify_options), false, use_verify},

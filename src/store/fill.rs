@@ -237,20 +237,8 @@ impl Store {
     fn fill_adopted(&self, state: &State, fill: &Fill<'_>) -> Result<Filled> {
         let page = self.0.pages.page_size;
         let (address, size) = (fill.options.address, fill.size);
-        let overlaps = |memory: &Memory| {
-            let (start, end) = (
-                memory.address(),
-                memory.address() + memory.length() as usize,
-            );
-            address < end && start < address + size as usize
-        };
         let spans = adopted_spans(address, size, page)?;
-        if let Some(bound) = state.modules.values().find(|b| overlaps(&b.module.memory)) {
-            return Err(Error::Exists {
-                what: format!("{size} bytes at {address:#x}"),
-                why: format!("a part of them is module \"{}\"", bound.module.id).into(),
-            });
-        }
+        not_in_a_module(state, address, size)?;
         let memory = Memory::adopt(address, size);
         let dirty = self.overwrite(state, fill, &memory, vec![fill.whole(page)])?;
         Ok(Filled {
@@ -297,6 +285,22 @@ impl Store {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+/// Memory that is adopted must not be a module's already.
+pub(super) fn not_in_a_module(state: &State, address: usize, length: u64) -> Result<()> {
+    let end = address + length as usize;
+    let overlaps = |memory: &Memory| {
+        let start = memory.address();
+        address < start + memory.length() as usize && start < end
+    };
+    match state.modules.values().find(|b| overlaps(&b.module.memory)) {
+        None => Ok(()),
+        Some(bound) => Err(Error::Exists {
+            what: format!("{length} bytes at {address:#x}"),
+            why: format!("a part of them is module \"{}\"", bound.module.id).into(),
+        }),
     }
 }
 

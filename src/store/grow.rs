@@ -1,6 +1,7 @@
 //! Growing a module where it is: memory that is plugged in while the guest runs.
 
-use super::fill::adopted_spans;
+use super::State;
+use super::fill::{adopted_spans, not_in_a_module};
 use super::map::Module;
 use crate::dirty::Kind;
 use crate::module::Descriptor;
@@ -41,13 +42,13 @@ impl Module {
         super::map::check_most(&module.id, new_size)?;
         bound.table.grow(new_size / page)?;
         module.memory.claim_behind(new_size)?;
-        let plugged = self.plug(size, new_size);
+        let plugged = self.plug(&state, size, new_size);
         let grown = plugged.and_then(|(kind, own_bytes)| module.grow(new_size, kind, own_bytes));
         grown.inspect_err(|_| module.memory.unmap_behind())
     }
 
     /// Maps memory behind the module's end. Returns its kind, and whether it may have bytes of its own.
-    fn plug(&self, size: u64, new_size: u64) -> Result<(Kind, bool)> {
+    fn plug(&self, state: &State, size: u64, new_size: u64) -> Result<(Kind, bool)> {
         let module = &self.mapped;
         let added = new_size - size;
         let behind = |from: u64| -> Result<(Kind, bool)> {
@@ -61,6 +62,7 @@ impl Module {
             Descriptor::None if module.mode == MapMode::Adopt => {
                 let at = module.memory.address() + size as usize;
                 let page = self.store().page_size();
+                not_in_a_module(state, at, added)?;
                 match adopted_spans(at, added, page)?.as_slice() {
                     [one] => Ok((one.kind, true)),
                     _ => Err(Error::invalid(

@@ -69,7 +69,8 @@ impl MapOptions {
         let address = || format!("vmstore_map_options.address {:#x}", self.address);
         let granule = self.huge.max(page);
         if self.huge != 0 && (self.mode != MapMode::Memfd || self.fd.is_some()) {
-            let rule = "huge pages go with VMSTORE_MAP_MEMFD and without VMSTORE_MAP_FD: a descriptor                         of the caller's has the pages it has";
+            let rule = "huge pages go with VMSTORE_MAP_MEMFD and without VMSTORE_MAP_FD: a descriptor \
+                        of the caller's has the pages it has";
             return Err(Error::invalid(flags, rule));
         }
         if self.fd.is_some() && self.mode != MapMode::Memfd {
