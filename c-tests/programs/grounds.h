@@ -20,13 +20,14 @@ enum ground_mode {
     ADOPT_ANONYMOUS,
     ADOPT_MEMFD,
     ADOPT_MIXED,
+    ADOPT_FILE,
     RESERVED,
     RESERVED_MEMFD,
     MODES
 };
 static const char *const mode_names[MODES] = {
-    "private",    "eager",       "shared",      "memfd",    "fd",
-    "adopt-anon", "adopt-memfd", "adopt-mixed", "reserved", "reserved-memfd"};
+    "private",     "eager",       "shared",     "memfd",    "fd",            "adopt-anon",
+    "adopt-memfd", "adopt-mixed", "adopt-file", "reserved", "reserved-memfd"};
 
 typedef struct {
     const char *id;
@@ -42,11 +43,12 @@ typedef struct {
     int fd; /* behind the memory, wherever there is one descriptor for all of it */
     uint64_t fd_offset;
     int own_fd; /* it is the caller's to close */
+    int under;  /* what an adopted private file mapping shows where it was not written */
 } bank;
 
 static inline int is_adopted(const bank *b)
 {
-    return b->mode >= ADOPT_ANONYMOUS && b->mode <= ADOPT_MIXED;
+    return b->mode >= ADOPT_ANONYMOUS && b->mode <= ADOPT_FILE;
 }
 
 /* The caller's bytes are there before the library's. */
@@ -82,6 +84,15 @@ static inline void own_bytes(rng *r, unsigned char *memory, size_t pages)
         if (below(r, 3) == 0) fill(memory + page * PAGE, PAGE, next(r));
 }
 
+/* A file with bytes in every other page. */
+static inline int file_with_bytes(size_t pages)
+{
+    int fd = sealed_memfd(pages * PAGE);
+    for (size_t page = 0; page < pages; page += 2)
+        CHECK(pwrite(fd, "the file's", 10, (off_t)(page * PAGE)) == 10);
+    return fd;
+}
+
 /* A part of an adopted module, of a random kind; the descriptor of a file outlives this in the mapping. */
 static inline void map_piece(rng *r, unsigned char *at, size_t pages)
 {
@@ -93,9 +104,7 @@ static inline void map_piece(rng *r, unsigned char *at, size_t pages)
         close(fd);
         break;
     case 1: /* a private file mapping, with bytes of the file's */
-        fd = sealed_memfd(pages * PAGE);
-        for (size_t page = 0; page < pages; page += 2)
-            CHECK(pwrite(fd, "the file's", 10, (off_t)(page * PAGE)) == 10);
+        fd = file_with_bytes(pages);
         map_fixed(at, pages, MAP_PRIVATE, fd, 0);
         close(fd);
         break;
@@ -113,12 +122,12 @@ static inline void ground_before_map(rng *r, bank *b, vmstore_map_options *optio
     static const uint32_t flags[MODES] = {
         VMSTORE_MAP_PRIVATE, VMSTORE_MAP_PRIVATE | VMSTORE_MAP_EAGER,
         VMSTORE_MAP_SHARED, VMSTORE_MAP_MEMFD, VMSTORE_MAP_MEMFD | VMSTORE_MAP_FD,
-        VMSTORE_MAP_ADOPT, VMSTORE_MAP_ADOPT, VMSTORE_MAP_ADOPT,
+        VMSTORE_MAP_ADOPT, VMSTORE_MAP_ADOPT, VMSTORE_MAP_ADOPT, VMSTORE_MAP_ADOPT,
         VMSTORE_MAP_PRIVATE | VMSTORE_MAP_RESERVED, VMSTORE_MAP_MEMFD | VMSTORE_MAP_RESERVED};
     options->struct_size = sizeof *options;
     options->flags = flags[b->mode] | b->flags;
     options->tracker = b->tracker;
-    b->region = NULL, b->fd = -1, b->own_fd = 0, b->fd_offset = 0;
+    b->region = NULL, b->fd = b->under = -1, b->own_fd = 0, b->fd_offset = 0;
     if (b->mode == MEMFD_FD) {
         b->fd_offset = below(r, 4) * PAGE;
         b->fd = sealed_memfd(b->fd_offset + (b->pages + below(r, 2) * 5) * PAGE);
@@ -140,6 +149,7 @@ static inline void ground_before_map(rng *r, bank *b, vmstore_map_options *optio
         b->fd = sealed_memfd(MOST_PAGES * PAGE), b->own_fd = 1;
         map_fixed(at, b->pages, MAP_SHARED, b->fd, 0);
     }
+    if (b->mode == ADOPT_FILE) map_fixed(at, b->pages, MAP_PRIVATE, b->under = file_with_bytes(MOST_PAGES), 0);
     if (b->mode == ADOPT_MIXED)
         for (size_t page = 0, count; page < b->pages; page += count) {
             count = 1 + below(r, b->pages - page < 30 ? b->pages - page : 30);
@@ -203,6 +213,7 @@ static inline void ground_after_unmap(bank *b)
         close(ends[0]), close(ends[1]);
     }
     if (b->own_fd) CHECK(close(b->fd) == 0); /* the library did not */
+    if (b->under >= 0) CHECK(close(b->under) == 0);
     if (b->region) CHECK(munmap(b->region, b->region_pages * PAGE) == 0);
 }
 
@@ -215,6 +226,7 @@ static inline int grow_bank(rng *r, bank *b, size_t pages)
     if (b->mode == ADOPT_ANONYMOUS) map_fixed(behind, added, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (b->mode == ADOPT_MEMFD) map_fixed(behind, added, MAP_SHARED, b->fd, b->pages * PAGE);
     if (b->mode == ADOPT_MIXED) map_piece(r, behind, added);
+    if (b->mode == ADOPT_FILE) map_fixed(behind, added, MAP_PRIVATE, b->under, b->pages * PAGE);
     if (is_adopted(b)) {
         own_bytes(r, behind, added);
         memcpy(shadow, behind, added * PAGE);
