@@ -13,6 +13,10 @@ pub(crate) fn page_size() -> u64 {
 
 /// Nanoseconds since 1970 by the wall clock; 0 for a clock set before that.
 pub(crate) fn wall_clock() -> u64 {
+    #[cfg(test)]
+    if repeatable::next().is_some() {
+        return 0;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos() as u64)
@@ -25,6 +29,10 @@ pub(crate) fn nanoseconds_since(start: Instant) -> u64 {
 
 /// 128 random bits.
 pub(crate) fn random_id() -> Result<[u8; 16]> {
+    #[cfg(test)]
+    if let Some(id) = repeatable::next() {
+        return Ok(id);
+    }
     let mut id = [0u8; 16];
     loop {
         // SAFETY: the buffer is ours and of the given length.
@@ -36,6 +44,31 @@ pub(crate) fn random_id() -> Result<[u8; 16]> {
         if got < 0 && error.raw_os_error() != Some(libc::EINTR) {
             return Err(Error::io("getrandom(16)", &error));
         }
+    }
+}
+
+/// Ids that a test can have again: searches through crash states must be repeatable, and tell equal
+/// states.
+#[cfg(test)]
+pub(crate) mod repeatable {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// From now on this thread's ids are the ones that follow `seed`, and time stands still.
+    pub(crate) fn begin(seed: u64) {
+        COUNT.set(seed.max(1));
+    }
+
+    pub(super) fn next() -> Option<[u8; 16]> {
+        let count = COUNT.get();
+        (count != 0).then(|| {
+            COUNT.set(count + 1);
+            let id = u128::from(count).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            (id ^ id >> 61).to_le_bytes()
+        })
     }
 }
 

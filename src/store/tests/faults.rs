@@ -3,8 +3,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::recorded::{Crash, Fuse, RecordedFiles};
-use super::{OpenOptions, Random, Rig, Store, check_reopened, long};
+use super::crashed::{Crash, Crashes};
+use super::recorded::{Fuse, RecordedFiles};
+use super::{Random, Rig, check_reopened, long, open};
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
 fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
@@ -12,31 +13,27 @@ fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
     let empty = RecordedFiles::new(true);
     let mut rig = Rig::new(empty.copy());
     rig.files.set_fuse(Fuse {
-        count: 0,
         at,
         times,
+        ..Fuse::default()
     });
     rig.live(&mut random, 10);
     rig.persist();
     rig.scribble(&mut random);
     rig.commit();
     let fuse = rig.files.set_fuse(Fuse::default());
-    for number in rig.oracle.committed.clone() {
+    for number in rig.oracle.now().commits.clone() {
         rig.restore(number);
     }
     rig.store
         .verify(&crate::VerifyOptions::default(), None)
         .unwrap();
-    for (crash, least) in [
-        (Crash::Kill, rig.oracle.committed.len()),
-        (Crash::PowerCut(50), rig.oracle.persisted),
-    ] {
-        let left = rig
-            .files
-            .crashed(&empty, rig.files.recorded(), crash, &mut random);
-        let store = Store::open_files(left, "test", OpenOptions::default())
-            .unwrap_or_else(|error| panic!("{crash:?}: {error}"));
-        check_reopened(&store, &rig.oracle, least, &format!("{crash:?}"));
+    for (crash, percent) in [(Crash::Kill, 100), (Crash::PowerCut, 50)] {
+        let count = rig.files.recorded();
+        let left = Crashes::new(&rig.files, &empty.disk(), count, crash);
+        let what = || format!("{crash:?}");
+        let store = open(&left.by_chance(percent, &mut random), &what);
+        check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
     }
     (fuse.count, rig.failures)
 }

@@ -2,19 +2,38 @@
 //! crash leaves of it.
 
 mod crash;
+mod crashed;
+mod explorer;
 mod faults;
 mod ordering;
 mod recorded;
+mod rig;
 
 use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
-use crate::{Error, Result};
-use recorded::RecordedFiles;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+use crate::dirty::Tracker;
+use recorded::RecordedFiles;
+use rig::Rig;
+
+/// A number from the environment, or what is usual.
+pub(super) fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text}: a number is needed"))
+    })
+}
 
 /// How many times as much as usual is to be tried: `VMSTORE_LONG`, 1 when it is not set.
 pub(super) fn long() -> u64 {
-    std::env::var("VMSTORE_LONG").map_or(1, |times| times.parse().expect("a number"))
+    setting("VMSTORE_LONG", 1)
+}
+
+/// What searches by chance begin with: `VMSTORE_SEED`.
+pub(super) fn seed() -> u64 {
+    setting("VMSTORE_SEED", 1)
 }
 
 /// A small generator of repeatable random numbers (xorshift64*).
@@ -36,262 +55,133 @@ impl Random {
 /// The bytes of every module at a commit; absent modules are not mapped yet.
 pub(super) type Bytes = BTreeMap<String, Vec<u8>>;
 
-/// What must hold: which commits were made, with what bytes, and which are promised against what.
-#[derive(Clone, Default)]
+/// What a store holds between two events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) commits: Vec<u64>,
+    pub(super) head: u64,
+}
+
+/// What must hold: what the store held after each event, and the bytes of every commit.
+#[derive(Clone)]
 pub(super) struct Oracle {
-    pub(super) commits: BTreeMap<u64, Bytes>,
-    /// Commits that returned, in order.
-    pub(super) committed: Vec<u64>,
-    /// How many of those had been persisted.
+    pub(super) bytes: BTreeMap<u64, Arc<Bytes>>,
+    /// From the empty store on; one more for each event that returned.
+    pub(super) moments: Vec<Moment>,
+    /// The last moment that a power cut may not take back.
     pub(super) persisted: usize,
 }
 
-/// A store under test with its modules and its model.
-pub(super) struct Rig {
-    pub(super) files: Arc<RecordedFiles>,
-    pub(super) store: Store,
-    modules: BTreeMap<String, Module>,
-    now: Bytes,
-    pub(super) oracle: Oracle,
-    /// Calls that failed.
-    pub(super) failures: u64,
-    /// The oracle after each number of recorded operations.
-    pub(super) marks: Vec<(usize, Oracle)>,
+impl Oracle {
+    fn new() -> Self {
+        let nothing = Moment {
+            commits: Vec::new(),
+            head: 0,
+        };
+        Self {
+            bytes: BTreeMap::new(),
+            moments: vec![nothing],
+            persisted: 0,
+        }
+    }
+
+    pub(super) fn last(&self) -> usize {
+        self.moments.len() - 1
+    }
+
+    pub(super) fn now(&self) -> &Moment {
+        &self.moments[self.last()]
+    }
 }
 
-pub(super) const MODULE: u64 = 4;
-/// Less than a commit may have, so that captures spill.
-const ARENA: u64 = 20 << 10;
-
-fn page() -> u64 {
-    crate::sys::host::page_size()
+/// Opens what a crash left, cheaply: with room for few captured pages.
+pub(super) fn open(files: &Arc<RecordedFiles>, what: &dyn Fn() -> String) -> Store {
+    Store::open_files(files.clone(), "test", rig::open_options())
+        .unwrap_or_else(|error| panic!("{}: it cannot be opened: {error}", what()))
 }
 
-impl Rig {
-    pub(super) fn new(files: Arc<RecordedFiles>) -> Self {
-        let options = OpenOptions {
-            arena_limit: ARENA,
-            ..OpenOptions::default()
-        };
-        let store = Store::open_files(files.clone(), "test", options).unwrap();
-        let mut rig = Self {
-            files,
-            store,
-            modules: BTreeMap::new(),
-            now: Bytes::new(),
-            oracle: Oracle::default(),
-            failures: 0,
-            marks: Vec::new(),
-        };
-        rig.mark();
-        rig
-    }
-
-    /// Notes what holds from here on.
-    fn mark(&mut self) {
-        self.marks
-            .push((self.files.recorded(), self.oracle.clone()));
-    }
-
-    /// Makes a call until it succeeds. A failed one has changed no memory. A poisoned store is opened
-    /// anew, and the call is given up.
-    fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
-        for _ in 0..20 {
-            match call(self) {
-                Ok(value) => return Some(value),
-                Err(error) => {
-                    self.failures += 1;
-                    self.check_memory(&self.now);
-                    if self.store.stats().unwrap().poisoned {
-                        self.reopen();
-                        return None;
-                    }
-                    assert!(!matches!(error, Error::Corrupt { .. }), "{what}: {error}");
-                }
-            }
-        }
-        panic!("{what} never succeeds");
-    }
-
-    /// Closes the store and opens it again, as often as it takes: everything committed is there.
-    pub(super) fn reopen(&mut self) {
-        let ids: Vec<String> = self.modules.keys().cloned().collect();
-        self.modules.clear();
-        self.store.close().unwrap();
-        let mut opened = None;
-        for _ in 0..20 {
-            let options = OpenOptions {
-                arena_limit: ARENA,
-                ..OpenOptions::default()
-            };
-            opened = Store::open_files(self.files.clone(), "test", options).ok();
-            if opened.is_some() {
-                break;
-            }
-            self.failures += 1;
-        }
-        self.store = opened.expect("it can be opened at last");
-        assert_eq!(self.store.commits().unwrap(), self.oracle.committed);
-        self.now.clear();
-        for id in ids {
-            self.map(&id);
-        }
-    }
-
-    pub(super) fn map(&mut self, id: &str) {
-        let size = MODULE * page();
-        let map = |rig: &Self| rig.store.map_module(id, size, &MapOptions::default());
-        let Some(module) = self.again("map", map) else {
-            return;
-        };
-        let head = self.store.head().unwrap();
-        let known = self
-            .oracle
-            .commits
-            .get(&head)
-            .and_then(|commit| commit.get(id));
-        let bytes = known.cloned().unwrap_or(vec![0; size as usize]);
-        assert!(
-            module.mapped.memory.equals(0, &bytes),
-            "{id} comes up with other bytes"
+/// Checks a reopened store: what it holds is what it held at one of the `allowed` moments, and each
+/// commit restores to its bytes. Returns that moment.
+pub(super) fn check_reopened(
+    store: &Store,
+    oracle: &Oracle,
+    allowed: RangeInclusive<usize>,
+    what: &dyn Fn() -> String,
+) -> usize {
+    let found = Moment {
+        commits: store.commits().unwrap(),
+        head: store.head().unwrap(),
+    };
+    let moment = allowed.clone().rev().find(|at| oracle.moments[*at] == found);
+    let Some(moment) = moment else {
+        panic!(
+            "{}: lost, or a hole: {found:?} instead of one of {:?}",
+            what(),
+            &oracle.moments[allowed]
         );
-        self.modules.insert(id.to_owned(), module);
-        self.now.insert(id.to_owned(), bytes);
-    }
-
-    /// Writes a few random pages, zeros among them.
-    pub(super) fn scribble(&mut self, random: &mut Random) {
-        for (id, module) in &self.modules {
-            for _ in 0..random.below(3) {
-                let at = random.below(MODULE) * page();
-                let byte = if random.below(4) == 0 {
-                    0
-                } else {
-                    random.next() as u8
-                };
-                let bytes = vec![byte; page() as usize];
-                module.mapped.memory.write(at, &bytes);
-                let model = self.now.get_mut(id).unwrap();
-                model[at as usize..(at + page()) as usize].copy_from_slice(&bytes);
+    };
+    let mut modules: Vec<Module> = Vec::new();
+    let others = found.commits.iter().filter(|number| **number != found.head);
+    for number in std::iter::once(&found.head).chain(others) {
+        let Some(bytes) = oracle.bytes.get(number) else {
+            continue;
+        };
+        if *number != found.head {
+            store
+                .restore(*number, None)
+                .unwrap_or_else(|error| panic!("{}: restore {number}: {error}", what()));
+        }
+        for id in bytes.keys() {
+            if modules.iter().all(|module| module.mapped.id != *id) {
+                let module = store.map_module(id, 0, &map_options());
+                let module =
+                    module.unwrap_or_else(|error| panic!("{}: map {id}: {error}", what()));
+                modules.push(module);
             }
         }
-    }
-
-    pub(super) fn commit(&mut self) {
-        let commit = |rig: &Self| rig.store.commit(&CommitOptions::default());
-        if let Some(number) = self.again("commit", commit)
-            && !self.oracle.committed.contains(&number)
-        {
-            self.oracle.committed.push(number);
-            self.oracle.commits.insert(number, self.now.clone());
-        }
-        self.mark();
-    }
-
-    pub(super) fn persist(&mut self) {
-        if self
-            .again("persist", |rig| rig.store.persist(None))
-            .is_some()
-        {
-            self.oracle.persisted = self.oracle.committed.len();
-        }
-        self.mark();
-    }
-
-    pub(super) fn restore(&mut self, commit: u64) {
-        if self
-            .again("restore", |rig| rig.store.restore(commit, None))
-            .is_some()
-        {
-            let known = &self.oracle.commits[&commit];
-            for (id, bytes) in &mut self.now {
-                match known.get(id) {
-                    Some(then) => bytes.clone_from(then),
-                    None => bytes.fill(0),
-                }
-            }
-            self.check_memory(&self.now);
-        }
-        self.mark();
-    }
-
-    pub(super) fn check_memory(&self, wanted: &Bytes) {
-        for (id, module) in &self.modules {
+        for module in &modules {
+            let memory = &module.mapped.memory;
+            let right = match bytes.get(&module.mapped.id) {
+                Some(wanted) => memory.equals(0, wanted),
+                None => memory.equals(0, &vec![0; memory.length() as usize]),
+            };
             assert!(
-                module.mapped.memory.equals(0, &wanted[id]),
-                "module {id} has other bytes"
+                right,
+                "{}: wrong bytes in module {} at commit {number}",
+                what(),
+                module.mapped.id
             );
         }
     }
-
-    /// A random history of a few operations.
-    pub(super) fn live(&mut self, random: &mut Random, steps: u64) {
-        self.map("a");
-        for step in 0..steps {
-            match random.below(8) {
-                0 if !self.modules.contains_key("b") => self.map("b"),
-                1 | 2 => self.persist(),
-                3 if !self.oracle.committed.is_empty() => {
-                    let at = random.below(self.oracle.committed.len() as u64) as usize;
-                    self.restore(self.oracle.committed[at]);
-                }
-                _ => {
-                    self.scribble(random);
-                    self.commit();
-                }
-            }
-            if step + 1 == steps {
-                self.scribble(random);
-                self.commit();
-            }
-        }
-    }
+    moment
 }
 
-/// Checks a reopened store: which commits it has is `allowed` to be any prefix of what was
-/// committed, at least `least` long, and each restores to its bytes.
-pub(super) fn check_reopened(store: &Store, oracle: &Oracle, least: usize, what: &str) -> usize {
-    let found = store.commits().unwrap();
-    let mut wanted = oracle.committed.clone();
-    assert!(
-        found.len() >= least,
-        "{what}: {} commits of {least} promised",
-        found.len()
-    );
-    assert!(
-        found.len() <= wanted.len(),
-        "{what}: {found:?} instead of at most {wanted:?}"
-    );
-    wanted.truncate(found.len());
-    assert_eq!(found, wanted, "{what}: the history has a hole");
-    if found.is_empty() {
-        return 0;
+/// Checks that a store goes on: a new commit, made durable, is there after a power cut.
+pub(super) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
+    let fail = |call: &str, error: crate::Error| -> ! { panic!("{}: {call}: {error}", what()) };
+    let size = 2 * crate::sys::host::page_size();
+    let module = store
+        .map_module("more", size, &map_options())
+        .unwrap_or_else(|error| fail("map", error));
+    module.mapped.memory.write(0, &[7; 100]);
+    module.mark_dirty(0, 100).unwrap();
+    let before = store.commits().unwrap();
+    let number = store
+        .commit(&CommitOptions::default())
+        .unwrap_or_else(|error| fail("commit", error));
+    assert!(!before.contains(&number), "{}: a number used twice", what());
+    store
+        .persist(None)
+        .unwrap_or_else(|error| fail("persist", error));
+    store
+        .verify(&crate::VerifyOptions::default(), None)
+        .unwrap_or_else(|error| fail("verify", error));
+}
+
+/// Mapping without the kernel's tracker, which costs more than all the rest of a small store.
+pub(super) fn map_options() -> MapOptions {
+    MapOptions {
+        tracker: Some(Tracker::Caller),
+        ..MapOptions::default()
     }
-    let mut ids: Vec<String> = Vec::new();
-    let mut modules = Vec::new();
-    for number in &found {
-        store
-            .restore(*number, None)
-            .unwrap_or_else(|error| panic!("{what}: restore {number}: {error}"));
-        let bytes = &oracle.commits[number];
-        for id in bytes
-            .keys()
-            .filter(|id| !ids.contains(*id))
-            .cloned()
-            .collect::<Vec<_>>()
-        {
-            let module = store.map_module(&id, 0, &MapOptions::default()).unwrap();
-            ids.push(id);
-            modules.push(module);
-        }
-        for (id, module) in ids.iter().zip(&modules) {
-            let zeros = vec![0; (MODULE * page()) as usize];
-            let wanted = bytes.get(id).unwrap_or(&zeros);
-            assert!(
-                module.mapped.memory.equals(0, wanted),
-                "{what}: module {id} at commit {number}"
-            );
-        }
-    }
-    found.len()
 }

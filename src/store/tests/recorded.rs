@@ -1,5 +1,4 @@
-//! Files in memory that remember every operation, and can be rebuilt as a crash would have left
-//! them.
+//! Files in memory that remember every operation, and fail those that they are told to.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -8,14 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Random;
 use crate::sys::fs::{Access, Dir, Entry, File, Files, Kind, Place};
 use crate::{Error, Result};
 
-/// What the disk tears writes into.
-const SECTOR: usize = 512;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::store) enum Node {
     File(usize),
     Link(String),
@@ -32,7 +27,7 @@ pub(in crate::store) enum Operation {
     Write {
         inode: usize,
         offset: u64,
-        bytes: Vec<u8>,
+        bytes: Arc<[u8]>,
     },
     SetLen {
         inode: usize,
@@ -42,12 +37,25 @@ pub(in crate::store) enum Operation {
         inode: usize,
     },
     SyncDir(Dir),
+    /// A sync failed. What it should have written is clean in the kernel's eyes: no later sync of
+    /// this file makes it durable, and the cache may drop it.
+    FailedSync {
+        inode: usize,
+    },
     /// A sync that was taken out, so that positions stay.
     Nothing,
 }
 
-/// Which operations fail.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a failing write leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Short {
+    Nothing,
+    Half,
+    AllButOneByte,
+}
+
+/// Which operations fail, and how.
+#[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Fuse {
     /// Operations so far.
     pub(in crate::store) count: u64,
@@ -55,13 +63,39 @@ pub(in crate::store) struct Fuse {
     pub(in crate::store) at: u64,
     /// How many fail from there.
     pub(in crate::store) times: u64,
+    pub(in crate::store) errno: i32,
+    pub(in crate::store) short: Short,
+    /// Operations that failed.
+    pub(in crate::store) burnt: u64,
+    /// A sync was among them.
+    pub(in crate::store) sync_failed: bool,
+}
+
+impl Default for Fuse {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            at: 0,
+            times: 0,
+            errno: libc::ENOSPC,
+            short: Short::Half,
+            burnt: 0,
+            sync_failed: false,
+        }
+    }
+}
+
+/// What is in a directory: files by number, and names. Copies share the bytes that do not change.
+#[derive(Default, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Disk {
+    pub(super) inodes: Vec<Arc<Vec<u8>>>,
+    pub(super) names: BTreeMap<Place, Node>,
 }
 
 #[derive(Default)]
 struct State {
     fuse: Fuse,
-    inodes: Vec<Vec<u8>>,
-    names: BTreeMap<Place, Node>,
+    disk: Disk,
     log: Vec<Operation>,
 }
 
@@ -69,30 +103,34 @@ struct State {
 pub(in crate::store) struct RecordedFiles {
     state: Arc<Mutex<State>>,
     /// 0: this host does not tell.
-    boot: u8,
-}
-
-/// How much of what was not synced a crash leaves.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::store) enum Crash {
-    /// Everything: only the process died.
-    Kill,
-    /// Of every hundred unsynced sectors and names this many, by chance.
-    PowerCut(u64),
+    pub(super) boot: u8,
 }
 
 impl RecordedFiles {
     /// An empty directory on a host that tells its boot id, or does not.
     pub(in crate::store) fn new(tells_boot: bool) -> Arc<Self> {
+        Self::holding(Disk::default(), u8::from(tells_boot))
+    }
+
+    /// A directory with this in it, all of it durable.
+    pub(super) fn holding(disk: Disk, boot: u8) -> Arc<Self> {
+        let state = State {
+            disk,
+            ..State::default()
+        };
         Arc::new(Self {
-            state: Arc::default(),
-            boot: u8::from(tells_boot),
+            state: Arc::new(Mutex::new(state)),
+            boot,
         })
     }
 
     /// Lights or puts out the fuse, and returns it as it was.
     pub(in crate::store) fn set_fuse(&self, fuse: Fuse) -> Fuse {
         std::mem::replace(&mut self.state.lock().fuse, fuse)
+    }
+
+    pub(in crate::store) fn fuse(&self) -> Fuse {
+        self.state.lock().fuse
     }
 
     pub(in crate::store) fn recorded(&self) -> usize {
@@ -103,116 +141,30 @@ impl RecordedFiles {
         self.state.lock().log.clone()
     }
 
-    /// The directory as a crash after the first `count` operations left it. What was there before
-    /// the recording began is durable.
-    pub(in crate::store) fn crashed(
-        &self,
-        base: &Self,
-        count: usize,
-        crash: Crash,
-        random: &mut Random,
-    ) -> Arc<Self> {
-        let log = &self.state.lock().log;
-        let log = &log[..count];
-        let before = base.state.lock();
-        let (mut inodes, mut names) = (before.inodes.clone(), before.names.clone());
-        let mut survives = || match crash {
-            Crash::Kill => true,
-            Crash::PowerCut(percent) => random.below(100) < percent,
-        };
-        for (at, operation) in log.iter().enumerate() {
-            let later = &log[at..];
-            match operation {
-                Operation::Write {
-                    inode,
-                    offset,
-                    bytes,
-                } => {
-                    let synced = is_synced(later, *inode);
-                    let content = content(&mut inodes, *inode);
-                    for (number, sector) in bytes.chunks(SECTOR).enumerate() {
-                        if synced || survives() {
-                            put(content, *offset as usize + number * SECTOR, sector);
-                        }
-                    }
-                }
-                Operation::SetLen { inode, length } => {
-                    if is_synced(later, *inode) || survives() {
-                        content(&mut inodes, *inode).resize(*length as usize, 0);
-                    }
-                }
-                Operation::Name { free, set } => {
-                    let dir = set
-                        .as_ref()
-                        .map_or_else(|| free.as_ref().unwrap().dir, |s| s.0.dir);
-                    if later
-                        .iter()
-                        .any(|o| matches!(o, Operation::SyncDir(d) if *d == dir))
-                        || survives()
-                    {
-                        if let Some(place) = free {
-                            names.remove(place);
-                        }
-                        names.extend(set.clone());
-                    }
-                }
-                Operation::Nothing | Operation::Sync { .. } | Operation::SyncDir(_) => {}
-            }
-        }
-        let boots = self.boot != 0 && !matches!(crash, Crash::Kill);
-        let boot = self.boot + u8::from(boots);
-        let state = State {
-            inodes,
-            names,
-            log: Vec::new(),
-            fuse: Fuse::default(),
-        };
-        Arc::new(Self {
-            state: Arc::new(Mutex::new(state)),
-            boot,
-        })
+    /// How many files were ever made.
+    pub(super) fn inodes(&self) -> usize {
+        self.state.lock().disk.inodes.len()
     }
 
-    /// Takes every sync out of the recording.
-    pub(in crate::store) fn forget_syncs(&self) {
-        let keep = |o: &Operation| !matches!(o, Operation::Sync { .. } | Operation::SyncDir(_));
-        for operation in &mut self.state.lock().log {
-            if !keep(operation) {
-                *operation = Operation::Nothing;
-            }
-        }
+    pub(super) fn disk(&self) -> Disk {
+        self.state.lock().disk.clone()
     }
 
     /// The same directory, with a recording of its own.
     pub(in crate::store) fn copy(&self) -> Arc<Self> {
-        let state = self.state.lock();
-        let copy = State {
-            inodes: state.inodes.clone(),
-            names: state.names.clone(),
-            log: Vec::new(),
-            fuse: Fuse::default(),
-        };
-        Arc::new(Self {
-            state: Arc::new(Mutex::new(copy)),
-            boot: self.boot,
-        })
+        Self::holding(self.disk(), self.boot)
     }
 }
 
-fn is_synced(later: &[Operation], inode: usize) -> bool {
-    later
-        .iter()
-        .any(|o| matches!(o, Operation::Sync { inode: synced } if *synced == inode))
-}
-
-fn content(inodes: &mut Vec<Vec<u8>>, inode: usize) -> &mut Vec<u8> {
-    if inodes.len() <= inode {
-        inodes.resize(inode + 1, Vec::new());
+/// A file's bytes, to be changed.
+pub(super) fn content(disk: &mut Disk, inode: usize) -> &mut Vec<u8> {
+    if disk.inodes.len() <= inode {
+        disk.inodes.resize(inode + 1, Arc::default());
     }
-    &mut inodes[inode]
+    Arc::make_mut(&mut disk.inodes[inode])
 }
 
-fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+pub(super) fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     if content.len() < offset + bytes.len() {
         content.resize(offset + bytes.len(), 0);
     }
@@ -236,31 +188,53 @@ fn as_sync(error: &Error) -> Error {
 impl State {
     /// Counts an operation, and fails it if its turn has come.
     fn burn(&mut self, what: &str) -> Result<()> {
-        self.fuse.count += 1;
-        let Fuse { count, at, times } = self.fuse;
-        if at != 0 && (at..at + times).contains(&count) {
+        let fuse = &mut self.fuse;
+        fuse.count += 1;
+        if fuse.at != 0 && fuse.count >= fuse.at && fuse.count - fuse.at < fuse.times {
+            fuse.burnt += 1;
             return Err(Error::Io {
-                operation: format!("recorded {what}, operation {count}"),
-                errno: libc::ENOSPC,
+                operation: format!("recorded {what}, operation {}", fuse.count),
+                errno: fuse.errno,
             });
         }
         Ok(())
     }
 
+    fn burn_sync(&mut self) -> Result<()> {
+        self.burn("sync").map_err(|error| {
+            self.fuse.sync_failed = true;
+            as_sync(&error)
+        })
+    }
+
     fn change(&mut self, free: Option<Place>, set: Option<(Place, Node)>) {
         if let Some(place) = &free {
-            self.names.remove(place);
+            self.disk.names.remove(place);
         }
-        self.names.extend(set.clone());
+        self.disk.names.extend(set.clone());
         self.log.push(Operation::Name { free, set });
     }
 
     fn set_new(&mut self, place: &Place, node: Node) -> Result<()> {
-        if self.names.contains_key(place) {
+        if self.disk.names.contains_key(place) {
             return Err(no_entry(place, libc::EEXIST));
         }
         self.change(None, Some((place.clone(), node)));
         Ok(())
+    }
+
+    fn node(&self, place: &Place) -> Result<Node> {
+        let node = self.disk.names.get(place).cloned();
+        node.ok_or_else(|| no_entry(place, libc::ENOENT))
+    }
+
+    fn write(&mut self, inode: usize, offset: u64, bytes: Arc<[u8]>) {
+        put(content(&mut self.disk, inode), offset as usize, &bytes);
+        self.log.push(Operation::Write {
+            inode,
+            offset,
+            bytes,
+        });
     }
 }
 
@@ -268,9 +242,9 @@ impl Files for RecordedFiles {
     fn create(&self, place: &Place) -> Result<Arc<dyn File>> {
         let mut state = self.state.lock();
         state.burn("create")?;
-        let inode = state.inodes.len();
+        let inode = state.disk.inodes.len();
         state.set_new(place, Node::File(inode))?;
-        state.inodes.push(Vec::new());
+        state.disk.inodes.push(Arc::default());
         Ok(Arc::new(RecordedFile {
             state: self.state.clone(),
             inode,
@@ -280,7 +254,7 @@ impl Files for RecordedFiles {
     fn open(&self, place: &Place, _: Access) -> Result<Option<Arc<dyn File>>> {
         let mut state = self.state.lock();
         state.burn("open")?;
-        match state.names.get(place) {
+        match state.disk.names.get(place) {
             None => Ok(None),
             Some(Node::Link(_)) => Err(Error::corrupt(
                 place.to_string(),
@@ -296,12 +270,9 @@ impl Files for RecordedFiles {
     fn rename(&self, from: &Place, to: &Place) -> Result<()> {
         let mut state = self.state.lock();
         state.burn("rename")?;
-        let node = state
-            .names
-            .get(from)
-            .cloned()
-            .ok_or_else(|| no_entry(from, libc::ENOENT))?;
-        if state.names.get(to) != Some(&node) {
+        let node = state.node(from)?;
+        // Renaming one link of a file over another does nothing.
+        if state.disk.names.get(to) != Some(&node) {
             state.change(Some(from.clone()), Some((to.clone(), node)));
         }
         Ok(())
@@ -310,11 +281,7 @@ impl Files for RecordedFiles {
     fn link(&self, from: &Place, to: &Place) -> Result<()> {
         let mut state = self.state.lock();
         state.burn("link")?;
-        let node = state
-            .names
-            .get(from)
-            .cloned()
-            .ok_or_else(|| no_entry(from, libc::ENOENT))?;
+        let node = state.node(from)?;
         state.set_new(to, node)
     }
 
@@ -325,7 +292,9 @@ impl Files for RecordedFiles {
     }
 
     fn read_link(&self, place: &Place) -> Result<Option<String>> {
-        Ok(match self.state.lock().names.get(place) {
+        let mut state = self.state.lock();
+        state.burn("read_link")?;
+        Ok(match state.disk.names.get(place) {
             Some(Node::Link(target)) => Some(target.clone()),
             _ => None,
         })
@@ -334,7 +303,7 @@ impl Files for RecordedFiles {
     fn unlink(&self, place: &Place) -> Result<()> {
         let mut state = self.state.lock();
         state.burn("unlink")?;
-        if state.names.contains_key(place) {
+        if state.disk.names.contains_key(place) {
             state.change(Some(place.clone()), None);
         }
         Ok(())
@@ -343,7 +312,7 @@ impl Files for RecordedFiles {
     fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
         let mut state = self.state.lock();
         state.burn("list")?;
-        let own = state.names.iter().filter(|(place, _)| place.dir == dir);
+        let own = state.disk.names.iter().filter(|(place, _)| place.dir == dir);
         Ok(own
             .map(|(place, node)| Entry {
                 name: place.name.clone(),
@@ -358,7 +327,7 @@ impl Files for RecordedFiles {
 
     fn sync_dir(&self, dir: Dir) -> Result<()> {
         let mut state = self.state.lock();
-        state.burn("sync").map_err(|error| as_sync(&error))?;
+        state.burn_sync()?;
         state.log.push(Operation::SyncDir(dir));
         Ok(())
     }
@@ -379,7 +348,7 @@ impl File for RecordedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut state = self.state.lock();
         state.burn("read")?;
-        let rest = state.inodes[self.inode]
+        let rest = state.disk.inodes[self.inode]
             .get(offset as usize..)
             .unwrap_or_default();
         let count = rest.len().min(buffer.len());
@@ -394,36 +363,32 @@ impl File for RecordedFile {
             .collect();
         let mut state = self.state.lock();
         if let Err(error) = state.burn("write") {
-            // As a short write leaves it; but a header is less than a sector, and is never torn.
-            if offset > 0 {
-                let half = bytes[..bytes.len() / 2].to_vec();
-                put(&mut state.inodes[self.inode], offset as usize, &half);
-                let inode = self.inode;
-                state.log.push(Operation::Write {
-                    inode,
-                    offset,
-                    bytes: half,
-                });
+            let kept = match state.fuse.short {
+                // A header is less than a sector, and is never torn.
+                _ if offset == 0 && bytes.len() < 512 => 0,
+                Short::Nothing => 0,
+                Short::Half => bytes.len() / 2,
+                Short::AllButOneByte => bytes.len() - 1,
+            };
+            if kept > 0 {
+                state.write(self.inode, offset, bytes[..kept].into());
             }
             return Err(error);
         }
-        put(&mut state.inodes[self.inode], offset as usize, &bytes);
-        state.log.push(Operation::Write {
-            inode: self.inode,
-            offset,
-            bytes,
-        });
+        state.write(self.inode, offset, bytes.into());
         Ok(())
     }
 
     fn len(&self) -> Result<u64> {
-        Ok(self.state.lock().inodes[self.inode].len() as u64)
+        let mut state = self.state.lock();
+        state.burn("len")?;
+        Ok(state.disk.inodes[self.inode].len() as u64)
     }
 
     fn set_len(&self, length: u64) -> Result<()> {
         let mut state = self.state.lock();
         state.burn("set_len")?;
-        state.inodes[self.inode].resize(length as usize, 0);
+        content(&mut state.disk, self.inode).resize(length as usize, 0);
         state.log.push(Operation::SetLen {
             inode: self.inode,
             length,
@@ -432,7 +397,11 @@ impl File for RecordedFile {
     }
 
     fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()> {
-        let current = self.len()?;
+        let current = {
+            let mut state = self.state.lock();
+            state.burn("allocate")?;
+            state.disk.inodes[self.inode].len() as u64
+        };
         if !keep_size && offset + length > current {
             return self.set_len(offset + length);
         }
@@ -441,8 +410,12 @@ impl File for RecordedFile {
 
     fn sync(&self) -> Result<()> {
         let mut state = self.state.lock();
-        state.burn("sync").map_err(|error| as_sync(&error))?;
-        state.log.push(Operation::Sync { inode: self.inode });
+        let inode = self.inode;
+        if let Err(error) = state.burn_sync() {
+            state.log.push(Operation::FailedSync { inode });
+            return Err(error);
+        }
+        state.log.push(Operation::Sync { inode });
         Ok(())
     }
 

@@ -1,0 +1,336 @@
+//! A store under test with its modules, its model, and the moments at which promises were made.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::crashed::Crash;
+use super::recorded::RecordedFiles;
+use super::{Bytes, Moment, Oracle, Random, map_options};
+use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
+use crate::{Error, Result};
+
+/// Less than a commit may have, so that captures spill; and nothing to warm.
+const ARENA: u64 = 20 << 10;
+
+/// Pages of a module of a random history.
+pub(in crate::store) const PAGES: u64 = 4;
+
+pub(in crate::store) fn open_options() -> OpenOptions {
+    OpenOptions {
+        arena_limit: ARENA,
+        ..OpenOptions::default()
+    }
+}
+
+fn page() -> u64 {
+    crate::sys::host::page_size()
+}
+
+/// What was promised when so many operations had been recorded.
+struct Mark {
+    recorded: usize,
+    moment: usize,
+    persisted: usize,
+}
+
+pub(in crate::store) struct Rig {
+    pub(in crate::store) files: Arc<RecordedFiles>,
+    pub(in crate::store) store: Store,
+    modules: BTreeMap<String, Module>,
+    now: Bytes,
+    pub(in crate::store) oracle: Oracle,
+    /// Calls that failed.
+    pub(in crate::store) failures: u64,
+    marks: Vec<Mark>,
+    map_options: MapOptions,
+    pages: u64,
+    /// Counts what is written, so that no two commits are alike.
+    version: u64,
+}
+
+impl Rig {
+    /// A store whose modules are tracked as a VMM's would be.
+    pub(in crate::store) fn new(files: Arc<RecordedFiles>) -> Self {
+        Self::with(files, PAGES, MapOptions::default())
+    }
+
+    /// A store of small modules whose writes are marked.
+    pub(in crate::store) fn small(files: Arc<RecordedFiles>) -> Self {
+        Self::with(files, 2, map_options())
+    }
+
+    fn with(files: Arc<RecordedFiles>, pages: u64, map_options: MapOptions) -> Self {
+        let store = Store::open_files(files.clone(), "test", open_options()).unwrap();
+        let mut rig = Self {
+            files,
+            store,
+            modules: BTreeMap::new(),
+            now: Bytes::new(),
+            oracle: Oracle::new(),
+            failures: 0,
+            marks: Vec::new(),
+            map_options,
+            pages,
+            version: 0,
+        };
+        rig.mark();
+        rig
+    }
+
+    /// Notes what holds from here on.
+    pub(in crate::store) fn mark(&mut self) {
+        self.marks.push(Mark {
+            recorded: self.files.recorded(),
+            moment: self.oracle.last(),
+            persisted: self.oracle.persisted,
+        });
+    }
+
+    /// Where the recording of the first store ended, and that of its calls began.
+    pub(in crate::store) fn made(&self) -> usize {
+        self.marks[0].recorded
+    }
+
+    /// The moments that a crash after `count` operations may leave: none that was promised is lost, and
+    /// what was under way may be there.
+    pub(in crate::store) fn allowed(&self, count: usize, crash: Crash) -> RangeInclusive<usize> {
+        let done = self.marks.iter().rev().find(|mark| mark.recorded <= count);
+        let begun = self.marks.iter().find(|mark| mark.recorded > count);
+        let begun = begun.or(self.marks.last()).map_or(0, |mark| mark.moment);
+        let least = done.map_or(0, |mark| match crash {
+            Crash::Kill => mark.moment,
+            Crash::PowerCut | Crash::Evicted => mark.persisted,
+        });
+        least..=begun
+    }
+
+    /// Makes a call until it succeeds. A failed one has changed no memory. A poisoned store is opened
+    /// anew, and the call is given up.
+    fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
+        for _ in 0..20 {
+            match call(self) {
+                Ok(value) => return Some(value),
+                Err(error) => {
+                    self.failed(what, &error);
+                    if self.store.stats().unwrap().poisoned {
+                        self.reopen();
+                        return None;
+                    }
+                }
+            }
+        }
+        panic!("{what} never succeeds");
+    }
+
+    /// After a failed call: memory and history are as before, and the reason is no damage.
+    fn failed(&mut self, what: &str, error: &Error) {
+        self.failures += 1;
+        self.check_memory(&self.now);
+        assert!(!matches!(error, Error::Corrupt { .. }), "{what}: {error}");
+        assert_eq!(
+            self.store.commits().unwrap(),
+            self.oracle.now().commits,
+            "{what} failed, and something is half visible"
+        );
+    }
+
+    /// Closes the store and opens it again, as often as it takes: everything committed is there.
+    pub(in crate::store) fn reopen(&mut self) {
+        self.close();
+        self.open();
+    }
+
+    /// Closes the store.
+    pub(in crate::store) fn close(&mut self) {
+        self.store.close().unwrap();
+        self.mark();
+    }
+
+    /// Opens the store, whether it was closed or its owner just died, and maps what was mapped.
+    pub(in crate::store) fn open(&mut self) {
+        let ids: Vec<String> = self.modules.keys().cloned().collect();
+        self.modules.clear();
+        let mut opened = None;
+        for _ in 0..20 {
+            opened = Store::open_files(self.files.clone(), "test", open_options()).ok();
+            if opened.is_some() {
+                break;
+            }
+            self.failures += 1;
+        }
+        self.store = opened.expect("it can be opened at last");
+        let found = Moment {
+            commits: self.store.commits().unwrap(),
+            head: self.store.head().unwrap(),
+        };
+        assert_eq!(found, *self.oracle.now(), "reopened");
+        self.now.clear();
+        self.mark();
+        for id in ids {
+            self.map(&id);
+        }
+    }
+
+    pub(in crate::store) fn has(&self, id: &str) -> bool {
+        self.modules.contains_key(id)
+    }
+
+    pub(in crate::store) fn map(&mut self, id: &str) {
+        let size = self.pages * page();
+        let map = |rig: &Self| rig.store.map_module(id, size, &rig.map_options);
+        let Some(module) = self.again("map", map) else {
+            return;
+        };
+        let known = self.oracle.bytes.get(&self.oracle.now().head);
+        let known = known.and_then(|commit| commit.get(id));
+        let bytes = known.cloned().unwrap_or(vec![0; size as usize]);
+        assert!(
+            module.mapped.memory.equals(0, &bytes),
+            "{id} comes up with other bytes"
+        );
+        self.modules.insert(id.to_owned(), module);
+        self.now.insert(id.to_owned(), bytes);
+        self.mark();
+    }
+
+    /// Writes a page of every module, another one each time, with every sector of it told from all
+    /// others; every third time zeros.
+    pub(in crate::store) fn write(&mut self) {
+        self.version += 1;
+        let version = self.version;
+        let ids: Vec<String> = self.modules.keys().cloned().collect();
+        for (number, id) in ids.iter().enumerate() {
+            let at = (version + number as u64) % self.pages * page();
+            let mut bytes = vec![0; page() as usize];
+            if !(version + number as u64).is_multiple_of(3) {
+                for (sector, bytes) in bytes.chunks_mut(512).enumerate() {
+                    bytes.fill(1 + (version as usize * 31 + number * 8 + sector) as u8 % 251);
+                    bytes[..8].copy_from_slice(&version.to_le_bytes());
+                }
+            }
+            self.put(id, at, &bytes);
+        }
+    }
+
+    fn put(&mut self, id: &str, at: u64, bytes: &[u8]) {
+        let module = &self.modules[id];
+        module.mapped.memory.write(at, bytes);
+        if self.map_options.tracker.is_some() {
+            module.mark_dirty(at, bytes.len() as u64).unwrap();
+        }
+        let model = self.now.get_mut(id).unwrap();
+        model[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Writes a few random pages, zeros among them.
+    pub(in crate::store) fn scribble(&mut self, random: &mut Random) {
+        let ids: Vec<String> = self.modules.keys().cloned().collect();
+        for id in ids {
+            for _ in 0..random.below(3) {
+                let at = random.below(self.pages) * page();
+                let byte = if random.below(4) == 0 {
+                    0
+                } else {
+                    random.next() as u8
+                };
+                self.put(&id, at, &vec![byte; page() as usize]);
+            }
+        }
+    }
+
+    /// Notes what the store holds from now on.
+    fn moment(&mut self, change: impl FnOnce(&mut Moment)) {
+        let mut moment = self.oracle.now().clone();
+        change(&mut moment);
+        self.oracle.moments.push(moment);
+    }
+
+    pub(in crate::store) fn commit(&mut self) {
+        let commit = |rig: &Self| rig.store.commit(&CommitOptions::default());
+        if let Some(number) = self.again("commit", commit) {
+            self.committed(number);
+        }
+        self.mark();
+    }
+
+    /// A commit returned this number.
+    fn committed(&mut self, number: u64) {
+        if !self.oracle.bytes.contains_key(&number) {
+            // What is not mapped is carried over from the head.
+            let head = self.oracle.now().head;
+            let mut bytes = self
+                .oracle
+                .bytes
+                .get(&head)
+                .map_or_else(Bytes::new, |bytes| (**bytes).clone());
+            bytes.extend(self.now.clone());
+            self.oracle.bytes.insert(number, Arc::new(bytes));
+            self.moment(|moment| {
+                moment.commits.push(number);
+                moment.head = number;
+            });
+        }
+    }
+
+    pub(in crate::store) fn persist(&mut self) {
+        if self
+            .again("persist", |rig| rig.store.persist(None))
+            .is_some()
+        {
+            self.oracle.persisted = self.oracle.last();
+        }
+        self.mark();
+    }
+
+    pub(in crate::store) fn restore(&mut self, commit: u64) {
+        if self
+            .again("restore", |rig| rig.store.restore(commit, None))
+            .is_some()
+        {
+            let known = self.oracle.bytes[&commit].clone();
+            for (id, bytes) in &mut self.now {
+                match known.get(id) {
+                    Some(then) => bytes.clone_from(then),
+                    None => bytes.fill(0),
+                }
+            }
+            self.check_memory(&self.now);
+            self.moment(|moment| moment.head = commit);
+        }
+        self.mark();
+    }
+
+    pub(in crate::store) fn check_memory(&self, wanted: &Bytes) {
+        for (id, module) in &self.modules {
+            assert!(
+                module.mapped.memory.equals(0, &wanted[id]),
+                "module {id} has other bytes"
+            );
+        }
+    }
+
+    /// A random history of a few operations.
+    pub(in crate::store) fn live(&mut self, random: &mut Random, steps: u64) {
+        self.map("a");
+        for step in 0..steps {
+            match random.below(8) {
+                0 if !self.has("b") => self.map("b"),
+                1 | 2 => self.persist(),
+                3 if !self.oracle.now().commits.is_empty() => {
+                    let commits = &self.oracle.now().commits;
+                    let commit = commits[random.below(commits.len() as u64) as usize];
+                    self.restore(commit);
+                }
+                _ => {
+                    self.scribble(random);
+                    self.commit();
+                }
+            }
+            if step + 1 == steps {
+                self.scribble(random);
+                self.commit();
+            }
+        }
+    }
+}
