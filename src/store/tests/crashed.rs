@@ -232,7 +232,10 @@ impl Crashes {
     }
 
     /// As `left`, as files that can be opened.
-    pub(in crate::store) fn files(&self, survives: impl FnMut(usize) -> bool) -> Arc<RecordedFiles> {
+    pub(in crate::store) fn files(
+        &self,
+        survives: impl FnMut(usize) -> bool,
+    ) -> Arc<RecordedFiles> {
         RecordedFiles::holding(self.left(survives), self.boot)
     }
 

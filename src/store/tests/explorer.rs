@@ -3,10 +3,12 @@
 //! one; recovery crashed in the same way, and that recovery again.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasher;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use xxhash_rust::xxh3::Xxh3Builder;
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::{Disk, Operation, RecordedFiles};
@@ -94,6 +96,19 @@ struct History {
     steps: Vec<Step>,
 }
 
+impl History {
+    fn what(&self, crash: Crash, count: usize) -> String {
+        let History {
+            tells_boot,
+            beginning,
+            steps,
+        } = self;
+        format!(
+            "beginning {beginning}, then {steps:?}, boot id {tells_boot}: {crash:?} after {count} operations"
+        )
+    }
+}
+
 fn histories() -> Vec<History> {
     let mut sequences: Vec<Vec<Step>> = vec![Vec::new()];
     let mut all = Vec::new();
@@ -102,7 +117,9 @@ fn histories() -> Vec<History> {
             .iter()
             .flat_map(|before| STEPS.iter().map(|step| [&before[..], &[*step]].concat()))
             .collect();
-        for (beginning, steps) in (0..BEGINNINGS.len()).flat_map(|b| sequences.iter().map(move |s| (b, s))) {
+        for (beginning, steps) in
+            (0..BEGINNINGS.len()).flat_map(|b| sequences.iter().map(move |s| (b, s)))
+        {
             for tells_boot in [true, false] {
                 all.push(History {
                     tells_boot,
@@ -116,48 +133,62 @@ fn histories() -> Vec<History> {
 }
 
 /// What was tried.
-#[derive(Default)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
-    histories: AtomicU64,
-    impossible: AtomicU64,
-    points: AtomicU64,
-    exhausted: AtomicU64,
-    states: AtomicU64,
-    opened: AtomicU64,
-    again: AtomicU64,
-    went_on: AtomicU64,
+    histories: u64,
+    impossible: u64,
+    points: u64,
+    exhausted: u64,
+    states: u64,
+    opened: u64,
+    again: u64,
+    went_on: u64,
 }
 
 impl Counts {
-    fn add(counter: &AtomicU64, count: u64) {
-        counter.fetch_add(count, Ordering::Relaxed);
+    const WORD: &str = "counts of this part:";
+
+    fn each(&mut self) -> [&mut u64; 8] {
+        [
+            &mut self.histories,
+            &mut self.impossible,
+            &mut self.points,
+            &mut self.exhausted,
+            &mut self.states,
+            &mut self.opened,
+            &mut self.again,
+            &mut self.went_on,
+        ]
+    }
+
+    /// The line by which a process tells another one.
+    fn tell(mut self) -> String {
+        let numbers = self.each().map(|number| number.to_string());
+        format!("{} {}", Self::WORD, numbers.join(" "))
+    }
+
+    fn add_told(&mut self, text: &str) {
+        let told = text.lines().find_map(|line| line.split(Self::WORD).nth(1));
+        let told = told.expect("a part says what it tried");
+        for (own, word) in self.each().into_iter().zip(told.split_whitespace()) {
+            *own += word.parse::<u64>().expect("a number");
+        }
     }
 }
 
 /// A search through the crashes of one history.
 struct Search<'a> {
-    counts: &'a Counts,
+    counts: &'a mut Counts,
     history: &'a History,
     random: Random,
     /// Hashes of the states that were opened already, with what they may hold.
     seen: HashSet<u64>,
-    hasher: BuildHasherDefault<DefaultHasher>,
+    hasher: Xxh3Builder,
     /// States for each crash point.
     most: u64,
 }
 
 impl Search<'_> {
-    fn what(&self, crash: Crash, count: usize) -> String {
-        let History {
-            tells_boot,
-            beginning,
-            steps,
-        } = self.history;
-        format!(
-            "beginning {beginning}, then {steps:?}, boot id {tells_boot}: {crash:?} after {count} operations"
-        )
-    }
-
     fn run(&mut self) {
         let empty = RecordedFiles::new(self.history.tells_boot);
         let mut player = Player {
@@ -170,7 +201,7 @@ impl Search<'_> {
             .chain(&self.history.steps)
         {
             if !player.allows(*step) {
-                Counts::add(&self.counts.impossible, 1);
+                self.counts.impossible += 1;
                 return;
             }
             begun = player.rig.files.recorded();
@@ -180,7 +211,7 @@ impl Search<'_> {
         if self.history.beginning == 0 && self.history.steps.len() == 1 {
             begun = 0;
         }
-        Counts::add(&self.counts.histories, 1);
+        self.counts.histories += 1;
         let log = player.rig.files.log();
         for count in begun..=log.len() {
             // The last crash before this step was the one after the step before.
@@ -207,28 +238,37 @@ impl Search<'_> {
         let all = crashes.choices(self.most, &mut self.random, |survives| {
             disks.push(crashes.left(survives));
         });
-        Counts::add(&self.counts.points, 1);
-        Counts::add(&self.counts.exhausted, u64::from(all));
-        Counts::add(&self.counts.states, disks.len() as u64);
+        self.counts.points += 1;
+        self.counts.exhausted += u64::from(all);
+        self.counts.states += disks.len() as u64;
         for disk in disks {
             let key = (&disk, crash == Crash::Kill, allowed.start(), allowed.end());
             if !self.seen.insert(self.hasher.hash_one(key)) {
                 continue;
             }
             let (further, deeper) = (self.random.below(16) == 0, self.random.below(3) == 0);
-            let what = || self.what(crash, log.len());
+            let history = self.history;
+            let what = || history.what(crash, log.len());
             let files = RecordedFiles::holding(disk.clone(), crashes.boot());
             let store = open(&files, &what);
             let recovery = files.log();
             check_reopened(&store, &rig.oracle, allowed.clone(), &what);
-            Counts::add(&self.counts.opened, 1);
+            self.counts.opened += 1;
             if further {
                 check_goes_on(&store, &what);
-                Counts::add(&self.counts.went_on, 1);
+                self.counts.went_on += 1;
             }
             drop(store);
             if recovery.len() > 1 && deeper {
-                self.again(rig, &files, &recovery, &disk, crash, allowed, 2);
+                self.again(
+                    rig,
+                    &files,
+                    &recovery,
+                    &disk,
+                    crash,
+                    allowed,
+                    (log.len(), 2),
+                );
             }
         }
     }
@@ -243,7 +283,7 @@ impl Search<'_> {
         base: &Disk,
         crash: Crash,
         allowed: &RangeInclusive<usize>,
-        deep: u32,
+        (at, deep): (usize, u32),
     ) {
         if deep == 0 || recovery.is_empty() {
             return;
@@ -253,75 +293,103 @@ impl Search<'_> {
         let percent = [0, 50, 100][self.random.below(3) as usize];
         let left = crashes.by_chance(percent, &mut self.random);
         let disk = left.disk();
-        Counts::add(&self.counts.states, 1);
+        self.counts.states += 1;
+        let history = self.history;
         let what = || {
-            let whence = self.what(crash, 0);
-            format!("{whence} (at most), recovery crashed after {cut} operations, {deep} deep")
+            let whence = history.what(crash, at);
+            format!(
+                "{whence}, recovery crashed after {cut} operations, {percent} of a hundred, {deep} deep"
+            )
         };
         let store = open(&left, &what);
         let recovery = left.log();
         check_reopened(&store, &rig.oracle, allowed.clone(), &what);
-        Counts::add(&self.counts.again, 1);
+        self.counts.again += 1;
         drop(store);
-        self.again(rig, &left, &recovery, &disk, crash, allowed, deep - 1);
+        self.again(rig, &left, &recovery, &disk, crash, allowed, (at, deep - 1));
     }
 }
 
-/// Tries all histories with so many states for each crash point, on all processors.
-fn explore(most: u64, seed: u64) -> Counts {
-    let counts = Counts::default();
-    let histories = histories();
-    let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(history) = histories.get(number) else {
-                        return;
-                    };
-                    // What a history tries depends on the seed and its number alone.
-                    repeatable::begin(1);
-                    let own = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1);
-                    Search {
-                        counts: &counts,
-                        history,
-                        random: Random(own.max(1)),
-                        seen: HashSet::new(),
-                        hasher: BuildHasherDefault::default(),
-                        most,
-                    }
-                    .run();
-                }
-            });
+/// Tries every `parts`-th history, from number `part` on, with so many states for each crash point. What a
+/// history tries depends on the seed and its number alone.
+fn explore(most: u64, seed: u64, part: usize, parts: usize) -> Counts {
+    let mut counts = Counts::default();
+    for (number, history) in histories().iter().enumerate().skip(part).step_by(parts) {
+        repeatable::begin(1);
+        let own = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1);
+        Search {
+            counts: &mut counts,
+            history,
+            random: Random(own.max(1)),
+            seen: HashSet::new(),
+            hasher: Xxh3Builder::new(),
+            most,
         }
-    });
+        .run();
+    }
     counts
 }
 
+/// Has a process for each processor explore its part: the threads of one would wait for each other whenever a
+/// store maps memory.
+fn explore_all() -> Counts {
+    let parts = std::thread::available_parallelism().map_or(2, usize::from);
+    let start = |part: usize| {
+        Command::new(std::env::current_exe().unwrap())
+            .args([TEST, "--exact", "--nocapture"])
+            .env(PART, format!("{part}/{parts}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut counts = Counts::default();
+    let children: Vec<_> = (0..parts).map(start).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        counts.add_told(&String::from_utf8_lossy(&output.stdout));
+    }
+    counts
+}
+
+const TEST: &str =
+    "store::tests::explorer::promise_1_and_2_every_short_history_survives_every_crash";
+/// Which part of the histories a process is to explore, and of how many.
+const PART: &str = "VMSTORE_CRASHES_PART";
+
 #[test]
 fn promise_1_and_2_every_short_history_survives_every_crash() {
-    // `VMSTORE_CRASHES`: states for each crash point, beyond those that recovery adds.
+    // States for each crash point, beyond those that recovery adds.
     let most = setting("VMSTORE_CRASHES", 8);
+    if let Ok(part) = std::env::var(PART) {
+        let (part, parts) = part.split_once('/').expect("a part");
+        let counts = explore(most, seed(), part.parse().unwrap(), parts.parse().unwrap());
+        println!("{}", counts.tell());
+        return;
+    }
     let begun = Instant::now();
-    let counts = explore(most, seed());
-    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let different = of(&counts.opened) + of(&counts.again);
+    let counts = explore_all();
     println!(
-        "seed {}: {} histories ({} impossible), {} crash points ({} with every subset): {} crash states, {different} different ones \
-         opened and compared, {} of them with recovery crashed once or twice, {} went on; nothing was lost, nothing wrong, no \
-         hole, all opened; {:.0} s",
+        "seed {}: {} histories ({} more are impossible), {} crash points ({} with every subset), {} crash states: opened and \
+         compared were {} that differ, and {} more with recovery crashed once or twice; {} of them went on; nothing was lost, \
+         nothing wrong, no hole, all opened; {:.0} s",
         seed(),
-        of(&counts.histories),
-        of(&counts.impossible),
-        of(&counts.points),
-        of(&counts.exhausted),
-        of(&counts.states),
-        of(&counts.again),
-        of(&counts.went_on),
+        counts.histories,
+        counts.impossible,
+        counts.points,
+        counts.exhausted,
+        counts.states,
+        counts.opened,
+        counts.again,
+        counts.went_on,
         begun.elapsed().as_secs_f64(),
     );
-    assert!(of(&counts.histories) > 1000 && of(&counts.points) > 10_000);
-    assert!(different > of(&counts.points));
+    assert!(counts.histories > 1000 && counts.points > 10_000);
+    assert!(counts.opened + counts.again > counts.points);
 }

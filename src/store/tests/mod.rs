@@ -112,7 +112,10 @@ pub(super) fn check_reopened(
         commits: store.commits().unwrap(),
         head: store.head().unwrap(),
     };
-    let moment = allowed.clone().rev().find(|at| oracle.moments[*at] == found);
+    let moment = allowed
+        .clone()
+        .rev()
+        .find(|at| oracle.moments[*at] == found);
     let Some(moment) = moment else {
         panic!(
             "{}: lost, or a hole: {found:?} instead of one of {:?}",
@@ -134,8 +137,7 @@ pub(super) fn check_reopened(
         for id in bytes.keys() {
             if modules.iter().all(|module| module.mapped.id != *id) {
                 let module = store.map_module(id, 0, &map_options());
-                let module =
-                    module.unwrap_or_else(|error| panic!("{}: map {id}: {error}", what()));
+                let module = module.unwrap_or_else(|error| panic!("{}: map {id}: {error}", what()));
                 modules.push(module);
             }
         }

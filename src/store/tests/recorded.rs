@@ -312,7 +312,11 @@ impl Files for RecordedFiles {
     fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
         let mut state = self.state.lock();
         state.burn("list")?;
-        let own = state.disk.names.iter().filter(|(place, _)| place.dir == dir);
+        let own = state
+            .disk
+            .names
+            .iter()
+            .filter(|(place, _)| place.dir == dir);
         Ok(own
             .map(|(place, node)| Entry {
                 name: place.name.clone(),
