@@ -5,135 +5,19 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::ops::RangeInclusive;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use xxhash_rust::xxh3::Xxh3Builder;
 
 use super::crashed::{Crash, Crashes};
+use super::parts::in_parts;
 use super::recorded::{Disk, Operation, RecordedFiles};
+use super::steps::History;
 use super::{Random, Rig, check_goes_on, check_reopened, open, seed, setting};
 use crate::sys::host::repeatable;
 
-/// What a history is made of. Another operation is one more name here and one more line in `step`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Map,
-    Commit,
-    Persist,
-    Restore,
-    Close,
-    Reopen,
-}
-
-const STEPS: [Step; 6] = [
-    Step::Map,
-    Step::Commit,
-    Step::Persist,
-    Step::Restore,
-    Step::Close,
-    Step::Reopen,
-];
-
-/// What is there before the first operation.
-const BEGINNINGS: [&[Step]; 5] = [
-    &[],
-    &[Step::Map],
-    &[Step::Map, Step::Commit],
-    &[Step::Map, Step::Commit, Step::Persist, Step::Commit],
-    &[
-        Step::Map,
-        Step::Map,
-        Step::Commit,
-        Step::Persist,
-        Step::Commit,
-    ],
-];
-
-/// A rig, and whether its store is closed: the next operation opens it.
-struct Player {
-    rig: Rig,
-    closed: bool,
-}
-
-impl Player {
-    fn step(&mut self, step: Step) {
-        if self.closed || step == Step::Reopen {
-            self.rig.open();
-        }
-        self.closed = step == Step::Close;
-        match step {
-            Step::Map => self.rig.map(if self.rig.has("a") { "b" } else { "a" }),
-            Step::Commit => {
-                self.rig.write();
-                self.rig.commit();
-            }
-            Step::Persist => self.rig.persist(),
-            Step::Restore => {
-                let first = self.rig.oracle.now().commits[0];
-                self.rig.restore(first);
-            }
-            Step::Close => self.rig.close(),
-            Step::Reopen => {}
-        }
-    }
-
-    /// Whether a step can be taken here.
-    fn allows(&self, step: Step) -> bool {
-        match step {
-            Step::Map => !self.rig.has("b"),
-            Step::Restore => !self.rig.oracle.now().commits.is_empty(),
-            Step::Close => !self.closed,
-            _ => true,
-        }
-    }
-}
-
-/// One history to try: the crashes of its last step are its own, those before are another history's.
-struct History {
-    tells_boot: bool,
-    beginning: usize,
-    steps: Vec<Step>,
-}
-
-impl History {
-    fn what(&self, crash: Crash, count: usize) -> String {
-        let History {
-            tells_boot,
-            beginning,
-            steps,
-        } = self;
-        format!(
-            "beginning {beginning}, then {steps:?}, boot id {tells_boot}: {crash:?} after {count} operations"
-        )
-    }
-}
-
-fn histories() -> Vec<History> {
-    let mut sequences: Vec<Vec<Step>> = vec![Vec::new()];
-    let mut all = Vec::new();
-    for _ in 0..3 {
-        sequences = sequences
-            .iter()
-            .flat_map(|before| STEPS.iter().map(|step| [&before[..], &[*step]].concat()))
-            .collect();
-        for (beginning, steps) in
-            (0..BEGINNINGS.len()).flat_map(|b| sequences.iter().map(move |s| (b, s)))
-        {
-            for tells_boot in [true, false] {
-                all.push(History {
-                    tells_boot,
-                    beginning,
-                    steps: steps.clone(),
-                });
-            }
-        }
-    }
-    all
-}
-
 /// What was tried.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Default)]
 struct Counts {
     histories: u64,
     impossible: u64,
@@ -143,37 +27,6 @@ struct Counts {
     opened: u64,
     again: u64,
     went_on: u64,
-}
-
-impl Counts {
-    const WORD: &str = "counts of this part:";
-
-    fn each(&mut self) -> [&mut u64; 8] {
-        [
-            &mut self.histories,
-            &mut self.impossible,
-            &mut self.points,
-            &mut self.exhausted,
-            &mut self.states,
-            &mut self.opened,
-            &mut self.again,
-            &mut self.went_on,
-        ]
-    }
-
-    /// The line by which a process tells another one.
-    fn tell(mut self) -> String {
-        let numbers = self.each().map(|number| number.to_string());
-        format!("{} {}", Self::WORD, numbers.join(" "))
-    }
-
-    fn add_told(&mut self, text: &str) {
-        let told = text.lines().find_map(|line| line.split(Self::WORD).nth(1));
-        let told = told.expect("a part says what it tried");
-        for (own, word) in self.each().into_iter().zip(told.split_whitespace()) {
-            *own += word.parse::<u64>().expect("a number");
-        }
-    }
 }
 
 /// A search through the crashes of one history.
@@ -191,33 +44,20 @@ struct Search<'a> {
 impl Search<'_> {
     fn run(&mut self) {
         let empty = RecordedFiles::new(self.history.tells_boot);
-        let mut player = Player {
-            rig: Rig::small(empty.copy()),
-            closed: false,
+        let Some((mut player, last)) = self.history.play(empty.copy()) else {
+            self.counts.impossible += 1;
+            return;
         };
-        let mut begun = 0;
-        for step in BEGINNINGS[self.history.beginning]
-            .iter()
-            .chain(&self.history.steps)
-        {
-            if !player.allows(*step) {
-                self.counts.impossible += 1;
-                return;
-            }
-            begun = player.rig.files.recorded();
-            player.step(*step);
-        }
-        // The making of a store belongs to the shortest histories.
-        if self.history.beginning == 0 && self.history.steps.len() == 1 {
-            begun = 0;
-        }
+        let begun = if self.history.makes_the_store() {
+            0
+        } else {
+            // The crash before this step is the one after the step before.
+            player.rig.files.recorded() + 1
+        };
+        player.step(last);
         self.counts.histories += 1;
         let log = player.rig.files.log();
         for count in begun..=log.len() {
-            // The last crash before this step was the one after the step before.
-            if count == begun && begun != 0 {
-                continue;
-            }
             for crash in [Crash::Kill, Crash::PowerCut] {
                 let allowed = player.rig.allowed(count, crash);
                 self.crashes(&player.rig, &log[..count], &empty.disk(), crash, &allowed);
@@ -248,7 +88,7 @@ impl Search<'_> {
             }
             let (further, deeper) = (self.random.below(16) == 0, self.random.below(3) == 0);
             let history = self.history;
-            let what = || history.what(crash, log.len());
+            let what = || format!("{history:?}: {crash:?} after {} operations", log.len());
             let files = RecordedFiles::holding(disk.clone(), crashes.boot());
             let store = open(&files, &what);
             let recovery = files.log();
@@ -296,9 +136,9 @@ impl Search<'_> {
         self.counts.states += 1;
         let history = self.history;
         let what = || {
-            let whence = history.what(crash, at);
             format!(
-                "{whence}, recovery crashed after {cut} operations, {percent} of a hundred, {deep} deep"
+                "{history:?}: {crash:?} after {at} operations, recovery crashed after {cut} with {percent} % left, \
+                 {deep} deep"
             )
         };
         let store = open(&left, &what);
@@ -312,11 +152,12 @@ impl Search<'_> {
 
 /// Tries every `parts`-th history, from number `part` on, with so many states for each crash point. What a
 /// history tries depends on the seed and its number alone.
-fn explore(most: u64, seed: u64, part: usize, parts: usize) -> Counts {
+fn explore(most: u64, part: usize, parts: usize) -> Counts {
     let mut counts = Counts::default();
-    for (number, history) in histories().iter().enumerate().skip(part).step_by(parts) {
+    let histories = History::all(3);
+    for (number, history) in histories.iter().enumerate().skip(part).step_by(parts) {
         repeatable::begin(1);
-        let own = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1);
+        let own = seed().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1);
         Search {
             counts: &mut counts,
             history,
@@ -330,66 +171,45 @@ fn explore(most: u64, seed: u64, part: usize, parts: usize) -> Counts {
     counts
 }
 
-/// Has a process for each processor explore its part: the threads of one would wait for each other whenever a
-/// store maps memory.
-fn explore_all() -> Counts {
-    let parts = std::thread::available_parallelism().map_or(2, usize::from);
-    let start = |part: usize| {
-        Command::new(std::env::current_exe().unwrap())
-            .args([TEST, "--exact", "--nocapture"])
-            .env(PART, format!("{part}/{parts}"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let mut counts = Counts::default();
-    let children: Vec<_> = (0..parts).map(start).collect();
-    for child in children {
-        let output = child.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        counts.add_told(&String::from_utf8_lossy(&output.stdout));
-    }
-    counts
-}
-
-const TEST: &str =
-    "store::tests::explorer::promise_1_and_2_every_short_history_survives_every_crash";
-/// Which part of the histories a process is to explore, and of how many.
-const PART: &str = "VMSTORE_CRASHES_PART";
-
 #[test]
 fn promise_1_and_2_every_short_history_survives_every_crash() {
+    let test = "store::tests::explorer::promise_1_and_2_every_short_history_survives_every_crash";
     // States for each crash point, beyond those that recovery adds.
     let most = setting("VMSTORE_CRASHES", 8);
-    if let Ok(part) = std::env::var(PART) {
-        let (part, parts) = part.split_once('/').expect("a part");
-        let counts = explore(most, seed(), part.parse().unwrap(), parts.parse().unwrap());
-        println!("{}", counts.tell());
-        return;
-    }
     let begun = Instant::now();
-    let counts = explore_all();
+    let search = |part, parts| {
+        let c = explore(most, part, parts);
+        [
+            c.histories,
+            c.impossible,
+            c.points,
+            c.exhausted,
+            c.states,
+            c.opened,
+            c.again,
+            c.went_on,
+        ]
+    };
+    let Some(counts) = in_parts(test, search) else {
+        return;
+    };
+    let [
+        histories,
+        impossible,
+        points,
+        exhausted,
+        states,
+        opened,
+        again,
+        went_on,
+    ] = counts;
     println!(
-        "seed {}: {} histories ({} more are impossible), {} crash points ({} with every subset), {} crash states: opened and \
-         compared were {} that differ, and {} more with recovery crashed once or twice; {} of them went on; nothing was lost, \
-         nothing wrong, no hole, all opened; {:.0} s",
+        "seed {}: {histories} histories ({impossible} more are impossible), {points} crash points ({exhausted} with every \
+         subset), {states} crash states: opened and compared were {opened} that differ, and {again} more with recovery \
+         crashed once or twice; {went_on} of them went on; nothing was lost, nothing wrong, no hole, all opened; {:.0} s",
         seed(),
-        counts.histories,
-        counts.impossible,
-        counts.points,
-        counts.exhausted,
-        counts.states,
-        counts.opened,
-        counts.again,
-        counts.went_on,
         begun.elapsed().as_secs_f64(),
     );
-    assert!(counts.histories > 1000 && counts.points > 10_000);
-    assert!(counts.opened + counts.again > counts.points);
+    assert!(histories > 1000 && points > 10_000);
+    assert!(opened + again > points);
 }

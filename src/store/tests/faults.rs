@@ -1,11 +1,14 @@
-//! Promise 3: every file operation fails in its turn, a few times in a row; the call says so, nothing is half
+//! Promise 3: every file operation fails in its turn, once, a few times and for ever; the call says so, nothing is half
 //! done, and when it is made again nothing is missing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crashed::{Crash, Crashes};
-use super::recorded::{Fuse, RecordedFiles};
-use super::{Random, Rig, check_reopened, long, open};
+use super::parts::in_parts;
+use super::recorded::{Fuse, RecordedFiles, Short};
+use super::steps::{History, Step};
+use super::{Random, Rig, check_reopened, long, open, setting};
+use crate::sys::host::repeatable;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
 fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
@@ -36,6 +39,190 @@ fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
         check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
     }
     (fuse.count, rig.failures)
+}
+
+/// How an operation fails.
+const KINDS: [(i32, Short); 8] = [
+    (libc::EIO, Short::Half),
+    (libc::ENOSPC, Short::Half),
+    (libc::EDQUOT, Short::Nothing),
+    (libc::EINTR, Short::Nothing),
+    // A short write, whose rest finds no room.
+    (libc::ENOSPC, Short::AllButOneByte),
+    (libc::EMFILE, Short::Nothing),
+    (libc::ENOMEM, Short::Nothing),
+    (libc::EFBIG, Short::Half),
+];
+
+/// What was tried.
+#[derive(Default)]
+struct Counts {
+    runs: u64,
+    /// Calls that failed; the others did without what failed.
+    failed: u64,
+    poisoned: u64,
+    states: u64,
+}
+
+/// The last step of a history with one fault: an operation fails once, or all fail from there on. `None` when
+/// the step has no such operation, and so nothing failed.
+fn fail(
+    history: &History,
+    at: u64,
+    kind: (i32, Short),
+    times: u64,
+    counts: &mut Counts,
+) -> Option<()> {
+    repeatable::begin(1);
+    let mut random = Random(at + 1);
+    let empty = RecordedFiles::new(history.tells_boot);
+    let (mut player, last) = history.play(empty.copy())?;
+    let what = format!("{history:?}: operation {at} fails with {kind:?} {times} times");
+    let what = || what.clone();
+    if !player.closed {
+        player.rig.write();
+    }
+    let was_closed = player.closed;
+    let fuse = Fuse {
+        at,
+        times,
+        errno: kind.0,
+        short: kind.1,
+        ..Fuse::default()
+    };
+    player.rig.files.set_fuse(fuse);
+    player.rig.patience = 0;
+    player.step(last);
+    let fuse = player.rig.files.set_fuse(Fuse::default());
+    if fuse.burnt == 0 {
+        return None;
+    }
+    counts.runs += 1;
+    let rig = &mut player.rig;
+    if let Some(error) = rig.failure.take() {
+        counts.failed += 1;
+        if let crate::Error::Io { errno, .. } | crate::Error::Sync { errno, .. } = error {
+            assert_eq!(errno, kind.0, "{}: it fails with another error", what());
+        }
+    }
+    crash(rig, &empty, &mut random, counts, &what);
+    rig.patience = 1;
+    if player.closed && !was_closed && last == Step::Close {
+        assert!(rig.open(), "{}: it cannot be opened", what());
+    } else if player.closed {
+        assert!(rig.open(), "{}: it cannot be opened afterwards", what());
+    } else if fuse.sync_failed && !matches!(last, Step::Reopen) && !was_closed {
+        check_poisoned(rig, &what);
+        counts.poisoned += 1;
+        rig.reopen();
+    }
+    rig.patience = 0;
+    // The cause is gone: what is written, and what was dirty, is in the next commit.
+    for step in [Step::Commit, Step::Persist, Step::Commit, Step::Restore] {
+        player.step(step);
+        let failure = player.rig.failure.take();
+        assert!(failure.is_none(), "{}: then {step:?}: {failure:?}", what());
+    }
+    crash(&mut player.rig, &empty, &mut random, counts, &what);
+    Some(())
+}
+
+/// After a failed sync nothing is taken in until the store is opened anew, and what is known can be asked for.
+fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
+    use crate::Error::Poisoned;
+    let store = &rig.store;
+    let first = rig.oracle.now().commits.first().copied();
+    assert!(store.stats().unwrap().poisoned, "{}: not poisoned", what());
+    for _ in 0..2 {
+        let commit = store.commit(&crate::CommitOptions::default());
+        assert!(
+            matches!(commit, Err(Poisoned { .. })),
+            "{}: {commit:?}",
+            what()
+        );
+        let persist = store.persist(None);
+        assert!(
+            matches!(persist, Err(Poisoned { .. })),
+            "{}: {persist:?}",
+            what()
+        );
+        let map = store
+            .map_module("late", 4096, &super::map_options())
+            .map(drop);
+        assert!(matches!(map, Err(Poisoned { .. })), "{}: {map:?}", what());
+        if let Some(first) = first {
+            let restore = store.restore(first, None);
+            assert!(
+                matches!(restore, Err(Poisoned { .. })),
+                "{}: {restore:?}",
+                what()
+            );
+        }
+        assert_eq!(store.commits().unwrap(), rig.oracle.now().commits);
+    }
+}
+
+/// What crashes leave at this point.
+fn crash(
+    rig: &mut Rig,
+    empty: &RecordedFiles,
+    random: &mut Random,
+    counts: &mut Counts,
+    what: &dyn Fn() -> String,
+) {
+    let count = rig.files.recorded();
+    for (crash, percent) in [
+        (Crash::Kill, 100),
+        (Crash::Evicted, 0),
+        (Crash::Evicted, 50),
+        (Crash::PowerCut, 0),
+        (Crash::PowerCut, 50),
+        (Crash::PowerCut, 100),
+    ] {
+        let crashes = Crashes::new(&rig.files, &empty.disk(), count, crash);
+        if crash == Crash::Evicted && crashes.uncertain == 0 {
+            continue;
+        }
+        let left = crashes.by_chance(percent, random);
+        let what = || format!("{}; then {crash:?} {percent}", what());
+        let store = open(&left, &what);
+        check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
+        counts.states += 1;
+    }
+}
+
+/// Tries every `parts`-th history: each operation of its last step, each kind of failure, once and for ever.
+fn fail_all(longest: u64, part: usize, parts: usize) -> Counts {
+    let mut counts = Counts::default();
+    for history in History::all(longest).iter().skip(part).step_by(parts) {
+        for kind in KINDS {
+            for times in [1, u64::MAX] {
+                (1..).find(|at| fail(history, *at, kind, times, &mut counts).is_none());
+            }
+        }
+    }
+    counts
+}
+
+#[test]
+fn promise_3_every_operation_of_every_short_history_fails_in_every_way() {
+    let test =
+        "store::tests::faults::promise_3_every_operation_of_every_short_history_fails_in_every_way";
+    // The most steps of a history.
+    let longest = setting("VMSTORE_FAULTS", 1);
+    let search = |part, parts| {
+        let c = fail_all(longest, part, parts);
+        [c.runs, c.failed, c.poisoned, c.states]
+    };
+    let Some([runs, failed, poisoned, states]) = in_parts(test, search) else {
+        return;
+    };
+    println!(
+        "{runs} faults (histories of up to {longest} steps): {failed} calls failed with that error and left nothing half \
+         visible, {poisoned} stores were poisoned until reopened; all went on exactly, and {states} crash states \
+         among them opened as promised"
+    );
+    assert!(runs > 5000 && failed > runs / 3 && poisoned > 100);
 }
 
 #[test]

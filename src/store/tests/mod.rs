@@ -6,8 +6,10 @@ mod crashed;
 mod explorer;
 mod faults;
 mod ordering;
+mod parts;
 mod recorded;
 mod rig;
+mod steps;
 
 use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
 use std::collections::BTreeMap;

@@ -40,8 +40,11 @@ pub(in crate::store) struct Rig {
     modules: BTreeMap<String, Module>,
     now: Bytes,
     pub(in crate::store) oracle: Oracle,
-    /// Calls that failed.
+    /// Calls that failed, and why the last one did.
     pub(in crate::store) failures: u64,
+    pub(in crate::store) failure: Option<Error>,
+    /// How often a failed call is made again.
+    pub(in crate::store) patience: u64,
     marks: Vec<Mark>,
     map_options: MapOptions,
     pages: u64,
@@ -69,6 +72,8 @@ impl Rig {
             now: Bytes::new(),
             oracle: Oracle::new(),
             failures: 0,
+            failure: None,
+            patience: 20,
             marks: Vec::new(),
             map_options,
             pages,
@@ -105,22 +110,24 @@ impl Rig {
         least..=begun
     }
 
-    /// Makes a call until it succeeds. A failed one has changed no memory. A poisoned store is opened
-    /// anew, and the call is given up.
+    /// Makes a call until it succeeds. A failed one has changed nothing. A poisoned store is opened anew, and the
+    /// call is given up. Without patience it is made once.
     fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
-        for _ in 0..20 {
+        for _ in 0..=self.patience {
             match call(self) {
                 Ok(value) => return Some(value),
                 Err(error) => {
                     self.failed(what, &error);
-                    if self.store.stats().unwrap().poisoned {
+                    self.failure = Some(error);
+                    if self.patience > 0 && self.store.stats().unwrap().poisoned {
                         self.reopen();
                         return None;
                     }
                 }
             }
         }
-        panic!("{what} never succeeds");
+        assert_eq!(self.patience, 0, "{what} never succeeds");
+        None
     }
 
     /// After a failed call: memory and history are as before, and the reason is no damage.
@@ -129,8 +136,8 @@ impl Rig {
         self.check_memory(&self.now);
         assert!(!matches!(error, Error::Corrupt { .. }), "{what}: {error}");
         assert_eq!(
-            self.store.commits().unwrap(),
-            self.oracle.now().commits,
+            self.holds(),
+            *self.oracle.now(),
             "{what} failed, and something is half visible"
         );
     }
@@ -138,7 +145,14 @@ impl Rig {
     /// Closes the store and opens it again, as often as it takes: everything committed is there.
     pub(in crate::store) fn reopen(&mut self) {
         self.close();
-        self.open();
+        assert!(self.open(), "it can be opened at last");
+    }
+
+    fn holds(&self) -> Moment {
+        Moment {
+            commits: self.store.commits().unwrap(),
+            head: self.store.head().unwrap(),
+        }
     }
 
     /// Closes the store.
@@ -147,29 +161,34 @@ impl Rig {
         self.mark();
     }
 
-    /// Opens the store, whether it was closed or its owner just died, and maps what was mapped.
-    pub(in crate::store) fn open(&mut self) {
-        let ids: Vec<String> = self.modules.keys().cloned().collect();
-        self.modules.clear();
-        let mut opened = None;
-        for _ in 0..20 {
-            opened = Store::open_files(self.files.clone(), "test", open_options()).ok();
-            if opened.is_some() {
+    /// Opens the store, whether it was closed or its owner just died, and maps what was mapped. Says whether
+    /// it could be opened.
+    pub(in crate::store) fn open(&mut self) -> bool {
+        let mut opened = Err(Error::Cancelled);
+        for _ in 0..=self.patience {
+            opened = Store::open_files(self.files.clone(), "test", open_options());
+            if opened.is_ok() {
                 break;
             }
             self.failures += 1;
         }
-        self.store = opened.expect("it can be opened at last");
-        let found = Moment {
-            commits: self.store.commits().unwrap(),
-            head: self.store.head().unwrap(),
+        self.store = match opened {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(!matches!(error, Error::Corrupt { .. }), "open: {error}");
+                self.failure = Some(error);
+                return false;
+            }
         };
-        assert_eq!(found, *self.oracle.now(), "reopened");
+        assert_eq!(self.holds(), *self.oracle.now(), "reopened");
+        let ids: Vec<String> = self.modules.keys().cloned().collect();
+        self.modules.clear();
         self.now.clear();
         self.mark();
         for id in ids {
             self.map(&id);
         }
+        true
     }
 
     pub(in crate::store) fn has(&self, id: &str) -> bool {

@@ -1,0 +1,46 @@
+//! Searches divided among processes, one for each processor: the threads of one process would wait for each
+//! other whenever a store maps memory.
+
+use std::process::{Command, Stdio};
+
+/// Which part a process is to search, and of how many.
+const PART: &str = "VMSTORE_TEST_PART";
+const WORD: &str = "counts of this part:";
+
+/// Calls `search` with (part, parts) in a process for each processor, and adds up what it counts. `test` is the
+/// name of the test that asks. In such a process: searches, tells, and returns nothing.
+pub(super) fn in_parts<const N: usize>(
+    test: &str,
+    search: impl Fn(usize, usize) -> [u64; N],
+) -> Option<[u64; N]> {
+    if let Ok(part) = std::env::var(PART) {
+        let (part, parts) = part.split_once('/').expect("a part");
+        let counts = search(part.parse().unwrap(), parts.parse().unwrap());
+        println!("{WORD} {}", counts.map(|count| count.to_string()).join(" "));
+        return None;
+    }
+    let parts = std::thread::available_parallelism().map_or(2, usize::from);
+    let start = |part: usize| {
+        Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture"])
+            .env(PART, format!("{part}/{parts}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut counts = [0; N];
+    let children: Vec<_> = (0..parts).map(start).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}{complaint}");
+        let line = told.lines().find_map(|line| line.split(WORD).nth(1));
+        let line = line.unwrap_or_else(|| panic!("{test} counted nothing: {told}{complaint}"));
+        for (sum, word) in counts.iter_mut().zip(line.split_whitespace()) {
+            *sum += word.parse::<u64>().expect("a number");
+        }
+    }
+    Some(counts)
+}

@@ -1,0 +1,141 @@
+//! Short histories: what they are made of, where they begin, and all of them.
+
+use super::Rig;
+use super::recorded::RecordedFiles;
+use std::sync::Arc;
+
+/// What a history is made of. Another operation is one more name here and in `STEPS`, and one more line in
+/// `Player::step`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Map,
+    Commit,
+    Persist,
+    Restore,
+    Close,
+    Reopen,
+}
+
+pub(super) const STEPS: [Step; 6] = [
+    Step::Map,
+    Step::Commit,
+    Step::Persist,
+    Step::Restore,
+    Step::Close,
+    Step::Reopen,
+];
+
+/// What is there before the first step.
+const BEGINNINGS: [&[Step]; 5] = [
+    &[],
+    &[Step::Map],
+    &[Step::Map, Step::Commit],
+    &[Step::Map, Step::Commit, Step::Persist, Step::Commit],
+    &[
+        Step::Map,
+        Step::Map,
+        Step::Commit,
+        Step::Persist,
+        Step::Commit,
+    ],
+];
+
+/// A rig, and whether its store is closed: the next step opens it.
+pub(super) struct Player {
+    pub(super) rig: Rig,
+    pub(super) closed: bool,
+}
+
+impl Player {
+    pub(super) fn new(files: Arc<RecordedFiles>) -> Self {
+        Self {
+            rig: Rig::small(files),
+            closed: false,
+        }
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        if self.closed || step == Step::Reopen {
+            self.closed = !self.rig.open();
+            if self.closed {
+                return;
+            }
+        }
+        match step {
+            Step::Map => self.rig.map(if self.rig.has("a") { "b" } else { "a" }),
+            Step::Commit => {
+                self.rig.write();
+                self.rig.commit();
+            }
+            Step::Persist => self.rig.persist(),
+            Step::Restore => {
+                let first = self.rig.oracle.now().commits[0];
+                self.rig.restore(first);
+            }
+            Step::Close => {
+                self.rig.close();
+                self.closed = true;
+            }
+            Step::Reopen => {}
+        }
+    }
+
+    /// Whether a step can be taken here.
+    pub(super) fn allows(&self, step: Step) -> bool {
+        match step {
+            Step::Map => !self.rig.has("b"),
+            Step::Restore => !self.rig.oracle.now().commits.is_empty(),
+            Step::Close => !self.closed,
+            _ => true,
+        }
+    }
+}
+
+/// A beginning and one to three steps. Searches look at its last step: those before are other histories' last.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) tells_boot: bool,
+    beginning: usize,
+    steps: Vec<Step>,
+}
+
+impl History {
+    pub(super) fn all(longest: u64) -> Vec<Self> {
+        let mut sequences: Vec<Vec<Step>> = vec![Vec::new()];
+        let mut all = Vec::new();
+        for _ in 0..longest {
+            let with = |before: &Vec<Step>| STEPS.map(|step| [&before[..], &[step]].concat());
+            sequences = sequences.iter().flat_map(with).collect();
+            for beginning in 0..BEGINNINGS.len() {
+                for steps in &sequences {
+                    for tells_boot in [true, false] {
+                        all.push(Self {
+                            tells_boot,
+                            beginning,
+                            steps: steps.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether its last step is the first one after an empty directory: the making of the store is its, too.
+    pub(super) fn makes_the_store(&self) -> bool {
+        self.beginning == 0 && self.steps.len() == 1
+    }
+
+    /// Plays all but the last step, which it returns; nothing where a step cannot be taken.
+    pub(super) fn play(&self, files: Arc<RecordedFiles>) -> Option<(Player, Step)> {
+        let mut player = Player::new(files);
+        let (last, before) = self.steps.split_last()?;
+        for step in BEGINNINGS[self.beginning].iter().chain(before) {
+            if !player.allows(*step) {
+                return None;
+            }
+            player.step(*step);
+        }
+        player.allows(*last).then_some((player, *last))
+    }
+}
