@@ -208,14 +208,23 @@ impl Stream {
     }
 }
 
+/// Whether the host booted since: what was not synced may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Booted {
+    No,
+    /// It does not tell.
+    Perhaps,
+    Yes,
+}
+
 /// What both streams say.
 pub(crate) struct Replay {
     /// Events of `commits`.
     pub(crate) durable: Vec<Record>,
     /// Events of the journal that are not in `commits`.
     pub(crate) recent: Vec<Record>,
-    /// The host booted since the journal was written: what was not synced may be lost.
-    pub(crate) rebooted: bool,
+    /// Since the journal was written.
+    pub(crate) booted: Booted,
     /// A sync was under way, or had failed, when the last owner ended.
     pub(crate) suspect: bool,
     /// The journal must be written anew: it ends in bytes that are no record.
@@ -360,10 +369,15 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         Found::nothing(Vec::new())
     });
     let header = journal.header;
-    // A host that does not tell its boot id may have booted.
     let boot_id = files.boot_id();
-    let rebooted = header.boot_id != boot_id || boot_id == [0; 16];
-    let judged = !rebooted && reader != Reader::Bystander;
+    let booted = if boot_id == [0; 16] || header.boot_id == [0; 16] {
+        Booted::Perhaps
+    } else if header.boot_id == boot_id {
+        Booted::No
+    } else {
+        Booted::Yes
+    };
+    let judged = booted == Booted::No && reader != Reader::Bystander;
 
     let (commits, durable) = read_commits(files, store, reader, &header, judged, &mut damage)?;
 
@@ -391,7 +405,7 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
     Ok(Replay {
         durable,
         recent,
-        rebooted,
+        booted,
         suspect: header.syncing,
         journal_torn: scanned.tail != Tail::Clean,
         damage: damage.first,
@@ -459,6 +473,17 @@ fn read_commits(
     Ok((Some(half), scanned.records))
 }
 
+/// Writes what is between two offsets of a stream once more.
+fn write_again(file: &dyn File, from: u64, to: u64) -> Result<()> {
+    let length = to.saturating_sub(from) as usize;
+    let mut bytes = crate::error::try_filled(length, 0u8, "records")?;
+    read_exact(file, &mut bytes, from, &commits_place())?;
+    if length == 0 {
+        return Ok(());
+    }
+    file.write_at(&[IoSlice::new(&bytes)], from)
+}
+
 impl Replay {
     /// How long `commits` is durably, as far as the journal knows.
     fn promised(&self) -> u64 {
@@ -476,6 +501,7 @@ impl Replay {
         suspect: bool,
     ) -> Result<(Option<Stream>, Stream)> {
         let promised = self.promised();
+        let doubtful = self.suspect && self.booted != Booted::Yes;
         let ready = |half: Half, kind| {
             let file = half.file.ok_or_else(|| Error::Internal {
                 what: "a stream without a file".into(),
@@ -483,9 +509,15 @@ impl Replay {
             if half.tail != Tail::Clean {
                 file.set_len(half.end)?;
             }
+            if kind == StreamKind::Commits && doubtful {
+                // A sync of these records may have failed; only what is written again is synced again.
+                write_again(&*file, promised, half.end)?;
+            }
             // A killed owner may have appended without the sync that makes it a promise.
             if half.tail != Tail::Clean || (kind == StreamKind::Commits && half.end != promised) {
                 file.sync()?;
+                // The file's name may be in memory only, too.
+                files.sync_dir(place(kind).dir)?;
             }
             Ok::<_, Error>(Stream {
                 file,

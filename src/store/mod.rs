@@ -116,6 +116,8 @@ impl Drop for PoisonOnPanic<'_> {
 /// What only persist touches.
 struct Gate {
     commits: Option<Stream>,
+    /// The last record that was appended to `commits`.
+    last: u64,
 }
 
 struct State {

@@ -95,6 +95,7 @@ impl Store {
             pending,
             unsynced,
             next_sequence,
+            durable,
             commits,
             journal,
         } = recover::recover(&pages, read_only, options.salvage, &mut note)?;
@@ -122,7 +123,10 @@ impl Store {
             closed: AtomicBool::new(false),
             capturing: AtomicBool::new(false),
             poison: Mutex::new(None),
-            gate: Mutex::new(Gate { commits }),
+            gate: Mutex::new(Gate {
+                commits,
+                last: durable,
+            }),
             state: Mutex::new(State {
                 history,
                 journal,

@@ -44,7 +44,24 @@ impl Store {
                 return Err(error);
             }
         }
+        let durable = gate.commits.as_ref().map_or(0, Stream::end);
+        if self.check_poison().is_err() {
+            // A sync of another call failed meanwhile: the journal keeps saying so, for the next open.
+            return self.check_poison();
+        }
         let last = events.last().map_or(0, |event| event.sequence);
+        let all = state
+            .pending
+            .last()
+            .is_none_or(|event| event.sequence <= last);
+        if let Some(journal) = &mut state.journal
+            && let Err(error) = journal.persisted(durable, all)
+        {
+            // The next open would take what was just made durable for doubtful, so this is no success. It
+            // is made again from here: `gate` knows what `commits` has.
+            self.leave_sync_mark(&mut state);
+            return Err(error);
+        }
         for event in &events {
             if let Event::Committed(commit) = &event.event {
                 state.history.set_persisted(commit.number);
@@ -52,19 +69,6 @@ impl Store {
         }
         state.pending.retain(|event| event.sequence > last);
         state.unsynced.retain(|file| file.sequence > last);
-        let all = state.pending.is_empty();
-        let durable = gate.commits.as_ref().map_or(0, Stream::end);
-        if self.check_poison().is_err() {
-            // A sync of another call failed meanwhile: the journal keeps saying so, for the next open.
-            return self.check_poison();
-        }
-        if let Some(journal) = &mut state.journal
-            && let Err(error) = journal.persisted(durable, all)
-        {
-            // The next open would take what was just made durable for doubtful, so this is no success.
-            self.poison(&error);
-            return Err(error);
-        }
         Ok(())
     }
 
@@ -118,22 +122,16 @@ impl Store {
         }
         self.tell(progress, total, total)?;
         self.0.files.sync_dir(Dir::Root)?;
-        match &mut gate.commits {
-            Some(commits) => {
-                commits.append(events)?;
-                commits.sync()?;
-            }
-            None => {
-                gate.commits = Some(Stream::create(
-                    &*self.0.files,
-                    StreamKind::Commits,
-                    self.0.pages.store,
-                    0,
-                    false,
-                    events,
-                )?);
-            }
+        let known = events.partition_point(|event| event.sequence <= gate.last);
+        if let Some(commits) = &mut gate.commits {
+            commits.append(&events[known..])?;
+            commits.sync()?;
+        } else {
+            let kind = StreamKind::Commits;
+            let (files, store) = (&*self.0.files, self.0.pages.store);
+            gate.commits = Some(Stream::create(files, kind, store, 0, false, events)?);
         }
+        gate.last = events.last().map_or(gate.last, |event| event.sequence);
         Ok(syncs + 2)
     }
 }

@@ -9,7 +9,7 @@ use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::format::index::{Found, Index, Shape};
 use crate::format::name;
 use crate::format::record::Record;
-use crate::journal::{self, Numbered, Reader, Replay, Stream};
+use crate::journal::{self, Booted, Numbered, Reader, Replay, Stream};
 use crate::page::Run;
 use crate::pages::{PageFiles, Piece, Reading};
 use crate::sys::fs::{Dir, File, Kind, Place};
@@ -21,6 +21,8 @@ pub(super) struct Recovered {
     pub(super) pending: Vec<Numbered>,
     pub(super) unsynced: Vec<Unsynced>,
     pub(super) next_sequence: u64,
+    /// The last record of `commits`.
+    pub(super) durable: u64,
     pub(super) commits: Option<Stream>,
     pub(super) journal: Option<Stream>,
 }
@@ -56,15 +58,14 @@ pub(super) fn recover(
     for record in std::mem::take(&mut replay.beyond) {
         history.salvage(&record.event);
     }
-    let last = pending.last().map(|n| n.sequence);
-    let last = last
-        .or(replay.durable.last().map(|r| r.sequence))
-        .unwrap_or(0);
+    let durable = replay.durable.last().map_or(0, |r| r.sequence);
+    let last = pending.last().map_or(durable, |n| n.sequence);
     let mut recovered = Recovered {
         history,
         pending,
         unsynced: Vec::new(),
         next_sequence: last + 1,
+        durable,
         commits: None,
         journal: None,
     };
@@ -72,7 +73,7 @@ pub(super) fn recover(
         return Ok(recovered);
     }
     let dropped = recovered.pending.len() < found || replay.journal_torn;
-    let suspect = replay.suspect && !replay.rebooted && !recovered.pending.is_empty();
+    let suspect = replay.suspect && replay.booted != Booted::Yes && !recovered.pending.is_empty();
     recovered.unsynced = unsynced(pages, &recovered.pending, suspect);
     let (commits, journal) = replay.into_streams(
         &*pages.files,
@@ -143,7 +144,7 @@ fn keep_whole(
     let mut kept: Vec<Numbered> = Vec::new();
     let journal = journal::journal_place().to_string();
     for record in recent {
-        if (replay.rebooted || replay.suspect)
+        if (replay.booted != Booted::No || replay.suspect)
             && let Event::Committed(commit) = &record.event
         {
             match check_files(pages, commit) {
