@@ -47,31 +47,6 @@ pub(crate) fn random_id() -> Result<[u8; 16]> {
     }
 }
 
-/// Ids that a test can have again: searches through crash states must be repeatable, and tell equal
-/// states.
-#[cfg(test)]
-pub(crate) mod repeatable {
-    use std::cell::Cell;
-
-    thread_local! {
-        static COUNT: Cell<u64> = const { Cell::new(0) };
-    }
-
-    /// From now on this thread's ids are the ones that follow `seed`, and time stands still.
-    pub(crate) fn begin(seed: u64) {
-        COUNT.set(seed.max(1));
-    }
-
-    pub(super) fn next() -> Option<[u8; 16]> {
-        let count = COUNT.get();
-        (count != 0).then(|| {
-            COUNT.set(count + 1);
-            let id = u128::from(count).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-            (id ^ id >> 61).to_le_bytes()
-        })
-    }
-}
-
 /// The host's memory in bytes.
 pub(crate) fn memory() -> u64 {
     // SAFETY: sysconf has no preconditions.
@@ -144,4 +119,29 @@ pub(crate) fn file_system(path: &std::path::Path) -> Result<FileSystem> {
         name,
         free_bytes: stat.f_bavail.saturating_mul(stat.f_bsize as u64),
     })
+}
+
+/// Ids that a test can have again: searches through crash states must be repeatable, and tell equal
+/// states.
+#[cfg(test)]
+pub(crate) mod repeatable {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// From now on this thread's ids are the ones that follow `seed`, and time stands still.
+    pub(crate) fn begin(seed: u64) {
+        COUNT.set(seed.max(1));
+    }
+
+    pub(super) fn next() -> Option<[u8; 16]> {
+        let count = COUNT.get();
+        (count != 0).then(|| {
+            COUNT.set(count + 1);
+            let id = u128::from(count).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            (id ^ id >> 61).to_le_bytes()
+        })
+    }
 }

@@ -194,10 +194,7 @@ impl Crashes {
                         _ => steps.push((step(free, set), uncertain)),
                     }
                 }
-                Operation::Nothing
-                | Operation::Sync { .. }
-                | Operation::SyncDir(_)
-                | Operation::FailedSync { .. } => {}
+                Operation::Sync { .. } | Operation::SyncDir(_) | Operation::FailedSync { .. } => {}
             }
         }
         let certain = steps.iter().position(|(_, uncertain)| *uncertain);

@@ -13,7 +13,7 @@ use super::crashed::{Crash, Crashes};
 use super::parts::in_parts;
 use super::recorded::{Disk, Operation, RecordedFiles};
 use super::steps::History;
-use super::{Random, Rig, check_goes_on, check_reopened, open, seed, setting};
+use super::{Moment, Random, Rig, check_goes_on, check_reopened, open, seed, setting};
 use crate::sys::host::repeatable;
 
 /// What was tried.
@@ -99,6 +99,12 @@ impl Search<'_> {
                 self.counts.went_on += 1;
             }
             drop(store);
+            if crash == Crash::Kill {
+                let least = *rig.allowed(log.len(), Crash::PowerCut).start();
+                for persist in [false, true] {
+                    self.killed(rig, log, base, (&disk, crashes.boot()), least, persist);
+                }
+            }
             if recovery.len() > 1 && deeper {
                 self.again(
                     rig,
@@ -109,6 +115,52 @@ impl Search<'_> {
                     allowed,
                     (log.len(), 2),
                 );
+            }
+        }
+    }
+
+    /// After a kill nothing that the dead process wrote is more durable than before: the next owner opens the
+    /// store, and may make it durable, and then the power goes.
+    fn killed(
+        &mut self,
+        rig: &Rig,
+        log: &[Operation],
+        base: &Disk,
+        (disk, boot): (&Disk, u8),
+        least: usize,
+        persist: bool,
+    ) {
+        let history = self.history;
+        let at = log.len();
+        let what =
+            || format!("{history:?}: killed after {at} operations, persist {persist}, power cut");
+        let files = RecordedFiles::killed(disk.clone(), boot, log.to_vec());
+        let store = open(&files, &what);
+        let holds = Moment::of(&store);
+        let found = rig
+            .oracle
+            .moments
+            .iter()
+            .rposition(|moment| *moment == holds);
+        let found = found.expect("it was checked");
+        let least = if persist {
+            store.persist(None).unwrap();
+            found
+        } else {
+            least
+        };
+        drop(store);
+        let all = files.log();
+        // Not persisted: also while the store is being opened.
+        let first = if persist { all.len() } else { at + 1 };
+        for cut in first..=all.len() {
+            let crashes = Crashes::of_log(&all[..cut], &files, base, Crash::PowerCut);
+            for percent in [0, 50, 100] {
+                let left = crashes.by_chance(percent, &mut self.random);
+                let store = open(&left, &what);
+                check_reopened(&store, &rig.oracle, least..=found, &what);
+                self.counts.states += 1;
+                self.counts.again += 1;
             }
         }
     }

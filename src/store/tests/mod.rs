@@ -64,6 +64,15 @@ pub(super) struct Moment {
     pub(super) head: u64,
 }
 
+impl Moment {
+    pub(super) fn of(store: &Store) -> Self {
+        Self {
+            commits: store.commits().unwrap(),
+            head: store.head().unwrap(),
+        }
+    }
+}
+
 /// What must hold: what the store held after each event, and the bytes of every commit.
 #[derive(Clone)]
 pub(super) struct Oracle {
@@ -110,10 +119,7 @@ pub(super) fn check_reopened(
     allowed: RangeInclusive<usize>,
     what: &dyn Fn() -> String,
 ) -> usize {
-    let found = Moment {
-        commits: store.commits().unwrap(),
-        head: store.head().unwrap(),
-    };
+    let found = Moment::of(store);
     let moment = allowed
         .clone()
         .rev()

@@ -42,8 +42,6 @@ pub(in crate::store) enum Operation {
     FailedSync {
         inode: usize,
     },
-    /// A sync that was taken out, so that positions stay.
-    Nothing,
 }
 
 /// What a failing write leaves behind.
@@ -124,13 +122,16 @@ impl RecordedFiles {
         })
     }
 
+    /// What a killed process leaves, its recording with it: nothing in that became durable.
+    pub(super) fn killed(disk: Disk, boot: u8, log: Vec<Operation>) -> Arc<Self> {
+        let files = Self::holding(disk, boot);
+        files.state.lock().log = log;
+        files
+    }
+
     /// Lights or puts out the fuse, and returns it as it was.
     pub(in crate::store) fn set_fuse(&self, fuse: Fuse) -> Fuse {
         std::mem::replace(&mut self.state.lock().fuse, fuse)
-    }
-
-    pub(in crate::store) fn fuse(&self) -> Fuse {
-        self.state.lock().fuse
     }
 
     pub(in crate::store) fn recorded(&self) -> usize {

@@ -136,7 +136,7 @@ impl Rig {
         self.check_memory(&self.now);
         assert!(!matches!(error, Error::Corrupt { .. }), "{what}: {error}");
         assert_eq!(
-            self.holds(),
+            Moment::of(&self.store),
             *self.oracle.now(),
             "{what} failed, and something is half visible"
         );
@@ -146,13 +146,6 @@ impl Rig {
     pub(in crate::store) fn reopen(&mut self) {
         self.close();
         assert!(self.open(), "it can be opened at last");
-    }
-
-    fn holds(&self) -> Moment {
-        Moment {
-            commits: self.store.commits().unwrap(),
-            head: self.store.head().unwrap(),
-        }
     }
 
     /// Closes the store.
@@ -180,7 +173,7 @@ impl Rig {
                 return false;
             }
         };
-        assert_eq!(self.holds(), *self.oracle.now(), "reopened");
+        assert_eq!(Moment::of(&self.store), *self.oracle.now(), "reopened");
         let ids: Vec<String> = self.modules.keys().cloned().collect();
         self.modules.clear();
         self.now.clear();
