@@ -1,5 +1,7 @@
 //! The end of a module commit file: an index of its pages, and the footer that says what it is.
 
+use std::sync::OnceLock;
+
 use super::bytes::{Reader, Writer};
 use super::checksum::{self, Digest};
 use super::{StoreId, VERSION, name};
@@ -60,7 +62,31 @@ pub(crate) struct Index {
     /// Sorted, apart from one another or of different content.
     pub(crate) runs: Vec<IndexRun>,
     /// One for each data page, in page order.
-    pub(crate) checksums: Vec<u64>,
+    pub(crate) checksums: Checksums,
+}
+
+/// The checksums of a module commit's data pages. They lie apart from its runs, so that a large image
+/// can be mapped before they are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Checksums {
+    known: OnceLock<Vec<u64>>,
+    /// The checksum of their bytes.
+    sum: u64,
+}
+
+impl Checksums {
+    /// Those of a file that is being written.
+    pub(crate) fn known(list: Vec<u64>) -> Self {
+        Self {
+            known: OnceLock::from(list),
+            sum: 0,
+        }
+    }
+
+    /// The list, if it was read.
+    pub(crate) fn get(&self) -> Option<&[u64]> {
+        self.known.get().map(Vec::as_slice)
+    }
 }
 
 /// What an index says of a page.
@@ -140,10 +166,38 @@ impl Index {
         }
     }
 
-    /// The index and the footer as they follow the pages.
+    /// Where the checksums are in the file, and how many bytes they have.
+    pub(crate) fn checksums_at(&self) -> (u64, u64) {
+        let runs = (self.runs.len() * RUN) as u64;
+        (self.index_offset() + runs, self.data_pages() * 8)
+    }
+
+    /// Takes the checksums, as they are in the file.
+    pub(crate) fn learn_checksums(
+        &self,
+        bytes: &[u8],
+        store: &StoreId,
+        file: &str,
+    ) -> Result<&[u64]> {
+        if bytes.len() as u64 != self.data_pages() * 8
+            || checksum::metadata(store, bytes) != self.checksums.sum
+        {
+            return Err(Error::corrupt(
+                file,
+                "the checksum of its page checksums does not match",
+            ));
+        }
+        let mut list = try_vec(bytes.len() / 8, "an index")?;
+        let words = bytes.as_chunks::<8>().0.iter();
+        list.extend(words.map(|word| u64::from_le_bytes(*word)));
+        // Another thread may have been first, with the same ones.
+        Ok(self.checksums.known.get_or_init(|| list))
+    }
+
+    /// The index and the footer as they follow the pages. The checksums are known.
     pub(crate) fn encode(&self, store: &StoreId) -> Vec<u8> {
-        let mut bytes =
-            Vec::with_capacity(self.runs.len() * RUN + self.checksums.len() * 8 + FOOTER);
+        let checksums = self.checksums.get().unwrap_or_default();
+        let mut bytes = Vec::with_capacity(self.runs.len() * RUN + checksums.len() * 8 + FOOTER);
         let mut w = Writer(&mut bytes);
         for run in &self.runs {
             w.u64(run.start).u64(run.count).u64(match run.content {
@@ -151,10 +205,13 @@ impl Index {
                 Content::Data => 2,
             });
         }
-        for sum in &self.checksums {
+        let runs_sum = checksum::metadata(store, &bytes);
+        let runs_length = bytes.len();
+        let mut w = Writer(&mut bytes);
+        for sum in checksums {
             w.u64(*sum);
         }
-        let index_sum = checksum::metadata(store, &bytes);
+        let checksums_sum = checksum::metadata(store, &bytes[runs_length..]);
         let index_length = bytes.len() as u64;
         let mut footer = Vec::with_capacity(FOOTER);
         let mut w = Writer(&mut footer);
@@ -174,7 +231,8 @@ impl Index {
         w.u64(self.data_pages())
             .u64(self.zero_pages())
             .u64(self.runs.len() as u64);
-        w.u64(self.index_offset()).u64(index_length).u64(index_sum);
+        w.u64(self.index_offset()).u64(index_length);
+        w.u64(runs_sum).u64(checksums_sum);
         w.text(&self.module).pad_to(FOOTER - 8);
         let sum = checksum::metadata(store, &footer);
         Writer(&mut footer).u64(sum);
@@ -192,7 +250,7 @@ pub(crate) struct Footer {
     run_count: u64,
     pub(crate) index_offset: u64,
     pub(crate) index_length: u64,
-    index_sum: u64,
+    runs_sum: u64,
 }
 
 impl Footer {
@@ -239,7 +297,8 @@ impl Footer {
         let size = r.u64()?;
         let digest = Digest::from_bytes(r.array()?);
         let (data_pages, zero_pages, run_count) = (r.u64()?, r.u64()?, r.u64()?);
-        let (index_offset, index_length, index_sum) = (r.u64()?, r.u64()?, r.u64()?);
+        let (index_offset, index_length) = (r.u64()?, r.u64()?);
+        let (runs_sum, sum) = (r.u64()?, r.u64()?);
         let module = r.text()?.to_owned();
         let empty = Index {
             module,
@@ -250,7 +309,10 @@ impl Footer {
             size,
             digest,
             runs: Vec::new(),
-            checksums: Vec::new(),
+            checksums: Checksums {
+                known: OnceLock::new(),
+                sum,
+            },
         };
         let footer = Self {
             empty,
@@ -259,7 +321,7 @@ impl Footer {
             run_count,
             index_offset,
             index_length,
-            index_sum,
+            runs_sum,
         };
         Some((version, flags, footer))
     }
@@ -295,18 +357,22 @@ impl Footer {
         (whole && counts && lineage && place && index.commit > 0).then_some(())
     }
 
-    /// Decodes the index that this footer describes.
+    /// The bytes of the runs, with which the index begins.
+    pub(crate) fn runs_length(&self) -> u64 {
+        self.run_count * RUN as u64
+    }
+
+    /// Decodes the index that this footer describes from the bytes of its runs.
     pub(crate) fn index(self, bytes: &[u8], store: &StoreId, file: &str) -> Result<Index> {
         let bad = |why: &str| Error::corrupt(file, why);
-        if bytes.len() as u64 != self.index_length
-            || checksum::metadata(store, bytes) != self.index_sum
+        if bytes.len() as u64 != self.runs_length()
+            || checksum::metadata(store, bytes) != self.runs_sum
         {
             return Err(bad("the checksum of its index does not match"));
         }
         let mut index = self.empty;
         let pages = index.size / index.page_size;
         index.runs = try_vec(self.run_count as usize, "an index")?;
-        index.checksums = try_vec(self.data_pages as usize, "an index")?;
         let nonsense = || bad("its index contradicts itself");
         let mut r = Reader(bytes);
         let (mut next, mut slot) = (0, 0u64);
@@ -336,9 +402,6 @@ impl Footer {
         if slot != self.data_pages || index.zero_pages() != self.zero_pages {
             return Err(nonsense());
         }
-        for _ in 0..self.data_pages {
-            index.checksums.push(r.u64().ok_or_else(nonsense)?);
-        }
         Ok(index)
     }
 }
@@ -359,7 +422,7 @@ mod tests {
             size: 100 * 4096,
             digest: Digest(77),
             runs: Vec::new(),
-            checksums: vec![1, 2, 3, 4],
+            checksums: Checksums::known(vec![1, 2, 3, 4]),
         };
         index.push(3, 2, Content::Data);
         index.push(5, 1, Content::Zero);
@@ -371,7 +434,14 @@ mod tests {
     fn decode(bytes: &[u8], before: u64) -> Result<Index> {
         let split = bytes.len() - FOOTER;
         let footer = Footer::decode(&bytes[split..], before + bytes.len() as u64, &STORE, "f")?;
-        footer.index(&bytes[..split], &STORE, "f")
+        let (runs, sums) = bytes[..split]
+            .split_at_checked(footer.runs_length() as usize)
+            .unwrap_or((&[], &[]));
+        let mut index = footer.index(runs, &STORE, "f")?;
+        index.learn_checksums(sums, &STORE, "f")?;
+        // As it was before it was written.
+        index.checksums.sum = 0;
+        Ok(index)
     }
 
     #[test]
@@ -414,7 +484,7 @@ mod tests {
             |i| i.size = 4096,
             |i| i.runs[1].start = 4,
             |i| i.module = "a/b".into(),
-            |i| i.checksums.truncate(3),
+            |i| i.checksums = Checksums::known(vec![1, 2, 3]),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut index = delta();

@@ -27,6 +27,9 @@ use crate::{Error, Result};
 /// Indexes beyond this many bytes are dropped from the cache when nobody uses them.
 const CACHE_LIMIT: usize = 64 << 20;
 
+/// Indexes up to this many bytes are read with their checksums, in one go.
+const SMALL_INDEX: u64 = 64 << 10;
+
 /// The module commit files of one store.
 pub(crate) struct PageFiles {
     pub(crate) files: Arc<dyn Files>,
@@ -42,7 +45,7 @@ struct Cache {
 }
 
 fn weight(index: &Index) -> usize {
-    index.checksums.len() * 8 + index.runs.len() * 32 + 256
+    index.data_pages() as usize * 8 + index.runs.len() * 32 + 256
 }
 
 pub(crate) fn place(module: &str, commit: u64) -> Place {
@@ -108,9 +111,20 @@ impl PageFiles {
         read_exact(&*file, &mut footer, footer_at, &place)?;
         let footer = Footer::decode(&footer, length, &self.store, &name)?;
         // The footer's numbers were checked against the file's length, so this is bounded by it.
-        let mut bytes = try_filled(footer.index_length as usize, 0u8, "an index")?;
+        let runs_length = footer.runs_length() as usize;
+        let whole = footer.index_length <= SMALL_INDEX;
+        let length = if whole {
+            footer.index_length as usize
+        } else {
+            runs_length
+        };
+        let mut bytes = try_filled(length, 0u8, "an index")?;
         read_exact(&*file, &mut bytes, footer.index_offset, &place)?;
-        let index = footer.index(&bytes, &self.store, &name)?;
+        let (runs, checksums) = bytes.split_at(runs_length);
+        let index = footer.index(runs, &self.store, &name)?;
+        if whole {
+            index.learn_checksums(checksums, &self.store, &name)?;
+        }
         if index.module != module || index.commit != commit || index.page_size != self.page_size {
             return Err(Error::corrupt(
                 name,
@@ -121,6 +135,19 @@ impl PageFiles {
             ));
         }
         Ok(index)
+    }
+
+    /// The checksums of a module commit's data pages, read when they are first needed.
+    pub(crate) fn checksums<'a>(&self, index: &'a Index) -> Result<&'a [u64]> {
+        if let Some(known) = index.checksums.get() {
+            return Ok(known);
+        }
+        let place = place(&index.module, index.commit);
+        let file = self.open(&index.module, index.commit)?;
+        let (offset, length) = index.checksums_at();
+        let mut bytes = try_filled(length as usize, 0u8, "an index")?;
+        read_exact(&*file, &mut bytes, offset, &place)?;
+        index.learn_checksums(&bytes, &self.store, &place.to_string())
     }
 
     /// The index of a module commit that must not be of a module larger than this: modules grow, so

@@ -116,12 +116,13 @@ impl<'a> Reading<'a> {
         let file = self.file(index)?;
         let name = place(&index.module, index.commit);
         read_exact(&*file, &mut self.buffer[..bytes], first.offset, &name)?;
+        let checksums = self.pages.checksums(index)?;
         let mut rest = &self.buffer[..bytes];
         for part in parts {
             let (own, behind) = rest.split_at(part.run.count as usize * page_size);
             rest = behind;
             for (number, page) in own.chunks_exact(page_size).enumerate() {
-                if checksum::page(page) != index.checksums[part.slot as usize + number] {
+                if checksum::page(page) != checksums[part.slot as usize + number] {
                     let page = part.run.start + number as u64;
                     return Err(Error::corrupt(
                         name.to_string(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::PageFiles;
 use crate::error::try_filled;
 use crate::format::index::{Found, Index, Shape};
 use crate::page::Run;
@@ -201,11 +202,16 @@ impl PageTable {
     }
 
     /// The checksum of a page; `None` for a zero page.
-    pub(crate) fn checksum(&self, page: u64) -> Option<u64> {
-        let index = self.source(page)?;
+    pub(crate) fn checksum(&self, pages: &PageFiles, page: u64) -> Result<Option<u64>> {
+        let Some(index) = self.source(page) else {
+            return Ok(None);
+        };
         match index.find(page) {
-            Found::Data { slot } => index.checksums.get(slot as usize).copied(),
-            _ => None,
+            Found::Data { slot } => {
+                let checksums = pages.checksums(index)?;
+                Ok(checksums.get(slot as usize).copied())
+            }
+            _ => Ok(None),
         }
     }
 
@@ -290,7 +296,7 @@ fn beyond() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::index::Content;
+    use crate::format::index::{Checksums, Content};
 
     const PAGES: u64 = 3 * CHUNK + 7;
 
@@ -304,14 +310,14 @@ mod tests {
             size: PAGES * 4096,
             digest: crate::format::checksum::Digest::default(),
             runs: Vec::new(),
-            checksums: Vec::new(),
+            checksums: Checksums::default(),
         };
+        let mut checksums = Vec::new();
         for run in runs {
             index.push(run.start, run.count, Content::Data);
-            index
-                .checksums
-                .extend((run.start..run.end()).map(|page| commit * 10_000 + page));
+            checksums.extend((run.start..run.end()).map(|page| commit * 10_000 + page));
         }
+        index.checksums = Checksums::known(checksums);
         Arc::new(index)
     }
 
@@ -359,10 +365,11 @@ mod tests {
             assert_eq!(seen, model, "after commit {commit}");
             let page = random(PAGES);
             let sum = model[page as usize] * 10_000 + page;
-            assert_eq!(
-                table.checksum(page),
-                (model[page as usize] != 0).then_some(sum)
-            );
+            let found = table.source(page).map(|index| match index.find(page) {
+                Found::Data { slot } => index.checksums.get().unwrap()[slot as usize],
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found, (model[page as usize] != 0).then_some(sum));
         }
         // What no page points to is let go.
         let live: std::collections::BTreeSet<_> = model.iter().filter(|c| **c != 0).collect();

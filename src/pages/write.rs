@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{PageFiles, PageTable, Reading};
 use crate::Result;
 use crate::format::checksum::{self, Digest};
-use crate::format::index::{Content, Index, Shape};
+use crate::format::index::{Checksums, Content, Index, Shape};
 use crate::page::Run;
 use crate::sys::fs::{File, Place};
 
@@ -16,6 +16,7 @@ pub(crate) struct Draft {
     file: Option<Arc<dyn File>>,
     temporary: Place,
     index: Index,
+    checksums: Vec<u64>,
     /// Bytes of pages written so far, which in a delta is where the next ones go.
     written: u64,
     /// The module is larger than it was.
@@ -62,12 +63,13 @@ impl Draft {
             size,
             digest: parent.map_or_else(Digest::default, |parent| parent.digest),
             runs: Vec::new(),
-            checksums: Vec::new(),
+            checksums: Checksums::default(),
         };
         Self {
             file: None,
             temporary,
             index,
+            checksums: Vec::new(),
             written: 0,
             grown: parent.is_some_and(|parent| parent.size != size),
             counts: Counts::default(),
@@ -107,7 +109,8 @@ impl Draft {
             // Where a stretch of data pages began, as a number within the run.
             let mut began = None;
             for (number, page) in bytes.chunks_exact(page_size).enumerate() {
-                let data = self.take_page(reading, table, run.start + number as u64, page);
+                let data =
+                    self.take_page(reading, pages, table, run.start + number as u64, page)?;
                 if data {
                     began.get_or_insert(number);
                 } else if let Some(from) = began.take() {
@@ -127,15 +130,16 @@ impl Draft {
     fn take_page(
         &mut self,
         reading: &mut Reading<'_>,
+        pages: &PageFiles,
         table: &PageTable,
         at: u64,
         page: &[u8],
-    ) -> bool {
-        let old = table.checksum(at);
-        match self.classify(reading, table, at, old, page) {
+    ) -> Result<bool> {
+        let old = table.checksum(pages, at)?;
+        Ok(match self.classify(reading, table, at, old, page) {
             Verdict::Data(sum) => {
                 self.index.push(at, 1, Content::Data);
-                self.index.checksums.push(sum);
+                self.checksums.push(sum);
                 self.index.digest.add(at, sum);
                 self.counts.data += 1;
                 true
@@ -151,7 +155,7 @@ impl Draft {
                 self.counts.unchanged += 1;
                 false
             }
-        }
+        })
     }
 
     /// What a captured page is, compared with the head. Takes the old page out of the digest
@@ -225,6 +229,7 @@ impl Draft {
 
     /// Writes index and footer.
     pub(crate) fn finish(mut self, pages: &PageFiles) -> Result<Finished> {
+        self.index.checksums = Checksums::known(std::mem::take(&mut self.checksums));
         let end = self.index.encode(&pages.store);
         let written = self.file(pages).and_then(|file| {
             file.write_at(&[IoSlice::new(&end)], self.index.index_offset())?;

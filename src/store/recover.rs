@@ -254,6 +254,7 @@ fn copy_into(pages: &PageFiles, index: &Arc<Index>, file: &dyn File) -> Result<(
         };
         file.write_at(&[IoSlice::new(bytes)], index.offset(run.start, slot))
     })?;
+    pages.checksums(index)?;
     file.write_at(
         &[IoSlice::new(&index.encode(&pages.store))],
         index.index_offset(),

@@ -141,6 +141,7 @@ impl Store {
             if let Some(module) = &wanted.meant {
                 matches(&index, module)?;
             }
+            self.0.pages.checksums(&index)?;
             if !options.metadata_only {
                 check_pages(&self.0.pages, &index)?;
                 check_holes(&self.0.pages, &index)?;
@@ -170,13 +171,13 @@ impl Store {
             .changes(&index.module, size, from, Some(index.commit))?
         {
             for page in change.run.start..change.run.end() {
-                if let Some(old) = walker.table.checksum(page) {
+                if let Some(old) = walker.table.checksum(&self.0.pages, page)? {
                     walker.digest.remove(page, old);
                 }
             }
             walker.table.set(change.run, change.source.as_ref())?;
             for page in change.run.start..change.run.end() {
-                if let Some(new) = walker.table.checksum(page) {
+                if let Some(new) = walker.table.checksum(&self.0.pages, page)? {
                     walker.digest.add(page, new);
                 }
             }
