@@ -141,7 +141,10 @@ fn system_calls(document: &str) -> String {
         let (Some(section), ["", call, when, _, ""]) = (section, cells.as_slice()) else {
             continue;
         };
-        let Some(call) = call.strip_prefix('`').and_then(|call| call.strip_suffix('`')) else {
+        let Some(call) = call
+            .strip_prefix('`')
+            .and_then(|call| call.strip_suffix('`'))
+        else {
             continue; // the head of a table
         };
         let (name, wanted) = call

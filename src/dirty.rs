@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::page::{PageSet, Run};
 use crate::sys::fork::ForkMarker;
@@ -30,6 +30,9 @@ pub(crate) struct KernelTracker {
     marker: ForkMarker,
     userfault: Userfault,
     pagemap: PageMap,
+    /// A scan that does not arm finds all that one that arms finds; on some kernels it overlooks pages
+    /// that were dropped.
+    sees_unarming: bool,
 }
 
 impl KernelTracker {
@@ -37,12 +40,17 @@ impl KernelTracker {
     pub(crate) fn open() -> Result<Arc<Self>> {
         // Not a OnceLock: a child that is forked while another thread tests would wait for it for
         // ever. A host where it fails is tested again by the next open.
-        static PASSED: AtomicBool = AtomicBool::new(false);
-        if !PASSED.load(Ordering::Acquire) {
-            self_test::run()?;
-            PASSED.store(true, Ordering::Release);
+        static PASSED: AtomicU8 = AtomicU8::new(0);
+        const BLIND: u8 = 1;
+        const SEEING: u8 = 2;
+        if PASSED.load(Ordering::Acquire) == 0 {
+            let passed = if self_test::run()? { SEEING } else { BLIND };
+            PASSED.store(passed, Ordering::Release);
         }
-        Ok(Arc::new(Self::new()?))
+        Ok(Arc::new(Self {
+            sees_unarming: PASSED.load(Ordering::Acquire) == SEEING,
+            ..Self::new()?
+        }))
     }
 
     /// Finds out whether memory can be put under it, and leaves it as it was.
@@ -57,6 +65,7 @@ impl KernelTracker {
             marker: ForkMarker::new()?,
             userfault: Userfault::new()?,
             pagemap: PageMap::new()?,
+            sees_unarming: true,
         })
     }
 }
@@ -147,6 +156,22 @@ impl Tracking {
     /// Adds every page that was written since the last collection to `dirty`, and starts anew. A
     /// failure loses nothing: every page is dirty then.
     pub(crate) fn collect(&self, memory: &Memory, spans: &[Span], dirty: &PageSet) -> Result<()> {
+        self.add_written(memory, spans, dirty, true)
+    }
+
+    /// The same without starting anew, where the kernel can: writing to those pages costs nothing then.
+    /// They are collected once more unless they are forgotten.
+    pub(crate) fn look(&self, memory: &Memory, spans: &[Span], dirty: &PageSet) -> Result<()> {
+        self.add_written(memory, spans, dirty, false)
+    }
+
+    fn add_written(
+        &self,
+        memory: &Memory,
+        spans: &[Span],
+        dirty: &PageSet,
+        arm: bool,
+    ) -> Result<()> {
         let Self::Kernel { kernel, .. } = self else {
             return Ok(());
         };
@@ -161,15 +186,18 @@ impl Tracking {
                     count: (end - start) / page,
                 });
             };
-            kernel
-                .pagemap
-                .take_written(address, length, span.written(), found)
-                .inspect_err(|_| {
-                    adding.add(Run {
-                        start: 0,
-                        count: memory.length() / page,
-                    });
-                })?;
+            let (pagemap, written) = (&kernel.pagemap, span.written());
+            let scanned = if arm || !kernel.sees_unarming {
+                pagemap.take_written(address, length, written, found)
+            } else {
+                pagemap.see_written(address, length, written, found)
+            };
+            scanned.inspect_err(|_| {
+                adding.add(Run {
+                    start: 0,
+                    count: memory.length() / page,
+                });
+            })?;
         }
         Ok(())
     }
@@ -234,6 +262,7 @@ mod self_test {
     use super::{Error, KernelTracker, Kind, Memory, PageSet, Result, Run, Span, Tracking, host};
     use crate::sys::memfd;
     use crate::sys::memory::Backing;
+    use std::cell::Cell;
     use std::os::fd::AsRawFd;
     use std::sync::Arc;
 
@@ -243,6 +272,8 @@ mod self_test {
         spans: [Span; 1],
         tracking: Tracking,
         set: PageSet,
+        /// So far, a scan that does not arm found what was to be found.
+        sees: Cell<bool>,
     }
 
     impl Tried {
@@ -263,10 +294,15 @@ mod self_test {
                 spans,
                 tracking,
                 set,
+                sees: Cell::new(true),
             })
         }
 
         fn expect(&self, what: &str, wanted: &[Run]) -> Result<()> {
+            self.tracking.look(&self.memory, &self.spans, &self.set)?;
+            if self.set.take() != wanted {
+                self.sees.set(false);
+            }
             self.tracking
                 .collect(&self.memory, &self.spans, &self.set)?;
             let got = self.set.take();
@@ -290,7 +326,8 @@ mod self_test {
         Run { start, count: 1 }
     }
 
-    pub(super) fn run() -> Result<()> {
+    /// Fails unless the tracker sees every write; says whether it does so without arming, too.
+    pub(super) fn run() -> Result<bool> {
         let page = host::page_size();
         // More than two page-table pages' worth, so that one can be dropped as a whole.
         let per_table = page / 8;
@@ -333,12 +370,12 @@ mod self_test {
         )?;
         memory.drop_pages(0, pages * page)?;
         tried.expect("every page was dropped", &[whole])?;
-        private_file(page)?;
-        shared_file(page)
+        let files = private_file(page)? && shared_file(page)?;
+        Ok(files && tried.sees.get())
     }
 
     /// A private mapping of a file, which is tracked without arming it first.
-    fn private_file(page: u64) -> Result<()> {
+    fn private_file(page: u64) -> Result<bool> {
         let file = memfd::create("vmstore-self-test", 8 * page, 0)?;
         let memory = Memory::anonymous(8 * page)?;
         memory.map(0, 8 * page, Backing::Private(file.as_raw_fd(), 0))?;
@@ -354,11 +391,11 @@ mod self_test {
                 &[one(0), one(3)],
             )?;
         }
-        Ok(())
+        Ok(tried.sees.get())
     }
 
     /// A shared mapping, whose pages may lose their entries and are still armed.
-    fn shared_file(page: u64) -> Result<()> {
+    fn shared_file(page: u64) -> Result<bool> {
         let file = memfd::create("vmstore-self-test", 8 * page, 0)?;
         let memory = Memory::anonymous(8 * page)?;
         memory.map(0, 8 * page, Backing::Shared(file.as_raw_fd(), 0))?;
@@ -371,6 +408,6 @@ mod self_test {
             tried.memory.write(3 * page, &[1]);
             tried.expect("two pages of a shared file were written", &[one(0), one(3)])?;
         }
-        Ok(())
+        Ok(tried.sees.get())
     }
 }

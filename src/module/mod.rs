@@ -253,7 +253,19 @@ impl MappedModule {
     pub(crate) fn collect(&self) -> Result<()> {
         let spans = self.spans.read();
         let collected = self.tracking.collect(&self.memory, &spans, &self.dirty);
-        collected.map_err(|error| {
+        self.scanned(collected)
+    }
+
+    /// The same ahead of writing to those pages: the tracker goes on reporting them until they are
+    /// forgotten, so that the writing costs no faults.
+    pub(crate) fn look(&self) -> Result<()> {
+        let spans = self.spans.read();
+        let looked = self.tracking.look(&self.memory, &spans, &self.dirty);
+        self.scanned(looked)
+    }
+
+    fn scanned(&self, outcome: Result<()>) -> Result<()> {
+        outcome.map_err(|error| {
             if error.errno() == libc::EPERM {
                 return Error::invalid(
                     format!("module \"{}\"", self.id),

@@ -46,7 +46,7 @@ impl Store {
         }
         state.forget_precopy();
         for bound in state.modules.values() {
-            bound.module.collect()?;
+            bound.module.look()?;
         }
         let old = state.history.head_commit().cloned();
         let mut plans = Vec::new();

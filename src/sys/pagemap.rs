@@ -87,13 +87,35 @@ impl PageMap {
         start: usize,
         length: u64,
         written: Written,
+        found: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        self.scan(start, length, written, PM_SCAN_WP_MATCHING, found)
+    }
+
+    /// The same without arming them: they go on being written ones, and another write costs nothing.
+    pub(crate) fn see_written(
+        &self,
+        start: usize,
+        length: u64,
+        written: Written,
+        found: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        self.scan(start, length, written, 0, found)
+    }
+
+    fn scan(
+        &self,
+        start: usize,
+        length: u64,
+        written: Written,
+        arming: u64,
         mut found: impl FnMut(u64, u64),
     ) -> Result<()> {
         let mut regions = self.regions.lock();
         let end = start as u64 + length;
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
-            flags: PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+            flags: arming | PM_SCAN_CHECK_WPASYNC,
             start: start as u64,
             end,
             walk_end: 0,
