@@ -7,6 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ -z "${BUSYBOX:-}" ] || BUSYBOX=$(realpath "$BUSYBOX")
 mkdir -p "$1"
 cd "$1"
+exec 9>lock
+flock 9 # one of us at a time; the kernel gives the lock back, however this ends
 work=$(mktemp -d ./fetching.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -34,7 +36,7 @@ look_for() {
         no "no apt-get and dpkg-deb here to get $1 with; set $2 to one of your own (README.md)"
     if [ -z "$updated" ] && [ "$(id -u)" = 0 ]; then
         say updating "the lists of packages"
-        apt update || no "apt-get update failed"
+        apt update || say "" "that failed; going on with those that are there"
     fi
     updated=yes
     apt-cache show "$1" >"$work/log" 2>&1 ||
