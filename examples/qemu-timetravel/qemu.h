@@ -19,7 +19,7 @@ _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)
 void say(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t milliseconds(void);
 
-/* Starts QEMU; it boots the kernel, or, incoming, waits for a device state. The one that it is dies with us. */
+/* Starts QEMU; it boots the kernel, or, incoming, waits for a device state. It dies with this process. */
 void qemu_start(const struct guest *guest, bool incoming);
 void qemu_kill(void);
 void qemu_stop(void);
