@@ -250,6 +250,7 @@ static setting settings[] = {
     {"private caller", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_CALLER},
     {"private compare fails", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_COMPARE},
     {"shared compare fails", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE},
+    {"memfd compare fails", VMSTORE_MAP_MEMFD, VMSTORE_TRACKER_COMPARE},
     {"private kernel thread", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_KERNEL},
     {"shared compare thread", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE},
 };

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::host;
+use super::{descriptor, host};
 use crate::page::{Run, push_run};
 use crate::{Error, Result};
 
@@ -30,8 +30,8 @@ pub(crate) fn create(name: &str, length: u64, huge: u64) -> Result<OwnedFd> {
             no_huge_pages(huge, length, &error.to_string())
         });
     }
-    // SAFETY: the kernel just made it, and nobody else has it.
-    let own = unsafe { OwnedFd::from_raw_fd(fd) };
+    let own = descriptor::take(fd)?;
+    let fd = own.as_raw_fd();
     set_length(fd, length)?;
     // SAFETY: the descriptor is ours.
     if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) } != 0 {
@@ -42,11 +42,12 @@ pub(crate) fn create(name: &str, length: u64, huge: u64) -> Result<OwnedFd> {
 
 /// Gives a memfd another length.
 pub(crate) fn set_length(fd: RawFd, length: u64) -> Result<()> {
-    // SAFETY: ftruncate has no preconditions.
-    if unsafe { libc::ftruncate(fd, length as i64) } != 0 {
-        return Err(Error::last_os(format!("ftruncate(memfd, {length})")));
-    }
-    Ok(())
+    descriptor::without_size_signal(
+        || format!("ftruncate(memfd, {length})"),
+        // SAFETY: ftruncate has no preconditions.
+        || unsafe { libc::ftruncate(fd, length as i64) } as isize,
+    )
+    .map(drop)
 }
 
 /// The length of a file.

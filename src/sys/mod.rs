@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod arena;
+mod descriptor;
 pub(crate) mod fork;
 pub(crate) mod fs;
 pub(crate) mod host;

@@ -2,10 +2,11 @@
 //! armed, and arming them again, in one pass.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use parking_lot::Mutex;
 
+use super::descriptor;
 use crate::{Error, Result};
 
 // Numbers of linux/fs.h.
@@ -58,26 +59,24 @@ pub(crate) enum Written {
 
 /// /proc/self/pagemap, which stays bound to the process that opened it.
 pub(crate) struct PageMap {
-    file: File,
+    file: OwnedFd,
     /// Where the ioctl puts what it finds; kept, so that a capture allocates nothing.
     regions: Mutex<Vec<Region>>,
 }
 
 impl PageMap {
     pub(crate) fn new() -> Result<Self> {
-        File::open("/proc/self/pagemap")
-            .map(|file| Self {
-                file,
-                regions: Mutex::new(vec![
-                    Region {
-                        start: 0,
-                        end: 0,
-                        categories: 0
-                    };
-                    REGIONS
-                ]),
-            })
-            .map_err(|error| Error::io("open(/proc/self/pagemap)", &error))
+        let file = File::open("/proc/self/pagemap")
+            .map_err(|error| Error::io("open(/proc/self/pagemap)", &error))?;
+        let none = Region {
+            start: 0,
+            end: 0,
+            categories: 0,
+        };
+        Ok(Self {
+            file: descriptor::take(file.into_raw_fd())?,
+            regions: Mutex::new(vec![none; REGIONS]),
+        })
     }
 
     /// Calls `found` with each written range of addresses, in order, and arms those pages again.

@@ -4,29 +4,9 @@ use std::ffi::c_int;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use super::descriptor::{retry, without_size_signal};
 use super::fs::{File, Place};
 use crate::{Error, Result};
-
-/// Repeats a system call that a signal interrupted, and turns -1 into an error.
-pub(super) fn retry(
-    operation: impl Fn() -> String,
-    mut call: impl FnMut() -> isize,
-) -> Result<isize> {
-    loop {
-        let result = call();
-        if result >= 0 {
-            return Ok(result);
-        }
-        let error = std::io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EINTR) {
-            return Err(Error::io(operation(), &error));
-        }
-    }
-}
-
-pub(super) fn is(error: &Error, errno: c_int) -> bool {
-    error.errno() == errno
-}
 
 /// A failed sync is more than a failed call.
 pub(super) fn as_sync(result: Result<isize>) -> Result<()> {
@@ -42,55 +22,6 @@ pub(super) struct RealFile {
     place: Place,
 }
 
-/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG
-/// and does not kill the host. A signal that came meanwhile is taken, unless the host itself had
-/// it blocked.
-struct NoFileSizeSignal {
-    signal: libc::sigset_t,
-    before: libc::sigset_t,
-}
-
-impl NoFileSizeSignal {
-    fn new() -> Self {
-        // SAFETY: all sets are ours; SIGXFSZ is a valid signal.
-        unsafe {
-            let mut signal: libc::sigset_t = std::mem::zeroed();
-            let mut before: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut signal);
-            libc::sigaddset(&raw mut signal, libc::SIGXFSZ);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, &raw mut before);
-            Self { signal, before }
-        }
-    }
-
-    /// Takes the signal that an EFBIG has left pending.
-    fn take(&self) {
-        // SAFETY: the sets are ours; the wait has a timeout of zero.
-        unsafe {
-            if libc::sigismember(&raw const self.before, libc::SIGXFSZ) == 0 {
-                let now = libc::timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                };
-                libc::sigtimedwait(&raw const self.signal, std::ptr::null_mut(), &raw const now);
-            }
-        }
-    }
-}
-
-impl Drop for NoFileSizeSignal {
-    fn drop(&mut self) {
-        // SAFETY: the set is the thread's own from before.
-        unsafe {
-            libc::pthread_sigmask(
-                libc::SIG_SETMASK,
-                &raw const self.before,
-                std::ptr::null_mut(),
-            );
-        }
-    }
-}
-
 impl RealFile {
     pub(super) fn new(fd: OwnedFd, place: Place) -> Self {
         Self { fd, place }
@@ -104,17 +35,10 @@ impl RealFile {
         length: u64,
         call: impl FnMut() -> isize,
     ) -> Result<isize> {
-        let mask = NoFileSizeSignal::new();
-        let result = retry(
+        without_size_signal(
             || format!("{what}({}, {length} bytes at {at})", self.place),
             call,
-        );
-        if let Err(error) = &result
-            && is(error, libc::EFBIG)
-        {
-            mask.take();
-        }
-        result
+        )
     }
 }
 

@@ -1,16 +1,17 @@
 //! The file traits on a real directory: openat and friends, relative to two directory descriptors.
 
 use std::ffi::{CStr, CString, c_int};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::descriptor::{self, is, retry};
 use super::fork;
 use super::fs::{Access, Dir, Entry, File, Files, Kind, Place};
-use super::realfile::{RealFile, as_sync, is, retry};
+use super::realfile::{RealFile, as_sync};
 use crate::{Error, Result};
 
 const HIDDEN: &CStr = c".vmstore";
@@ -44,8 +45,7 @@ fn open_at(dir: RawFd, name: &CStr, flags: c_int) -> Result<OwnedFd> {
         // SAFETY: the name is NUL-terminated; the result is checked.
         || unsafe { libc::openat(dir, name.as_ptr(), flags | libc::O_CLOEXEC, 0o600) } as isize,
     )?;
-    // SAFETY: the kernel just made it, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    descriptor::take(fd as RawFd)
 }
 
 fn path_name(path: &Path) -> Result<CString> {

@@ -1,8 +1,9 @@
 //! userfaultfd in asynchronous write-protect mode: the kernel notes the first write to each armed
 //! page and lets it go on; nobody has to answer.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::descriptor;
 use crate::{Error, Result};
 
 // Numbers of linux/userfaultfd.h.
@@ -56,8 +57,7 @@ impl Userfault {
         if fd < 0 {
             return Err(Error::last_os("userfaultfd(UFFD_USER_MODE_ONLY)"));
         }
-        // SAFETY: the kernel just made it, and nobody else has it.
-        let own = Self(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        let own = Self(descriptor::take(fd as i32)?);
         let mut api = Api {
             version: UFFD_API,
             features: UFFD_FEATURE_WP_ASYNC

@@ -1,0 +1,109 @@
+//! Rules for every descriptor and every call on one: interrupted calls are repeated, no descriptor is
+//! 0, 1 or 2, and a file size limit is an error and not a signal.
+
+use std::ffi::c_int;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::{Error, Result};
+
+/// Repeats a system call that a signal interrupted, and turns -1 into an error.
+pub(super) fn retry(
+    operation: impl Fn() -> String,
+    mut call: impl FnMut() -> isize,
+) -> Result<isize> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result);
+        }
+        let error = std::io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(Error::io(operation(), &error));
+        }
+    }
+}
+
+pub(super) fn is(error: &Error, errno: c_int) -> bool {
+    error.errno() == errno
+}
+
+/// Takes a descriptor that the kernel just made, and moves it away from 0, 1 and 2: where a host has closed
+/// those, what it prints would go into a file of the store.
+pub(super) fn take(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: the kernel just made it, and nobody else has it.
+    let own = unsafe { OwnedFd::from_raw_fd(fd) };
+    if own.as_raw_fd() > libc::STDERR_FILENO {
+        return Ok(own);
+    }
+    let above = retry(
+        || format!("fcntl({fd}, F_DUPFD_CLOEXEC)"),
+        // SAFETY: the descriptor is open.
+        || unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) } as isize,
+    )?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(above as RawFd) })
+}
+
+/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG
+/// and does not kill the host. A signal that came meanwhile is taken, unless the host itself had
+/// it blocked.
+struct NoFileSizeSignal {
+    signal: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+impl NoFileSizeSignal {
+    fn new() -> Self {
+        // SAFETY: all sets are ours; SIGXFSZ is a valid signal.
+        unsafe {
+            let mut signal: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut signal);
+            libc::sigaddset(&raw mut signal, libc::SIGXFSZ);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, &raw mut before);
+            Self { signal, before }
+        }
+    }
+
+    /// Takes the signal that an EFBIG has left pending.
+    fn take(&self) {
+        // SAFETY: the sets are ours; the wait has a timeout of zero.
+        unsafe {
+            if libc::sigismember(&raw const self.before, libc::SIGXFSZ) == 0 {
+                let now = libc::timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
+                libc::sigtimedwait(&raw const self.signal, std::ptr::null_mut(), &raw const now);
+            }
+        }
+    }
+}
+
+impl Drop for NoFileSizeSignal {
+    fn drop(&mut self) {
+        // SAFETY: the set is the thread's own from before.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
+    }
+}
+
+/// A call that may meet the file size limit, which is EFBIG.
+pub(super) fn without_size_signal(
+    operation: impl Fn() -> String,
+    call: impl FnMut() -> isize,
+) -> Result<isize> {
+    let mask = NoFileSizeSignal::new();
+    let result = retry(operation, call);
+    if let Err(error) = &result
+        && is(error, libc::EFBIG)
+    {
+        mask.take();
+    }
+    result
+}
