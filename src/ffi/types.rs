@@ -131,9 +131,10 @@ pub const VMSTORE_TRACKER_AUTO: u32 = 0;
 /// scan and the written pages. It sees what goes through the module's own mapping: stores of
 /// this process, vCPUs under KVM_RUN, read(2) and other copies by the kernel, memory dropped
 /// with madvise. It does not see: writes through another mapping of the same memory or through
-/// its descriptor (vhost-user), DMA into pages pinned before the last commit (VFIO, io_uring
-/// fixed buffers), and MADV_DONTNEED or MADV_FREE on memory that came from an image file. Mark
-/// those.
+/// its descriptor (vhost-user), holes punched into that, DMA into pages pinned before the last commit
+/// (VFIO, io_uring fixed buffers), and MADV_DONTNEED or MADV_FREE on memory that came from an image
+/// file or is a private mapping of a file of the caller's. Mark those; docs/tracking.md has the whole
+/// table.
 pub const VMSTORE_TRACKER_KERNEL: u32 = 1;
 /// Tracker: none. The caller reports every write with `store_mark_dirty`; what is not reported is
 /// lost.
