@@ -546,6 +546,11 @@ typedef struct {
      */
     uint64_t last_precopied_pages;
     /**
+     * The last capture: pages copied while the guest was paused for it: those that were not precopied or
+     * were written since; all of them where `arena_limit` has no room for both.
+     */
+    uint64_t last_copied_pages;
+    /**
      * The last capture: nanoseconds in the tracker's scan.
      */
     uint64_t last_scan_ns;

@@ -103,7 +103,7 @@ impl Span {
 pub(crate) enum Tracking {
     Kernel {
         kernel: Arc<KernelTracker>,
-        /// The kernel arms so many pages at once: more than one where they are huge.
+        /// The kernel arms so many pages at once: more than one where they are huge, 0 where that is not known.
         granule: u64,
     },
     Caller,
@@ -216,14 +216,16 @@ impl Tracking {
         };
         for span in spans {
             // One call for each run, or one scan over all of them: a call costs about as much as
-            // scanning 1024 armed pages.
-            if runs.len() as u64 * 1024 >= span.pages.count {
+            // scanning 1024 armed pages. A part of a huge page cannot be armed.
+            let may_be_huge = *granule == 0 && span.kind != Kind::Anonymous;
+            if may_be_huge || runs.len() as u64 * 1024 >= span.pages.count {
                 forget(span.pages, *span)?;
                 continue;
             }
             for run in runs {
+                let granule = (*granule).max(1);
                 let start = run.start / granule * granule;
-                let end = run.end().next_multiple_of(*granule);
+                let end = run.end().next_multiple_of(granule);
                 let (start, end) = (start.max(span.pages.start), end.min(span.pages.end()));
                 if start < end {
                     let count = end - start;

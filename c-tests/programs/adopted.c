@@ -134,6 +134,18 @@ static void another_has_a_part(size_t from, size_t count)
         OK(store_restore(store, second, NULL));
     }
 
+    for (int i = 0; i < 2; i++) {
+        vmstore_module *module = SENTINEL_POINTER(vmstore_module);
+        vmstore_map_options options = {
+            .struct_size = sizeof options, .flags = VMSTORE_MAP_ADOPT, .tracker = no[i], .address = memory};
+        trying("tracker %u for a module that the head has, where another userfaultfd has %zu pages", no[i], count);
+        memset(memory, GUARD, PAGES * page);
+        FAILS_WITH(store_map_module(store, "ram", PAGES * page, &options, &module), VMSTORE_E_UNSUPPORTED,
+                   "VMSTORE_TRACKER_CALLER", "VMSTORE_TRACKER_COMPARE");
+        CHECK(all_bytes_are(memory, PAGES * page, GUARD));
+        refused++;
+    }
+
     trying("the kernel tracker once the other one is gone");
     unregister(other, its, count);
     vmstore_module *module = adopt(store, memory, VMSTORE_TRACKER_KERNEL);

@@ -179,6 +179,7 @@ static void live(const char *stores, int kind, uint32_t tracker)
     memcpy(at_third, m.shadow, m.size);
     restored(store, second, &m, at_second, m.size);
     CHECK(commit(store) == second);
+    CHECK(tracker == VMSTORE_TRACKER_COMPARE || stats(store).last_dirty_pages == 0);
     restored(store, third, &m, at_third, m.size);
     write_page(&m, 2 * HUGE + 101 * PAGE);
     commit(store);

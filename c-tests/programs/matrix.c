@@ -240,6 +240,10 @@ static char cell(const char *stores, enum writer w, int column, int tracker, int
         outcome = now;
         /* A restore drops what it knows of, and that is everything but what was missed. */
         if (outcome == 'm') continue;
+        if (e % 2) {
+            number = head(store);
+            memcpy(at_head, b.shadow, PAGES * PAGE);
+        }
         for (int i = 0; i < TOUCHED; i++) write_page(&way, w, touched[i], next(&r));
         if (marked) mark(&b, &way, w);
         OK(store_restore(store, number, NULL));

@@ -364,6 +364,7 @@ impl From<Stats> for vmstore_stats {
             captures: s.captures,
             last_dirty_pages: s.last_dirty_pages,
             last_precopied_pages: s.last_precopied_pages,
+            last_copied_pages: s.last_copied_pages,
             last_scan_ns: s.last_scan_ns,
             last_capture_ns: s.last_capture_ns,
             last_write_ns: s.last_write_ns,

@@ -340,6 +340,9 @@ pub struct vmstore_stats {
     /// The last capture: of those, pages that `store_precopy` had copied before. Those that were written
     /// since were copied again.
     pub last_precopied_pages: u64,
+    /// The last capture: pages copied while the guest was paused for it: those that were not precopied or
+    /// were written since; all of them where `arena_limit` has no room for both.
+    pub last_copied_pages: u64,
     /// The last capture: nanoseconds in the tracker's scan.
     pub last_scan_ns: u64,
     /// The last capture: nanoseconds in all, which is what the guest had to be paused for.

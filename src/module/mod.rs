@@ -119,7 +119,10 @@ impl MappedModule {
             Some(Tracker::Compare) => (Tracking::Compare, asked()),
             Some(Tracker::Kernel) | None => {
                 let started = kernel.clone().and_then(|kernel| {
-                    let granule = filled.granule / page;
+                    let granule = match filled.mode {
+                        MapMode::Adopt => 0,
+                        _ => filled.granule / page,
+                    };
                     Tracking::kernel(kernel, granule, &filled.spans, &filled.memory)
                 });
                 match started {

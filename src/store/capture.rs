@@ -29,6 +29,8 @@ pub(super) struct Captured {
     pub(super) serial: u64,
     pub(super) options: CommitOptions,
     pub(super) modules: Vec<CapturedModule>,
+    /// Pages copied while the guest was paused.
+    copied: u64,
 }
 
 pub(super) struct CapturedModule {
@@ -56,6 +58,10 @@ impl Lists {
 }
 
 impl Captured {
+    fn pages(&self) -> u64 {
+        self.modules.iter().map(|m| pages_in(&m.runs)).sum()
+    }
+
     /// Gives up: pages are dirty again, files go.
     pub(super) fn discard(self, pages: &PageFiles) {
         for captured in self.modules {
@@ -172,6 +178,7 @@ impl Store {
             serial: super::next_serial(),
             options: options.clone(),
             modules: Vec::with_capacity(state.modules.len()),
+            copied: 0,
         };
         let mut arena = state.arena.take();
         let precopied = state.precopied.take();
@@ -197,7 +204,8 @@ impl Store {
         }
         let stats = &mut state.stats;
         stats.captures += 1;
-        stats.last_dirty_pages = captured.modules.iter().map(|m| pages_in(&m.runs)).sum();
+        stats.last_dirty_pages = captured.pages();
+        stats.last_copied_pages = captured.copied;
         stats.last_precopied_pages = precopied.map_or(0, |precopied| precopied.pages());
         stats.last_scan_ns = scan_ns;
         stats.last_capture_ns = host::nanoseconds_since(begun);
@@ -234,8 +242,12 @@ impl Store {
         };
         let mut fresh = None;
         let mut used = 0;
+        captured.copied = captured.pages();
         if let Some(precopied) = precopied {
             (fresh, used) = self.merge(precopied, captured, arena);
+        }
+        if fresh.is_none() {
+            captured.copied = captured.pages();
         }
         let spilled = self.copy_runs(state, captured, arena, fresh.as_deref(), used)?;
         if fresh.is_some() {

@@ -260,6 +260,7 @@ pub struct Stats {
     pub captures: u64,
     pub last_dirty_pages: u64,
     pub last_precopied_pages: u64,
+    pub last_copied_pages: u64,
     pub last_scan_ns: u64,
     pub last_capture_ns: u64,
     pub last_write_ns: u64,

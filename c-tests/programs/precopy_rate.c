@@ -1,0 +1,224 @@
+/* Precopy beside a writer that never stops: 50,000 pages a second at random places of 1 GiB. Rounds of
+ * precopy run, the writer pauses, and the capture copies what was written since the last round and nothing
+ * else; a second reader has every byte. Reports what it reached; nothing here depends on speed. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#include "model.h"
+
+enum { MOST_ROUNDS = 12, LOG = 1 << 22 };
+
+static size_t pages;
+static double rate, seconds_of_writing;
+static char directory[4096];
+
+/* ---- the writer ---- */
+
+static unsigned char *memory, *shadow;
+static vmstore_module *module;
+static uint32_t tracker;
+static uint32_t *written; /* the page of each write, in order */
+static atomic_ulong write_count;
+static atomic_int pause_wanted, paused, stop;
+static unsigned long writes_in_all;
+static double written_in;
+
+/* Enough writes for the time that has passed, a hundred at a time. */
+static void *writer(void *argument)
+{
+    rng r = {*(uint64_t *)argument};
+    double begun = seconds();
+    unsigned long mine = 0;
+    while (!atomic_load(&stop)) {
+        if (atomic_load(&pause_wanted)) {
+            double since = seconds();
+            atomic_store(&paused, 1);
+            while (atomic_load(&pause_wanted) && !atomic_load(&stop)) usleep(100);
+            atomic_store(&paused, 0);
+            begun += seconds() - since;
+            continue;
+        }
+        if ((double)mine > (seconds() - begun) * rate) {
+            usleep(500);
+            continue;
+        }
+        for (int i = 0; i < 100; i++, mine++) {
+            size_t page = below(&r, pages), at = page * PAGE + below(&r, PAGE / 8) * 8;
+            uint64_t value = next(&r);
+            memcpy(shadow + at, &value, 8);
+            memcpy(memory + at, &value, 8);
+            if (tracker == VMSTORE_TRACKER_CALLER) OK(store_mark_dirty(module, at, 8));
+            unsigned long number = atomic_load(&write_count);
+            CHECK(number < LOG);
+            written[number] = (uint32_t)page;
+            atomic_store(&write_count, number + 1);
+        }
+    }
+    writes_in_all += mine, written_in += seconds() - begun;
+    return NULL;
+}
+
+static void pause_writer(void)
+{
+    atomic_store(&pause_wanted, 1);
+    while (!atomic_load(&paused)) usleep(50);
+}
+
+static void resume_writer(void)
+{
+    atomic_store(&pause_wanted, 0);
+    while (atomic_load(&paused)) usleep(50);
+}
+
+static void write_for(double time)
+{
+    double until = seconds() + time;
+    while (seconds() < until) usleep(1000);
+}
+
+/* Pages among the writes from number `from` on, each once. */
+static uint64_t distinct_since(unsigned long from)
+{
+    unsigned char *seen = calloc(1, pages);
+    uint64_t count = 0;
+    CHECK(seen);
+    for (unsigned long i = from, end = atomic_load(&write_count); i < end; i++)
+        count += !seen[written[i]], seen[written[i]] = 1;
+    free(seen);
+    return count;
+}
+
+/* ---- the commits ---- */
+
+static unsigned long compared;
+
+/* The writer is paused. */
+static void exact(const char *what)
+{
+    vmstore *reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
+    mapped m = map(reader, "ram", pages * PAGE, VMSTORE_MAP_EAGER, VMSTORE_TRACKER_CALLER);
+    same(m.memory, shadow, pages * PAGE, what);
+    OK(store_close(reader));
+    compared++;
+}
+
+typedef struct {
+    uint64_t dirty, copied, precopied, left;
+    double capture_ms;
+    unsigned rounds;
+} outcome;
+
+static outcome capture_now(vmstore *store)
+{
+    vmstore_capture *capture;
+    uint64_t number;
+    OK(store_capture(store, NULL, &capture));
+    vmstore_stats s = stats(store);
+    outcome o = {.dirty = s.last_dirty_pages,
+                 .copied = s.last_copied_pages,
+                 .precopied = s.last_precopied_pages,
+                 .capture_ms = (double)s.last_capture_ns * 1e-6};
+    OK(store_capture_commit(capture, &number));
+    return o;
+}
+
+static outcome without_precopy(vmstore *store)
+{
+    write_for(seconds_of_writing);
+    pause_writer();
+    outcome o = capture_now(store);
+    CHECK(o.copied == o.dirty && o.precopied == 0);
+    exact("a commit without precopy");
+    atomic_store(&write_count, 0);
+    resume_writer();
+    return o;
+}
+
+static outcome with_precopy(vmstore *store, int room)
+{
+    vmstore_precopy_options one_round = {.struct_size = sizeof one_round, .max_rounds = 1, .target_pages = 1};
+    unsigned long before_the_last = 0, after_the_last;
+    uint64_t left = UINT64_MAX, last;
+    unsigned rounds = 0;
+    write_for(seconds_of_writing);
+    do {
+        last = left;
+        before_the_last = atomic_load(&write_count);
+        OK(store_precopy(store, &one_round, &left));
+        after_the_last = atomic_load(&write_count);
+        rounds++;
+    } while (left > pages / 512 && left < last && rounds < MOST_ROUNDS);
+    pause_writer();
+    outcome o = capture_now(store);
+    o.left = left, o.rounds = rounds;
+    /* What was written while the last round ran or later, and nothing that was written before; all that was
+     * written after it. One write was under way when each number was taken. */
+    uint64_t most = distinct_since(before_the_last ? before_the_last - 1 : 0);
+    uint64_t least = distinct_since(after_the_last);
+    if (room && o.copied > most)
+        FAIL("the capture copied %" PRIu64 " pages, and %" PRIu64 " were written since the last round began", o.copied, most);
+    if (o.copied < least || o.copied < left)
+        FAIL("the capture copied %" PRIu64 " pages of %" PRIu64 " written since the last round, %" PRIu64 " were left",
+             o.copied, least, left);
+    CHECK(o.dirty >= o.copied && o.dirty <= distinct_since(0));
+    CHECK(!room || o.dirty == distinct_since(0));
+    exact("a commit with precopy");
+    atomic_store(&write_count, 0);
+    resume_writer();
+    return o;
+}
+
+static void run(const char *stores, const char *name, uint32_t with_tracker, uint64_t arena_limit, unsigned times)
+{
+    uint64_t random = seed() + with_tracker + arena_limit;
+    vmstore_open_options options = {.struct_size = sizeof options, .arena_limit = arena_limit};
+    vmstore *store;
+    pthread_t thread;
+    name_directory(directory, stores, name);
+    OK(store_open(directory, &options, &store));
+    mapped m = map(store, "ram", pages * PAGE, 0, with_tracker);
+    module = m.handle, memory = m.memory, tracker = with_tracker;
+    shadow = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(shadow != MAP_FAILED);
+    commit(store);
+    atomic_store(&stop, 0), atomic_store(&pause_wanted, 0), atomic_store(&write_count, 0);
+    writes_in_all = 0, written_in = 0;
+    CHECK(pthread_create(&thread, NULL, writer, &random) == 0);
+
+    outcome plain = without_precopy(store), o = {0};
+    double plain_ms = plain.capture_ms, best = 0, copied = 0;
+    for (unsigned i = 0; i < times; i++) {
+        o = with_precopy(store, arena_limit == 0);
+        best = i == 0 || o.capture_ms < best ? o.capture_ms : best;
+        copied += (double)o.copied / times;
+    }
+    atomic_store(&stop, 1);
+    CHECK(pthread_join(thread, NULL) == 0);
+    OK(store_close(store));
+    CHECK(munmap(shadow, pages * PAGE) == 0);
+    printf("; %s: %.0f pages/s; without precopy %.2f ms for %" PRIu64 " pages; with it %.2f ms (%.0f pages on average, %u "
+           "rounds, %" PRIu64 " left, of %" PRIu64 " in the commit)",
+           name, (double)writes_in_all / written_in, plain_ms, plain.dirty, best,
+           copied, o.rounds, o.left, o.dirty);
+}
+
+int main(int count, char **arguments)
+{
+    CHECK(count == 2);
+    require_small_pages("precopy_rate");
+    size_t size = slow() ? 16u << 20 : brief() ? 128u << 20 : 1u << 30;
+    pages = size / PAGE;
+    rate = slow() ? 1000 : 50000;
+    seconds_of_writing = brief() ? 0.2 : 1;
+    CHECK((written = malloc(LOG * sizeof *written)));
+    unsigned times = brief() ? 1 : 3;
+    printf("precopy of %zu MiB", size >> 20);
+    if (kernel_tracker()) run(arguments[1], "kernel", VMSTORE_TRACKER_KERNEL, 0, times);
+    run(arguments[1], "caller", VMSTORE_TRACKER_CALLER, 0, times);
+    run(arguments[1], "small arena", VMSTORE_TRACKER_CALLER, size / 256, 1);
+    printf("; %lu commits exact\n", compared);
+    free(written);
+    return 0;
+}
