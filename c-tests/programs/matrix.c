@@ -41,30 +41,13 @@ static const char *const expected[2 + WRITERS] = {
     "| mmap(MAP_FIXED) over it      | `rm+r+` | `rm+r+` | `rm+r+` | `rm+r+` | `rm+r+` | `rm+r+` | `rm+r+` | `rm+r+` |",
 };
 
-static char directory[4096], scratch[4096], in_memory[] = "/dev/shm/vmstore-matrix-XXXXXX";
-static pid_t owner;
+static char directory[4096], scratch[4096];
 static unsigned cells, commits, missed_pages, audits, refusals, restores, skipped;
 
 /* The kernel pins no shared mapping of a file on a disk for long; of one on tmpfs it does. */
-static void remove_in_memory(void)
-{
-    extern char **environ;
-    char *arguments[] = {"rm", "-rf", in_memory, NULL};
-    pid_t child;
-    int status;
-    if (getpid() != owner || posix_spawnp(&child, "rm", NULL, NULL, arguments, environ)) return;
-    waitpid(child, &status, 0);
-}
-
 static const char *stores_for(const char *stores, enum writer w, int column)
 {
-    if (w != IO_URING || columns[column].mode != SHARED) return stores;
-    if (!owner) {
-        if (!mkdtemp(in_memory)) return NULL;
-        owner = getpid();
-        CHECK(atexit(remove_in_memory) == 0);
-    }
-    return in_memory;
+    return w == IO_URING && columns[column].mode == SHARED ? directory_in_memory() : stores;
 }
 
 static char expected_of(enum writer w, int column, int tracker)
