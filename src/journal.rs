@@ -133,8 +133,17 @@ impl Stream {
             what: format!("{length} bytes of records").into(),
         })?;
         let mut link = self.link;
-        for Numbered { sequence, event } in events {
-            link = record::encode(&mut bytes, &self.store, link, self.end, *sequence, event);
+        for (at, Numbered { sequence, event }) in events.iter().enumerate() {
+            let more = at + 1 < events.len();
+            link = record::encode(
+                &mut bytes,
+                &self.store,
+                link,
+                self.end,
+                more,
+                *sequence,
+                event,
+            );
         }
         let end = self.end + bytes.len() as u64;
         if end > self.reserved {
@@ -486,6 +495,8 @@ impl Replay {
             // A killed owner may have appended without the sync that makes it a promise.
             if half.tail != Tail::Clean || (kind == StreamKind::Commits && half.end != promised) {
                 file.sync()?;
+                // Or have given it its name, which the journal is about to rely on.
+                files.sync_dir(place(kind).dir)?;
             }
             Ok::<_, Error>(Stream {
                 file,

@@ -65,6 +65,14 @@ impl Store {
             self.poison(&error);
             return Err(error);
         }
+        // Not before the journal has let go of the records: until then the next open may take the
+        // history for what it was.
+        let (gone, stay) = std::mem::take(&mut state.condemned)
+            .into_iter()
+            .partition(|file| file.sequence <= last);
+        state.condemned = stay;
+        drop(state);
+        self.remove_condemned(gone);
         Ok(())
     }
 

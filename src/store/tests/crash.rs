@@ -23,20 +23,20 @@ fn reopen(files: &Arc<RecordedFiles>, what: &dyn Fn() -> String) -> Store {
 }
 
 /// Crashes one history at every operation, and its recovery at a few. Returns the states tried.
-fn explore(seed: u64, steps: u64, again: u64) -> u64 {
+fn explore(seed: u64, again: u64, live: impl Fn(&mut Rig, &mut Random)) -> u64 {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(!seed.is_multiple_of(4));
     let mut rig = Rig::new(empty.copy());
-    rig.live(&mut random, steps);
+    live(&mut rig, &mut random);
     let mut states = 0;
-    for count in rig.marks[0].0..=rig.files.recorded() {
+    for count in rig.from..=rig.files.recorded() {
         let crashes = [0, 10, 50, 90, 100].map(Crash::PowerCut);
         for crash in crashes.into_iter().chain([Crash::Kill]) {
             let what = || format!("seed {seed}, {crash:?} after {count} operations");
             let left = rig.files.crashed(&empty, count, crash, &mut random);
             let (done, begun) = promised(&rig, count);
             let least = match crash {
-                Crash::Kill => done.committed.len(),
+                Crash::Kill => done.steps(),
                 Crash::PowerCut(_) => done.persisted,
             };
             for _ in 0..again {
@@ -60,6 +60,17 @@ fn explore(seed: u64, steps: u64, again: u64) -> u64 {
             check_reopened(&store, begun, least, &what());
             states += 1;
         }
+        // The next owner recovers, and then the power goes.
+        let what = || format!("seed {seed}, killed after {count} operations, then a power cut");
+        let killed = rig.files.killed(&empty, count, &mut random);
+        drop(reopen(&killed, &what));
+        let (done, begun) = promised(&rig, count);
+        for percent in [20, 80] {
+            let all = killed.recorded();
+            let left = killed.crashed(&empty, all, Crash::PowerCut(percent), &mut random);
+            check_reopened(&reopen(&left, &what), begun, done.persisted, &what());
+            states += 1;
+        }
     }
     states
 }
@@ -68,10 +79,22 @@ fn explore(seed: u64, steps: u64, again: u64) -> u64 {
 fn promise_1_and_2_every_crash_leaves_a_prefix_with_all_that_was_promised() {
     let mut states = 0;
     for seed in 1..=24 * long() {
-        states += explore(seed * 7919, 2 + seed % 7, 1);
+        states += explore(seed * 7919, 1, |rig, random| rig.live(random, 2 + seed % 7));
     }
     assert!(states > 5_000, "only {states} states");
     println!("{states} crash states: nothing promised was lost, no history had a hole");
+}
+
+#[test]
+fn promise_1_and_2_deleting_changes_nothing_that_stays_whatever_a_crash_leaves() {
+    let mut states = 0;
+    for seed in 1..=24 * long() {
+        states += explore(seed * 104_729, 1, |rig, random| {
+            rig.grow_and_prune(random, 3 + seed % 4);
+        });
+    }
+    assert!(states > 5_000, "only {states} states");
+    println!("{states} crash states of deletions: what stays is whole, what goes went whole");
 }
 
 /// The negative control: without the sync before the records, the search must find a loss.

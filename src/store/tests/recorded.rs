@@ -173,6 +173,19 @@ impl RecordedFiles {
         })
     }
 
+    /// The directory as it was when its owner was killed after the first `count` operations, with the
+    /// recording so far: what it had not synced is still not durable.
+    pub(in crate::store) fn killed(
+        &self,
+        base: &Self,
+        count: usize,
+        random: &mut Random,
+    ) -> Arc<Self> {
+        let left = self.crashed(base, count, Crash::Kill, random);
+        left.state.lock().log = self.state.lock().log[..count].to_vec();
+        left
+    }
+
     /// Takes every sync out of the recording.
     pub(in crate::store) fn forget_syncs(&self) {
         let keep = |o: &Operation| !matches!(o, Operation::Sync { .. } | Operation::SyncDir(_));
