@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The files of `src/ffi` that hold what C sees, in the order in which the header presents them.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "status",
     "types",
     "store",
@@ -11,6 +11,7 @@ const SOURCES: [&str; 8] = [
     "tracking",
     "commit",
     "history",
+    "prune",
     "last_error",
 ];
 

@@ -298,6 +298,9 @@ public:
     Done verify(const VerifyOptions &options = {}, Progress &&progress = {}) const
     { return detail::with_progress(options, progress, store_verify, get()); }
 
+    Done delete_commit(std::uint64_t commit)
+    { return detail::done(store_delete_commit(get(), commit)); }
+
     Result<Stats> stats() const { return detail::output<Stats>(store_stats, get()); }
     Result<std::uint64_t> head() const { return detail::output<std::uint64_t>(store_head, get()); }
     Result<CommitInfo> commit_info(std::uint64_t commit) const

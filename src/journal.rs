@@ -133,8 +133,17 @@ impl Stream {
             what: format!("{length} bytes of records").into(),
         })?;
         let mut link = self.link;
-        for Numbered { sequence, event } in events {
-            link = record::encode(&mut bytes, &self.store, link, self.end, *sequence, event);
+        for (at, Numbered { sequence, event }) in events.iter().enumerate() {
+            let more = at + 1 < events.len();
+            link = record::encode(
+                &mut bytes,
+                &self.store,
+                link,
+                self.end,
+                more,
+                *sequence,
+                event,
+            );
         }
         let end = self.end + bytes.len() as u64;
         if end > self.reserved {

@@ -100,3 +100,5 @@ FORWARD(int, store_commit_user_data,
 FORWARD(int, store_list_modules,
         (const vmstore *a, uint64_t b, vmstore_module_callback c, void *d), (a, b, c, d))
 FORWARD(int, store_verify, (const vmstore *a, const vmstore_verify_options *b), (a, b))
+
+FORWARD(int, store_delete_commit, (vmstore *a, uint64_t b), (a, b))

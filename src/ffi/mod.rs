@@ -26,6 +26,7 @@ mod handle;
 mod history;
 mod last_error;
 mod module;
+mod prune;
 mod status;
 mod store;
 mod tracking;

@@ -260,7 +260,8 @@ pub struct vmstore_commit_info {
     pub struct_size: usize,
     /// Its number, from 1.
     pub commit: u64,
-    /// The commit it was made on; 0: none.
+    /// The commit it was made on or, if that was deleted, the nearest before it that is there; 0:
+    /// none.
     pub parent: u64,
     /// When it was made: nanoseconds since 1970-01-01 UTC by the host's wall clock.
     pub time: u64,

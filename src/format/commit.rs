@@ -55,11 +55,18 @@ pub(crate) enum Event {
     HeadMoved(u64),
     /// A commit was deleted.
     Deleted(u64),
+    /// There was a commit, of which nothing is left but that its number is used.
+    Forgotten {
+        number: u64,
+        /// What it was made on; 0: none.
+        parent: u64,
+    },
 }
 
 const COMMITTED: u16 = 1;
 const HEAD_MOVED: u16 = 2;
 const DELETED: u16 = 3;
+const FORGOTTEN: u16 = 4;
 
 impl Event {
     /// The record type.
@@ -68,6 +75,7 @@ impl Event {
             Self::Committed(_) => COMMITTED,
             Self::HeadMoved(_) => HEAD_MOVED,
             Self::Deleted(_) => DELETED,
+            Self::Forgotten { .. } => FORGOTTEN,
         }
     }
 
@@ -75,6 +83,7 @@ impl Event {
     pub(crate) fn length(&self) -> usize {
         match self {
             Self::HeadMoved(_) | Self::Deleted(_) => 8,
+            Self::Forgotten { .. } => 16,
             Self::Committed(commit) => {
                 let modules = commit.modules.iter().map(|module| module.id.len() + 40);
                 64 + commit.label.len() + commit.user_data.len() + modules.sum::<usize>()
@@ -87,6 +96,7 @@ impl Event {
         let mut w = Writer(bytes);
         match self {
             Self::HeadMoved(number) | Self::Deleted(number) => drop(w.u64(*number)),
+            Self::Forgotten { number, parent } => drop(w.u64(*number).u64(*parent)),
             Self::Committed(commit) => {
                 w.u64(commit.number)
                     .bytes(&commit.unique_id)
@@ -113,6 +123,14 @@ impl Event {
             COMMITTED => Self::Committed(Arc::new(decode_commit(&mut r)?)),
             HEAD_MOVED => Self::HeadMoved(r.u64().ok_or("it is too short")?),
             DELETED => Self::Deleted(r.u64().ok_or("it is too short")?),
+            FORGOTTEN => {
+                let (number, parent) =
+                    (|| Some((r.u64()?, r.u64()?)))().ok_or("it is too short")?;
+                if number == 0 || number > u64::MAX / 2 || parent >= number {
+                    return Err(format!("commit {number} with parent {parent}"));
+                }
+                Self::Forgotten { number, parent }
+            }
             other => return Err(format!("unknown record type {other}")),
         };
         if r.is_empty() {
@@ -124,7 +142,7 @@ impl Event {
 
     /// Whether this library knows a record type.
     pub(crate) fn knows(kind: u16) -> bool {
-        matches!(kind, COMMITTED | HEAD_MOVED | DELETED)
+        matches!(kind, COMMITTED | HEAD_MOVED | DELETED | FORGOTTEN)
     }
 }
 
@@ -211,6 +229,10 @@ mod tests {
             Event::Committed(Arc::new(example())),
             Event::HeadMoved(3),
             Event::Deleted(9),
+            Event::Forgotten {
+                number: 9,
+                parent: 3,
+            },
         ] {
             let mut bytes = Vec::new();
             event.encode(&mut bytes);

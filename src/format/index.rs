@@ -12,6 +12,8 @@ const MAGIC: [u8; 8] = *b"VMSPAGES";
 /// The footer's length.
 pub(crate) const FOOTER: usize = 512;
 const RUN: usize = 24;
+/// Where the footer says how many pages the commit itself wrote.
+const CHANGED: usize = FOOTER - 16;
 
 /// Whether a file holds a module's changed pages or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub(crate) struct Index {
     pub(crate) size: u64,
     /// The digest of the whole module at this commit.
     pub(crate) digest: Digest,
+    /// How many pages the commit itself wrote, where the file was rewritten since.
+    pub(crate) changed: Option<u64>,
     /// Sorted, apart from one another or of different content.
     pub(crate) runs: Vec<IndexRun>,
     /// One for each data page, in page order.
@@ -122,6 +126,11 @@ impl Index {
             Content::Data => run.slot + run.count,
             Content::Zero => run.slot,
         })
+    }
+
+    /// How many pages the commit itself wrote.
+    pub(crate) fn changed_pages(&self) -> u64 {
+        self.changed.unwrap_or_else(|| self.data_pages())
     }
 
     pub(crate) fn zero_pages(&self) -> u64 {
@@ -233,7 +242,9 @@ impl Index {
             .u64(self.runs.len() as u64);
         w.u64(self.index_offset()).u64(index_length);
         w.u64(runs_sum).u64(checksums_sum);
-        w.text(&self.module).pad_to(FOOTER - 8);
+        w.text(&self.module)
+            .pad_to(CHANGED)
+            .u64(self.changed.map_or(0, |pages| pages + 1));
         let sum = checksum::metadata(store, &footer);
         Writer(&mut footer).u64(sum);
         bytes.extend_from_slice(&footer);
@@ -254,6 +265,11 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
+    /// What it says of its file, whose index has not been read: no runs, no checksums.
+    pub(crate) fn head(&self) -> &Index {
+        &self.empty
+    }
+
     /// Decodes and bounds a footer. `length` is the file's; `file` is what errors call it.
     pub(crate) fn decode(bytes: &[u8], length: u64, store: &StoreId, file: &str) -> Result<Self> {
         let bad = |why: String| Error::corrupt(file, why);
@@ -270,7 +286,10 @@ impl Footer {
         }
         let mut r = Reader(&body[8..]);
         let footer = Self::fields(&mut r).ok_or_else(|| bad("its footer is nonsense".into()))?;
-        let (version, flags, footer) = footer;
+        let (version, flags, mut footer) = footer;
+        footer.empty.changed = Reader(&body[CHANGED..])
+            .u64()
+            .and_then(|n| n.checked_sub(1));
         if version != VERSION || flags != 0 {
             return Err(Error::Version {
                 file: file.into(),
@@ -308,6 +327,7 @@ impl Footer {
             page_size,
             size,
             digest,
+            changed: None,
             runs: Vec::new(),
             checksums: Checksums {
                 known: OnceLock::new(),
@@ -334,7 +354,8 @@ impl Footer {
         let pages = (page.is_power_of_two() && page >= 512).then(|| index.size / page)?;
         let whole = index.size.is_multiple_of(page) && pages > 0;
         let counts = self.data_pages.checked_add(self.zero_pages)? <= pages
-            && self.run_count <= self.data_pages + self.zero_pages;
+            && self.run_count <= self.data_pages + self.zero_pages
+            && index.changed.is_none_or(|changed| changed <= pages);
         let offset = match index.shape {
             Shape::Image => index.size,
             Shape::Delta => self.data_pages.checked_mul(page)?,
@@ -421,6 +442,7 @@ mod tests {
             page_size: 4096,
             size: 100 * 4096,
             digest: Digest(77),
+            changed: Some(2),
             runs: Vec::new(),
             checksums: Checksums::known(vec![1, 2, 3, 4]),
         };

@@ -28,6 +28,8 @@ pub(crate) const HEADER: usize = 128;
 pub(crate) const HEAD: usize = 56;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"VREC");
 const OPTIONAL: u16 = 1;
+/// The write that brought this record brought another one behind it.
+const MORE: u16 = 2;
 /// User data has at most 16 MiB; the rest is for the map of modules.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
 
@@ -132,13 +134,14 @@ pub(crate) struct Record {
     pub(crate) event: Event,
 }
 
-/// Appends a record to `bytes`; `batch` is the file offset at which its write begins. Returns the
-/// link for the next one.
+/// Appends a record to `bytes`; `batch` is the file offset at which its write begins, and `more` says
+/// that another record of the same write follows. Returns the link for the next one.
 pub(crate) fn encode(
     bytes: &mut Vec<u8>,
     store: &StoreId,
     link: u64,
     batch: u64,
+    more: bool,
     sequence: u64,
     event: &Event,
 ) -> u64 {
@@ -151,7 +154,7 @@ pub(crate) fn encode(
     let mut w = Writer(&mut head);
     w.u32(RECORD_MAGIC)
         .u16(event.kind())
-        .u16(0)
+        .u16(if more { MORE } else { 0 })
         .u64(length as u64)
         .u64(sequence)
         .u64(batch);
@@ -191,6 +194,12 @@ pub(crate) struct Scan {
     pub(crate) damaged: bool,
 }
 
+/// Where a write began, and the link for its first record.
+struct Batch {
+    at: u64,
+    link: u64,
+}
+
 /// Reads all records of a stream.
 pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -> Result<Scan> {
     let mut scan = Scan {
@@ -202,6 +211,8 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         damaged: false,
     };
     let mut at = HEADER;
+    // The write that the last record came with, while more of it is to come.
+    let mut unfinished: Option<Batch> = None;
     while at < bytes.len() {
         let parsed = match parse(bytes, at, store) {
             Ok(parsed) => parsed,
@@ -221,6 +232,14 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
             scan.tail = Tail::Bad("a record that does not follow the one before it".into());
             break;
         }
+        if parsed.flags & MORE == 0 {
+            unfinished = None;
+        } else if unfinished.is_none() {
+            unfinished = Some(Batch {
+                at: at as u64,
+                link: scan.link,
+            });
+        }
         scan.link = parsed.sum;
         let offset = at as u64;
         at = parsed.next;
@@ -235,6 +254,16 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
     }
     if matches!(scan.tail, Tail::Bad(_)) {
         look_beyond(bytes, at, store, &mut scan);
+    }
+    if let Some(batch) = unfinished {
+        // All of a write, or nothing of it: a deletion in it may be of a commit in it.
+        (scan.end, scan.link) = (batch.at, batch.link);
+        let keep = scan.records.partition_point(|r| r.offset < batch.at);
+        let cut = scan.records.split_off(keep);
+        scan.beyond.splice(0..0, cut);
+        if scan.tail == Tail::Clean {
+            scan.tail = Tail::Cut;
+        }
     }
     Ok(scan)
 }
@@ -382,6 +411,7 @@ mod tests {
                     &STORE,
                     link,
                     start,
+                    false,
                     sequence,
                     &Event::HeadMoved(*number),
                 );
@@ -447,6 +477,46 @@ mod tests {
             // The second batch was written after the first was synced, so a bad first batch is
             // damage.
             assert_eq!(scan.damaged, bit / 8 < last, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_write_counts_whole_or_not_at_all() {
+        let mut bytes = stream(&[&[5]]);
+        let first = read(&bytes);
+        let start = bytes.len();
+        let mut link = first.link;
+        for (number, sequence) in [(6, 2), (7, 3), (8, 4)] {
+            let event = Event::HeadMoved(number);
+            let batch = start as u64;
+            link = encode(
+                &mut bytes,
+                &STORE,
+                link,
+                batch,
+                number != 8,
+                sequence,
+                &event,
+            );
+        }
+        assert_eq!(read(&bytes).records.len(), 4);
+        for cut in start + 1..bytes.len() {
+            let scan = read(&bytes[..cut]);
+            assert_eq!(
+                (scan.records.len(), scan.end),
+                (1, first.end),
+                "cut at {cut}"
+            );
+            assert_eq!(
+                (scan.tail, scan.link),
+                (Tail::Cut, first.link),
+                "cut at {cut}"
+            );
+        }
+        for at in start..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(read(&bad).records.len(), 1, "byte {at}");
         }
     }
 

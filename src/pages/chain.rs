@@ -25,7 +25,7 @@ pub(crate) fn source_runs(index: &Arc<Index>) -> impl Iterator<Item = (Run, Opti
     })
 }
 
-fn runs_of(index: &Index) -> Vec<Run> {
+pub(super) fn runs_of(index: &Index) -> Vec<Run> {
     let mut runs = Vec::with_capacity(index.runs.len());
     for run in &index.runs {
         push_run(
@@ -93,7 +93,7 @@ impl PageFiles {
 
 /// Moves what an index holds of `pages` into `changes`, and returns the rest. An image holds
 /// everything.
-fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>) -> Vec<Run> {
+pub(super) fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>) -> Vec<Run> {
     let mut rest = Vec::new();
     for run in pages {
         let mut page = run.start;
@@ -134,7 +134,7 @@ fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>) -> Vec<Ru
 }
 
 /// The union of many lists, merged in pairs so that long paths do not cost their square.
-fn union_of_all(mut lists: Vec<Vec<Run>>) -> Vec<Run> {
+pub(super) fn union_of_all(mut lists: Vec<Vec<Run>>) -> Vec<Run> {
     while lists.len() > 1 {
         lists = lists
             .chunks(2)

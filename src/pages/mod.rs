@@ -5,11 +5,13 @@
 
 mod chain;
 mod read;
+mod rewrite;
 mod table;
 mod write;
 
 pub(crate) use chain::{Change, source_runs};
 pub(crate) use read::{Piece, Reading};
+pub(crate) use rewrite::{pages_of, rewrite};
 pub(crate) use table::PageTable;
 pub(crate) use write::{Draft, Finished};
 
@@ -95,21 +97,30 @@ impl PageFiles {
             .insert((index.module.clone(), index.commit), index);
     }
 
+    /// Drops the index of a module commit that is no more, or is another file now.
+    pub(crate) fn forget(&self, module: &str, commit: u64) {
+        let mut cache = self.cache.lock();
+        if let Some(index) = cache.indexes.remove(&(module.to_owned(), commit)) {
+            cache.bytes = cache.bytes.saturating_sub(weight(&index));
+        }
+    }
+
+    /// The module commit below another one, 0 for an image, at the cost of a footer.
+    pub(crate) fn parent(&self, module: &str, commit: u64) -> Result<u64> {
+        if let Some(index) = self.cache.lock().indexes.get(&(module.to_owned(), commit)) {
+            return Ok(index.parent);
+        }
+        let file = self.open(module, commit)?;
+        let footer = self.footer(&*file, module, commit)?;
+        Ok(footer.head().parent)
+    }
+
     /// Reads and checks footer and index of a module commit.
     pub(crate) fn load(&self, module: &str, commit: u64) -> Result<Index> {
         let place = place(module, commit);
         let file = self.open(module, commit)?;
+        let footer = self.footer(&*file, module, commit)?;
         let name = place.to_string();
-        let length = file.len()?;
-        let Some(footer_at) = length.checked_sub(FOOTER as u64) else {
-            return Err(Error::corrupt(
-                name,
-                format!("it has {length} bytes, less than a footer"),
-            ));
-        };
-        let mut footer = [0; FOOTER];
-        read_exact(&*file, &mut footer, footer_at, &place)?;
-        let footer = Footer::decode(&footer, length, &self.store, &name)?;
         // The footer's numbers were checked against the file's length, so this is bounded by it.
         let runs_length = footer.runs_length() as usize;
         let whole = footer.index_length <= SMALL_INDEX;
@@ -125,6 +136,24 @@ impl PageFiles {
         if whole {
             index.learn_checksums(checksums, &self.store, &name)?;
         }
+        Ok(index)
+    }
+
+    /// Reads and checks the footer of a module commit.
+    fn footer(&self, file: &dyn File, module: &str, commit: u64) -> Result<Footer> {
+        let place = place(module, commit);
+        let name = place.to_string();
+        let length = file.len()?;
+        let Some(footer_at) = length.checked_sub(FOOTER as u64) else {
+            return Err(Error::corrupt(
+                name,
+                format!("it has {length} bytes, less than a footer"),
+            ));
+        };
+        let mut footer = [0; FOOTER];
+        read_exact(file, &mut footer, footer_at, &place)?;
+        let footer = Footer::decode(&footer, length, &self.store, &name)?;
+        let index = footer.head();
         if index.module != module || index.commit != commit || index.page_size != self.page_size {
             return Err(Error::corrupt(
                 name,
@@ -134,7 +163,7 @@ impl PageFiles {
                 ),
             ));
         }
-        Ok(index)
+        Ok(footer)
     }
 
     /// The checksums of a module commit's data pages, read when they are first needed.

@@ -150,6 +150,23 @@ impl PageTable {
         Ok(())
     }
 
+    /// Points all pages that are in one of the module commits `old` to another one, which must hold
+    /// them too; it is an image if one of them is.
+    pub(crate) fn replace(&mut self, old: &[u64], new: &Arc<Index>) {
+        if self
+            .base
+            .as_ref()
+            .is_some_and(|base| old.contains(&base.commit))
+        {
+            self.base = Some(new.clone());
+        }
+        for source in self.sources.iter_mut().flatten() {
+            if old.contains(&source.index.commit) {
+                source.index = new.clone();
+            }
+        }
+    }
+
     fn number_of(&mut self, index: &Arc<Index>) -> Result<u32> {
         let same = |source: &Option<Source>| {
             source
@@ -309,6 +326,7 @@ mod tests {
             page_size: 4096,
             size: PAGES * 4096,
             digest: crate::format::checksum::Digest::default(),
+            changed: None,
             runs: Vec::new(),
             checksums: Checksums::default(),
         };

@@ -62,6 +62,7 @@ impl Draft {
             page_size: pages.page_size,
             size,
             digest: parent.map_or_else(Digest::default, |parent| parent.digest),
+            changed: None,
             runs: Vec::new(),
             checksums: Checksums::default(),
         };

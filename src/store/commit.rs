@@ -168,6 +168,12 @@ impl Store {
             }
             self.0.pages.remember(file.index);
         }
+        if let Some(lineage) = &mut state.lineage {
+            let commit = state.history.get(number)?.commit.clone();
+            if lineage.add(&self.0.pages, &commit).is_err() {
+                state.lineage = None;
+            }
+        }
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Entry {
 pub(crate) struct History {
     commits: BTreeMap<u64, Entry>,
     head: u64,
+    /// The parents of deleted commits, which are those of their children now.
+    deleted: BTreeMap<u64, u64>,
     /// The highest number ever used.
     last_number: u64,
 }
@@ -62,13 +64,24 @@ impl History {
                     "the head moved to commit {number}, which is not there"
                 ));
             }
-            Event::Deleted(number) => {
-                if *number == self.head || self.commits.remove(number).is_none() {
+            Event::Forgotten { number, parent } => {
+                if self.commits.contains_key(number) {
+                    return Err(format!("commit {number} was forgotten and is there"));
+                }
+                self.deleted.insert(*number, *parent);
+                self.last_number = self.last_number.max(*number);
+            }
+            Event::Deleted(number) => match self.commits.get(number) {
+                Some(entry) if *number != self.head => {
+                    self.deleted.insert(*number, entry.commit.parent);
+                    self.commits.remove(number);
+                }
+                _ => {
                     return Err(format!(
                         "commit {number} was deleted and is not there, or is the head"
                     ));
                 }
-            }
+            },
         }
         Ok(())
     }
@@ -101,6 +114,7 @@ impl History {
         self.commits.get(&number).ok_or_else(|| Error::NotFound {
             what: format!("commit {number}"),
             hint: match self.commits.last_key_value() {
+                _ if self.deleted.contains_key(&number) => "; it was deleted".into(),
                 None => "; the store has no commits yet".into(),
                 Some((last, _)) => format!("; the newest is {last}").into(),
             },
@@ -128,11 +142,24 @@ impl History {
         }
     }
 
+    /// The commit that a commit was made on, or the nearest before it that has not been deleted; 0: none.
+    pub(crate) fn parent_of(&self, commit: &Commit) -> u64 {
+        let mut parent = commit.parent;
+        while let Some(above) = self.deleted.get(&parent) {
+            parent = *above;
+        }
+        parent
+    }
+
+    /// All commits, ascending.
+    pub(crate) fn commits(&self) -> impl Iterator<Item = &Arc<Commit>> {
+        self.commits.values().map(|entry| &entry.commit)
+    }
+
     /// The names of all module commit files that a commit uses.
     pub(crate) fn files(&self) -> HashSet<String> {
-        self.commits
-            .values()
-            .flat_map(|entry| &entry.commit.modules)
+        self.commits()
+            .flat_map(|commit| &commit.modules)
             .map(|module| crate::format::name::module_commit(&module.id, module.module_commit))
             .collect()
     }

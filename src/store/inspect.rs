@@ -37,7 +37,7 @@ impl Store {
         let commit = &entry.commit;
         Ok(CommitInfo {
             commit: commit.number,
-            parent: commit.parent,
+            parent: state.history.parent_of(commit),
             time: commit.time,
             unique_id: commit.unique_id,
             label: commit.label.clone(),

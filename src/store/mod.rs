@@ -9,12 +9,15 @@ mod fill;
 mod grow;
 mod history;
 mod inspect;
+mod install;
+mod lineage;
 mod links;
 mod map;
 mod open;
 mod options;
 mod persist;
 mod precopy;
+mod prune;
 mod recover;
 mod reentry;
 mod restore;
@@ -47,6 +50,7 @@ use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
 use capture::{Captured, Lists};
 use history::History;
+use lineage::Lineage;
 use precopy::Precopied;
 use reentry::Inside;
 
@@ -69,6 +73,9 @@ struct Inner {
     capturing: AtomicBool,
     /// Why the store takes no more work; the first reason stays.
     poison: Mutex<Option<String>>,
+    /// Held by whoever needs the set of files to stay as it is, or changes it other than by a commit:
+    /// delete, compact, verify and the like. Always taken before `gate`.
+    upkeep: Mutex<()>,
     /// Held by a persist from beginning to end. Always taken before `state`.
     gate: Mutex<Gate>,
     state: Mutex<State>,
@@ -129,6 +136,10 @@ struct State {
     pending: Vec<Numbered>,
     /// Files of unpersisted commits, oldest first.
     unsynced: Vec<Unsynced>,
+    /// Files that nothing needs any more once the deletions of their commits are durable.
+    condemned: Vec<Condemned>,
+    /// Which files are needed; made when it is first asked for.
+    lineage: Option<Lineage>,
     modules: BTreeMap<String, Bound>,
     kernel: Kernel,
     arena: Option<Arena>,
@@ -165,6 +176,14 @@ enum SyncState {
     /// A sync of it may have failed, after which the kernel takes its pages for clean and would not
     /// write them again: it is written again, as a new file.
     Suspect,
+}
+
+/// A file that goes when a record is durable.
+struct Condemned {
+    module: String,
+    commit: u64,
+    /// The record of the deletion.
+    sequence: u64,
 }
 
 /// A mapped module and what the store knows about it.
@@ -295,6 +314,7 @@ impl Store {
     /// From inside a callback, and in a forked child.
     pub fn close(&self) -> Result<()> {
         self.check_reentry()?;
+        let _upkeep = self.0.upkeep.lock();
         let mut gate = self.0.gate.lock();
         let mut state = self.enter()?;
         if let Some(captured) = state.capture.take() {

@@ -176,7 +176,7 @@ pub struct VerifyOptions {
 pub struct CommitInfo {
     /// Its number.
     pub commit: u64,
-    /// The commit it was made on; 0: none.
+    /// The commit it was made on, or the nearest before it that was not deleted; 0: none.
     pub parent: u64,
     /// Nanoseconds since 1970.
     pub time: u64,

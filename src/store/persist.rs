@@ -69,6 +69,14 @@ impl Store {
         }
         state.pending.retain(|event| event.sequence > last);
         state.unsynced.retain(|file| file.sequence > last);
+        // Not before the journal has let go of the records: until then the next open may take the
+        // history for what it was.
+        let (gone, stay) = std::mem::take(&mut state.condemned)
+            .into_iter()
+            .partition(|file| file.sequence <= last);
+        state.condemned = stay;
+        drop(state);
+        self.remove_condemned(gone);
         Ok(())
     }
 

@@ -1,18 +1,18 @@
 //! Recovery: from what the last owner left, however it ended, to a history that is whole.
 
-use std::io::IoSlice;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::history::History;
-use super::{LogLevel, SyncState, Unsynced};
+use super::lineage::Lineage;
+use super::{Condemned, LogLevel, SyncState, Unsynced};
 use crate::format::commit::{Commit, Event, ModuleEntry};
-use crate::format::index::{Found, Index, Shape};
+use crate::format::index::Index;
 use crate::format::name;
 use crate::format::record::Record;
 use crate::journal::{self, Booted, Numbered, Reader, Replay, Stream};
-use crate::page::Run;
-use crate::pages::{PageFiles, Piece, Reading};
-use crate::sys::fs::{Dir, File, Kind, Place};
+use crate::pages::PageFiles;
+use crate::sys::fs::{Access, Dir, Kind, Place};
 use crate::{Error, Result};
 
 /// A store's history, ready to go on.
@@ -20,6 +20,7 @@ pub(super) struct Recovered {
     pub(super) history: History,
     pub(super) pending: Vec<Numbered>,
     pub(super) unsynced: Vec<Unsynced>,
+    pub(super) condemned: Vec<Condemned>,
     pub(super) next_sequence: u64,
     /// The last record of `commits`.
     pub(super) durable: u64,
@@ -54,6 +55,7 @@ pub(super) fn recover(
     }
     let recent = std::mem::take(&mut replay.recent);
     let found = recent.len();
+    let promised = history.clone();
     let pending = keep_whole(pages, &mut history, &replay, recent, salvage, note)?;
     for record in std::mem::take(&mut replay.beyond) {
         history.salvage(&record.event);
@@ -64,6 +66,7 @@ pub(super) fn recover(
         history,
         pending,
         unsynced: Vec::new(),
+        condemned: Vec::new(),
         next_sequence: last + 1,
         durable,
         commits: None,
@@ -74,7 +77,6 @@ pub(super) fn recover(
     }
     let dropped = recovered.pending.len() < found || replay.journal_torn;
     let suspect = replay.suspect && replay.booted != Booted::Yes && !recovered.pending.is_empty();
-    recovered.unsynced = unsynced(pages, &recovered.pending, suspect);
     let (commits, journal) = replay.into_streams(
         &*pages.files,
         pages.store,
@@ -84,7 +86,9 @@ pub(super) fn recover(
     )?;
     recovered.commits = commits;
     recovered.journal = Some(journal);
-    remove_leftovers(pages, &recovered.history, note)?;
+    recovered.condemned = remove_leftovers(pages, &recovered.history, &promised, last, note)?;
+    // Of what is there now.
+    recovered.unsynced = unsynced(pages, &recovered.pending, suspect);
     Ok(recovered)
 }
 
@@ -143,25 +147,11 @@ fn keep_whole(
 ) -> Result<Vec<Numbered>> {
     let mut kept: Vec<Numbered> = Vec::new();
     let journal = journal::journal_place().to_string();
+    let mut recent = recent;
+    if replay.booted != Booted::No || replay.suspect {
+        recent = whole_part(pages, recent, note)?;
+    }
     for record in recent {
-        if (replay.booted != Booted::No || replay.suspect)
-            && let Event::Committed(commit) = &record.event
-        {
-            match check_files(pages, commit) {
-                Ok(()) => {}
-                Err(error @ (Error::Corrupt { .. } | Error::Version { .. })) => {
-                    note(
-                        LogLevel::Warning,
-                        format!(
-                            "commit {} and what came after it were not persisted and are lost: {error}",
-                            commit.number
-                        ),
-                    );
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
         follow(history, &record, false, &journal, salvage)?;
         kept.push(Numbered {
             sequence: record.sequence,
@@ -180,6 +170,49 @@ fn keep_whole(
     Ok(kept)
 }
 
+/// The records up to the first of a commit that is not whole. One that is deleted further on need not be
+/// whole, as long as the record of that stays.
+fn whole_part(pages: &PageFiles, mut records: Vec<Record>, note: Note<'_>) -> Result<Vec<Record>> {
+    let mut checked = HashSet::new();
+    'again: loop {
+        let deleted: HashSet<u64> = records
+            .iter()
+            .filter_map(|record| match record.event {
+                Event::Deleted(number) => Some(number),
+                _ => None,
+            })
+            .collect();
+        let oldest = records.iter().find_map(|record| match &record.event {
+            Event::Committed(commit) => Some(commit.number),
+            _ => None,
+        });
+        for at in 0..records.len() {
+            let Event::Committed(commit) = &records[at].event else {
+                continue;
+            };
+            if deleted.contains(&commit.number) {
+                continue;
+            }
+            match check_files(pages, commit, oldest.unwrap_or(1), &mut checked) {
+                Ok(()) => {}
+                Err(error @ (Error::Corrupt { .. } | Error::Version { .. })) => {
+                    note(
+                        LogLevel::Warning,
+                        format!(
+                            "commit {} and what came after it were not persisted and are lost: {error}",
+                            commit.number
+                        ),
+                    );
+                    records.truncate(at);
+                    continue 'again;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(records);
+    }
+}
+
 /// The modules whose files a commit brought.
 fn own_modules(commit: &Commit) -> impl Iterator<Item = &ModuleEntry> {
     commit
@@ -188,12 +221,25 @@ fn own_modules(commit: &Commit) -> impl Iterator<Item = &ModuleEntry> {
         .filter(|module| module.module_commit == commit.number)
 }
 
-/// Checks every page of the files that a commit brought, and that they are the ones it means.
-fn check_files(pages: &PageFiles, commit: &Commit) -> Result<()> {
-    for module in own_modules(commit) {
-        let index = Arc::new(pages.load(&module.id, commit.number)?);
-        super::verify::matches(&index, module)?;
-        super::verify::check_pages(pages, &index)?;
+/// Checks every page of the files that a commit needs and that are not durable, being of commit `oldest` or
+/// later; and that those it brought are the ones it means.
+fn check_files(
+    pages: &PageFiles,
+    commit: &Commit,
+    oldest: u64,
+    checked: &mut HashSet<(String, u64)>,
+) -> Result<()> {
+    for module in &commit.modules {
+        let mut next = module.module_commit;
+        while next >= oldest && !checked.contains(&(module.id.clone(), next)) {
+            let index = Arc::new(pages.load(&module.id, next)?);
+            if next == module.module_commit {
+                super::verify::matches(&index, module)?;
+            }
+            super::verify::check_pages(pages, &index)?;
+            checked.insert((module.id.clone(), next));
+            next = index.parent;
+        }
     }
     Ok(())
 }
@@ -205,16 +251,22 @@ fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsyn
         let Event::Committed(commit) = &numbered.event else {
             continue;
         };
+        let deleted = pending
+            .iter()
+            .any(|later| matches!(later.event, Event::Deleted(number) if number == commit.number));
         for module in own_modules(commit) {
+            let place = crate::pages::place(&module.id, commit.number);
+            let file = pages.files.open(&place, Access::Read);
+            if deleted && matches!(file, Ok(None)) {
+                continue;
+            }
             // For the progress of a persist alone.
-            let bytes = pages
-                .open(&module.id, commit.number)
-                .and_then(|file| file.len());
+            let bytes = file.map(|file| file.map_or(Ok(0), |file| file.len()));
             all.push(Unsynced {
                 module: module.id.clone(),
                 commit: commit.number,
                 sequence: numbered.sequence,
-                bytes: bytes.unwrap_or(0),
+                bytes: bytes.and_then(|bytes| bytes).unwrap_or(0),
                 state: if suspect {
                     SyncState::Suspect
                 } else {
@@ -231,39 +283,25 @@ fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsyn
 pub(super) fn write_again(pages: &PageFiles, module: &str, commit: u64) -> Result<()> {
     let index: Arc<Index> = Arc::new(pages.load(module, commit)?);
     let temporary = Place::hidden(format!("{}again", name::TEMPORARY));
-    pages.files.unlink(&temporary)?;
-    let file = pages.files.create(&temporary)?;
-    let written = copy_into(pages, &index, &*file).and_then(|()| {
-        file.sync()?;
+    let again = crate::pages::rewrite(pages, &[index], &temporary, &mut |_| Ok(()))?;
+    let named = again.file.sync().and_then(|()| {
         pages
             .files
             .rename(&temporary, &crate::pages::place(module, commit))
     });
-    written.inspect_err(|_| drop(pages.files.unlink(&temporary)))
-}
-
-fn copy_into(pages: &PageFiles, index: &Arc<Index>, file: &dyn File) -> Result<()> {
-    if index.shape == Shape::Image {
-        file.set_len(index.size)?;
-    }
-    Reading::new(pages).pieces(Piece::all_of(index), |run: Run, bytes| {
-        let Found::Data { slot } = index.find(run.start) else {
-            return Err(Error::Internal {
-                what: format!("page {} moved", run.start),
-            });
-        };
-        file.write_at(&[IoSlice::new(bytes)], index.offset(run.start, slot))
-    })?;
-    pages.checksums(index)?;
-    file.write_at(
-        &[IoSlice::new(&index.encode(&pages.store))],
-        index.index_offset(),
-    )
+    named.inspect_err(|_| drop(pages.files.unlink(&temporary)))
 }
 
 /// Removes what unfinished calls left behind: temporary files, and module commits that no commit
-/// uses.
-fn remove_leftovers(pages: &PageFiles, history: &History, note: Note<'_>) -> Result<()> {
+/// needs. Those that the `durable` history needs stay until the record `last` is durable too: they are
+/// returned.
+fn remove_leftovers(
+    pages: &PageFiles,
+    history: &History,
+    durable: &History,
+    last: u64,
+    note: Note<'_>,
+) -> Result<Vec<Condemned>> {
     let files = &*pages.files;
     let mut removed = 0;
     for entry in files.list(Dir::Hidden)? {
@@ -272,12 +310,37 @@ fn remove_leftovers(pages: &PageFiles, history: &History, note: Note<'_>) -> Res
             removed += 1;
         }
     }
-    let used = history.files();
+    let named = history.files();
+    let mut unnamed = Vec::new();
     for entry in files.list(Dir::Root)? {
-        let ours = name::parse_module_commit(&entry.name)
-            .is_some_and(|(module, _)| name::check_module_id(module).is_ok());
-        if ours && entry.kind == Kind::File && !used.contains(&entry.name) {
-            files.unlink(&Place::root(entry.name))?;
+        if entry.kind == Kind::File
+            && !named.contains(&entry.name)
+            && let Some((module, commit)) = name::parse_module_commit(&entry.name)
+            && name::check_module_id(module).is_ok()
+        {
+            unnamed.push((module.to_owned(), commit, entry.name.clone()));
+        }
+    }
+    let mut condemned = Vec::new();
+    if !unnamed.is_empty() {
+        // Some may be there for their children alone.
+        let needed = Lineage::of(pages, history)?;
+        let promised = Lineage::of(pages, durable)?;
+        let unclear = needed.unclear();
+        for (module, commit, name) in unnamed {
+            let known = name == name::module_commit(&module, commit);
+            if known && (needed.contains(&module, commit) || unclear.contains(&module)) {
+                continue;
+            }
+            if known && promised.contains(&module, commit) {
+                condemned.push(Condemned {
+                    module,
+                    commit,
+                    sequence: last,
+                });
+                continue;
+            }
+            files.unlink(&Place::root(name))?;
             removed += 1;
         }
     }
@@ -287,5 +350,5 @@ fn remove_leftovers(pages: &PageFiles, history: &History, note: Note<'_>) -> Res
             format!("removed what unfinished calls left: {removed} file(s)"),
         );
     }
-    Ok(())
+    Ok(condemned)
 }

@@ -91,6 +91,8 @@ impl Store {
     /// As `store_verify`.
     pub fn verify(&self, options: &VerifyOptions, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
+        // The files stay as they are; commits and persists may go on.
+        let _upkeep = self.0.upkeep.lock();
         let commits = {
             // No persist and no commit while the streams are read.
             let _gate = self.0.gate.lock();

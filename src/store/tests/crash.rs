@@ -6,14 +6,15 @@ use super::crashed::{Crash, Crashes};
 use super::recorded::RecordedFiles;
 use super::{Random, Rig, check_reopened, long, open, seed};
 
-/// Crashes one history at every operation, and its recovery at a few. Returns the states tried.
-fn explore(seed: u64, steps: u64, again: u64) -> u64 {
+/// Crashes one history at every operation from the one that `live` returns, and its recovery at a few. Returns
+/// the states tried.
+fn explore(seed: u64, again: u64, live: impl Fn(&mut Rig, &mut Random) -> usize) -> u64 {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(!seed.is_multiple_of(4));
     let mut rig = Rig::new(empty.copy());
-    rig.live(&mut random, steps);
+    let from = live(&mut rig, &mut random);
     let mut states = 0;
-    for count in rig.made()..=rig.files.recorded() {
+    for count in from..=rig.files.recorded() {
         let cuts = [0, 10, 50, 90, 100].map(|percent| (Crash::PowerCut, percent));
         for (crash, percent) in cuts.into_iter().chain([(Crash::Kill, 100)]) {
             let what = || format!("seed {seed}, {crash:?} {percent} after {count} operations");
@@ -44,11 +45,29 @@ fn explore(seed: u64, steps: u64, again: u64) -> u64 {
 fn promise_1_and_2_every_crash_leaves_a_prefix_with_all_that_was_promised() {
     let mut states = 0;
     for number in 1..=24 * long() {
-        states += explore((seed() - 1 + number) * 7919, 2 + number % 7, 1);
+        states += explore((seed() - 1 + number) * 7919, 1, |rig, random| {
+            rig.live(random, 2 + number % 7);
+            rig.made()
+        });
     }
     assert!(states > 5_000, "only {states} states");
     println!(
         "seed {}: {states} crash states of long histories: nothing promised was lost, no history had a hole",
+        seed()
+    );
+}
+
+#[test]
+fn promise_1_and_2_deleting_changes_nothing_that_stays_whatever_a_crash_leaves() {
+    let mut states = 0;
+    for number in 1..=24 * long() {
+        states += explore((seed() - 1 + number) * 104_729, 1, |rig, random| {
+            rig.grow_and_prune(random, 3 + number % 4)
+        });
+    }
+    assert!(states > 5_000, "only {states} states");
+    println!(
+        "seed {}: {states} crash states of deletions: what stays is whole, what goes went whole",
         seed()
     );
 }

@@ -11,7 +11,7 @@ use super::{Random, Rig, check_reopened, long, open, setting};
 use crate::sys::host::repeatable;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
-fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
+fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(true);
     let mut rig = Rig::new(empty.copy());
@@ -20,7 +20,11 @@ fn live_with(seed: u64, at: u64, times: u64) -> (u64, u64) {
         times,
         ..Fuse::default()
     });
-    rig.live(&mut random, 10);
+    if prune {
+        rig.grow_and_prune(&mut random, 4);
+    } else {
+        rig.live(&mut random, 10);
+    }
     rig.persist();
     rig.scribble(&mut random);
     rig.commit();
@@ -228,12 +232,13 @@ fn promise_3_every_operation_of_every_short_history_fails_in_every_way() {
 #[test]
 fn promise_3_every_operation_fails_and_nothing_is_lost() {
     let (mut runs, mut failures) = (0, 0);
-    for seed in 11..11 + 3 * long() {
-        let (operations, failed) = live_with(seed, 0, 0);
+    for seed in 11..11 + 5 * long() {
+        let prune = seed % 2 == 0;
+        let (operations, failed) = live_with(seed, 0, 0, prune);
         assert_eq!(failed, 0, "without a fault");
         for times in [1, 3] {
             for at in 1..=operations {
-                let run = AssertUnwindSafe(|| live_with(seed, at, times));
+                let run = AssertUnwindSafe(|| live_with(seed, at, times, prune));
                 let Ok((_, failed)) = catch_unwind(run) else {
                     panic!("seed {seed}: operation {at} fails {times} times");
                 };

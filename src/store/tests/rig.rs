@@ -285,6 +285,22 @@ impl Rig {
         }
     }
 
+    /// Deletes a commit that is not the head.
+    pub(in crate::store) fn delete(&mut self, number: u64) {
+        let delete = |rig: &Self| rig.store.delete_commit(number);
+        if self.again("delete", delete).is_some() {
+            self.moment(|moment| moment.commits.retain(|commit| *commit != number));
+        }
+        self.mark();
+    }
+
+    /// The commits that may be deleted.
+    pub(in crate::store) fn deletable(&self) -> Vec<u64> {
+        let Moment { commits, head } = self.oracle.now();
+        let others = commits.iter().filter(|commit| *commit != head);
+        others.copied().collect()
+    }
+
     pub(in crate::store) fn persist(&mut self) {
         if self
             .again("persist", |rig| rig.store.persist(None))
@@ -322,11 +338,61 @@ impl Rig {
         }
     }
 
+    /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
+    /// a commit or a persist between. Returns where the cutting down begins.
+    pub(in crate::store) fn grow_and_prune(&mut self, random: &mut Random, commits: u64) -> usize {
+        self.map("a");
+        self.map("b");
+        for _ in 0..commits {
+            self.scribble(random);
+            self.commit();
+            if random.below(3) == 0 {
+                self.persist();
+            }
+            if random.below(4) == 0 {
+                let all = &self.oracle.now().commits;
+                self.restore(all[random.below(all.len() as u64) as usize]);
+            }
+        }
+        if random.below(4) != 0 {
+            self.persist();
+        }
+        let from = self.files.recorded();
+        let mut more = 4;
+        loop {
+            let others = self.deletable();
+            if others.is_empty() {
+                break;
+            }
+            self.delete(others[random.below(others.len() as u64) as usize]);
+            match random.below(6) {
+                0 => self.persist(),
+                1 if more > 0 => {
+                    more -= 1;
+                    self.scribble(random);
+                    self.commit();
+                }
+                _ => {}
+            }
+            // What memory is compared with, and taken from, is still known.
+            self.scribble(random);
+            self.restore(self.oracle.now().head);
+        }
+        self.persist();
+        from
+    }
+
     /// A random history of a few operations.
     pub(in crate::store) fn live(&mut self, random: &mut Random, steps: u64) {
         self.map("a");
         for step in 0..steps {
-            match random.below(8) {
+            match random.below(11) {
+                8..=10 => {
+                    let others = self.deletable();
+                    if !others.is_empty() {
+                        self.delete(others[random.below(others.len() as u64) as usize]);
+                    }
+                }
                 0 if !self.has("b") => self.map("b"),
                 1 | 2 => self.persist(),
                 3 if !self.oracle.now().commits.is_empty() => {

@@ -12,15 +12,17 @@ pub(super) enum Step {
     Commit,
     Persist,
     Restore,
+    Delete,
     Close,
     Reopen,
 }
 
-pub(super) const STEPS: [Step; 6] = [
+pub(super) const STEPS: [Step; 7] = [
     Step::Map,
     Step::Commit,
     Step::Persist,
     Step::Restore,
+    Step::Delete,
     Step::Close,
     Step::Reopen,
 ];
@@ -72,6 +74,10 @@ impl Player {
                 let first = self.rig.oracle.now().commits[0];
                 self.rig.restore(first);
             }
+            Step::Delete => {
+                let first = self.rig.deletable()[0];
+                self.rig.delete(first);
+            }
             Step::Close => {
                 self.rig.close();
                 self.closed = true;
@@ -85,6 +91,7 @@ impl Player {
         match step {
             Step::Map => !self.rig.has("b"),
             Step::Restore => !self.rig.oracle.now().commits.is_empty(),
+            Step::Delete => !self.rig.deletable().is_empty(),
             Step::Close => !self.closed,
             _ => true,
         }

@@ -1,0 +1,138 @@
+//! Rewriting a module commit: the same commit and the same bytes, on another parent or as an image.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::chain::{Change, runs_of, split, union_of_all};
+use super::{Finished, PageFiles, Piece, Reading};
+use crate::error::try_vec;
+use crate::format::index::{Checksums, Content, Found, Index, Shape};
+use crate::page::{Run, pages_in};
+use crate::sys::fs::{File, Place};
+use crate::{Error, Result};
+
+/// How many pages a chain of module commits holds, each page counted once.
+pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
+    let runs = chain.iter().map(|index| runs_of(index)).collect();
+    pages_in(&union_of_all(runs))
+}
+
+/// Writes the first module commit of `chain` anew, so that it needs none of the others: its parent
+/// becomes that of the last one, and if the last one is an image, it becomes an image. `chain` is
+/// newest first, each the parent of the one before it. `tell` hears of every byte that is copied,
+/// and may end it. Every page is checked on its way.
+pub(crate) fn rewrite(
+    pages: &PageFiles,
+    chain: &[Arc<Index>],
+    temporary: &Place,
+    tell: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Finished> {
+    let (index, pieces) = plan(pages, chain)?;
+    pages.files.unlink(temporary)?;
+    let file = pages.files.create(temporary)?;
+    match copy(pages, &index, pieces, &*file, tell) {
+        Ok(bytes) => Ok(Finished {
+            index: Arc::new(index),
+            file,
+            temporary: temporary.clone(),
+            bytes,
+        }),
+        Err(error) => {
+            // What stays is removed by the next open.
+            let _ = pages.files.unlink(temporary);
+            Err(error)
+        }
+    }
+}
+
+/// The new index, and where its pages are now.
+fn plan(pages: &PageFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)> {
+    let (Some(first), Some(last)) = (chain.first(), chain.last()) else {
+        return Err(Error::Internal {
+            what: "an empty chain to rewrite".into(),
+        });
+    };
+    let mut left = match last.shape {
+        Shape::Image => vec![Run {
+            start: 0,
+            count: first.size / first.page_size,
+        }],
+        Shape::Delta => union_of_all(chain.iter().map(|index| runs_of(index)).collect()),
+    };
+    let mut changes: Vec<Change> = Vec::new();
+    for index in chain {
+        left = split(index, &left, &mut changes);
+    }
+    if !left.is_empty() {
+        return Err(Error::Internal {
+            what: "a chain to rewrite holds fewer pages than its parts".into(),
+        });
+    }
+    changes.sort_unstable_by_key(|change| change.run.start);
+    let data = |change: &&Change| change.source.is_some();
+    let count: u64 = changes.iter().filter(data).map(|c| c.run.count).sum();
+    let mut index = Index {
+        module: first.module.clone(),
+        commit: first.commit,
+        parent: last.parent,
+        shape: last.shape,
+        page_size: first.page_size,
+        size: first.size,
+        digest: first.digest,
+        changed: Some(first.changed_pages()),
+        runs: Vec::new(),
+        checksums: Checksums::default(),
+    };
+    let mut checksums = try_vec(count as usize, "an index")?;
+    let mut pieces = Vec::new();
+    for Change { run, source } in changes {
+        let Some(source) = source else {
+            if index.shape == Shape::Delta {
+                index.push(run.start, run.count, Content::Zero);
+            }
+            continue;
+        };
+        let Found::Data { slot } = source.find(run.start) else {
+            return Err(moved(run));
+        };
+        let sums = pages
+            .checksums(&source)?
+            .get(slot as usize..(slot + run.count) as usize);
+        index.push(run.start, run.count, Content::Data);
+        checksums.extend_from_slice(sums.ok_or_else(|| moved(run))?);
+        pieces.push(Piece { run, source });
+    }
+    index.checksums = Checksums::known(checksums);
+    Ok((index, pieces))
+}
+
+fn moved(run: Run) -> Error {
+    Error::Internal {
+        what: format!("page {} is not where it was", run.start),
+    }
+}
+
+/// Copies the pages to their new places, then writes index and footer. Returns the bytes written.
+fn copy(
+    pages: &PageFiles,
+    index: &Index,
+    pieces: Vec<Piece>,
+    file: &dyn File,
+    tell: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<u64> {
+    if index.shape == Shape::Image {
+        file.set_len(index.size)?;
+    }
+    let mut written = 0;
+    Reading::new(pages).pieces(pieces, |run, bytes| {
+        let Found::Data { slot } = index.find(run.start) else {
+            return Err(moved(run));
+        };
+        file.write_at(&[IoSlice::new(bytes)], index.offset(run.start, slot))?;
+        written += bytes.len() as u64;
+        tell(bytes.len() as u64)
+    })?;
+    let end = index.encode(&pages.store);
+    file.write_at(&[IoSlice::new(&end)], index.index_offset())?;
+    Ok(written + end.len() as u64)
+}

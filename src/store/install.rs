@@ -1,0 +1,133 @@
+//! Putting a rewritten module commit in the place of the old one, and taking away files that nothing
+//! needs.
+
+use std::sync::Arc;
+
+use super::lineage::Lineage;
+use super::{Condemned, LogLevel, State, Store, SyncState, Unsynced};
+use crate::format::commit::Event;
+use crate::format::index::Index;
+use crate::pages::{Finished, place};
+use crate::{Error, Result};
+
+impl State {
+    /// Which files are needed.
+    pub(super) fn lineage(&mut self, store: &Store) -> Result<&mut Lineage> {
+        if self.lineage.is_none() {
+            self.lineage = Some(Lineage::of(&store.0.pages, &self.history)?);
+        }
+        self.lineage.as_mut().ok_or_else(|| Error::Internal {
+            what: "a lineage that was just made".into(),
+        })
+    }
+
+    fn unsynced_of(&mut self, module: &str, commit: u64) -> Option<&mut Unsynced> {
+        self.unsynced
+            .iter_mut()
+            .find(|file| file.commit == commit && file.module == module)
+    }
+
+    /// Whether a persist to come syncs this file.
+    pub(super) fn is_unsynced(&mut self, module: &str, commit: u64) -> bool {
+        self.unsynced_of(module, commit).is_some()
+    }
+}
+
+impl Store {
+    /// Gives a rewritten module commit its name. `chain` is what it was made of, newest first. It is
+    /// durable already, unless a persist is still to sync the file that it replaces. The caller
+    /// has the gate: a persist under way would sync the old file.
+    pub(super) fn install(
+        &self,
+        state: &mut State,
+        rewritten: Finished,
+        chain: &[Arc<Index>],
+    ) -> Result<()> {
+        let Finished {
+            index,
+            file,
+            temporary,
+            bytes,
+        } = rewritten;
+        let above = self.modules_above(state, &index);
+        let renamed = above.and_then(|above| {
+            self.0
+                .files
+                .rename(&temporary, &place(&index.module, index.commit))?;
+            Ok(above)
+        });
+        let above = renamed.inspect_err(|_| drop(self.0.files.unlink(&temporary)))?;
+        state.stats.bytes_written += bytes;
+        if let Some(unsynced) = state.unsynced_of(&index.module, index.commit) {
+            unsynced.bytes = bytes;
+            unsynced.state = SyncState::Open(file);
+        }
+        self.0.pages.forget(&index.module, index.commit);
+        self.0.pages.remember(index.clone());
+        if above && let Some(bound) = state.modules.get_mut(&index.module) {
+            let old: Vec<u64> = chain.iter().map(|index| index.commit).collect();
+            bound.table.replace(&old, &index);
+        }
+        if let Some(lineage) = &mut state.lineage
+            && let Some(family) = lineage.modules.get_mut(&index.module)
+        {
+            family.set_parent(index.commit, index.parent);
+        }
+        Ok(())
+    }
+
+    /// Whether the module is mapped, and its head is this module commit or one made on it.
+    fn modules_above(&self, state: &mut State, index: &Index) -> Result<bool> {
+        let at = state.modules.get(&index.module);
+        let Some(mut next) = at.and_then(|bound| bound.module_commit) else {
+            return Ok(false);
+        };
+        while next > index.commit {
+            next = self.0.pages.parent(&index.module, next)?;
+        }
+        Ok(next == index.commit)
+    }
+
+    /// Takes away files that the history does not need since the record `sequence`: at once those that
+    /// no durable history can need either, the others when the record is durable.
+    pub(super) fn remove_unneeded(
+        &self,
+        state: &mut State,
+        gone: Vec<(String, u64)>,
+        sequence: u64,
+    ) {
+        for (module, commit) in gone {
+            self.0.pages.forget(&module, commit);
+            state
+                .unsynced
+                .retain(|file| file.commit != commit || file.module != module);
+            let persisted = !state
+                .pending
+                .iter()
+                .any(|pending| matches!(&pending.event, Event::Committed(c) if c.number == commit));
+            let file = Condemned {
+                module,
+                commit,
+                sequence,
+            };
+            if persisted {
+                state.condemned.push(file);
+            } else {
+                self.remove_condemned(vec![file]);
+            }
+        }
+    }
+
+    /// Removes files that no history needs.
+    pub(super) fn remove_condemned(&self, files: Vec<Condemned>) {
+        for file in files {
+            let place = place(&file.module, file.commit);
+            if let Err(error) = self.0.files.unlink(&place) {
+                // The next open removes it.
+                self.log(LogLevel::Warning, || {
+                    format!("{place} is not needed, and stays: {error}")
+                });
+            }
+        }
+    }
+}
