@@ -208,9 +208,8 @@ impl Stream {
         self.link = self.header.generation;
         self.end = HEADER as u64;
         self.reserved = 0;
-        self.ragged = true;
-        self.file.set_len(self.end)?;
-        self.ragged = false;
+        // They go now, or before the next record comes.
+        self.ragged = self.file.set_len(self.end).is_err();
         // Best effort: without it a later append reserves for itself.
         let _ = self.reserve(self.end);
         Ok(())

@@ -68,27 +68,40 @@ struct Counts {
     states: u64,
 }
 
-/// The last step of a history with one fault: an operation fails once, or all fail from there on. `None` when
-/// the step has no such operation, and so nothing failed.
+/// How long it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Once,
+    ForEver,
+    /// Only operations of its kind.
+    ForEverAlike,
+}
+
+/// The last step of a history with one fault. `None` when the step has no such operation, and so nothing failed.
 fn fail(
     history: &History,
     at: u64,
     kind: (i32, Short),
-    times: u64,
+    lasting: Lasting,
     counts: &mut Counts,
 ) -> Option<()> {
     repeatable::begin(1);
     let mut random = Random(at + 1);
     let empty = RecordedFiles::new(history.tells_boot);
     let (mut player, last) = history.play(empty.copy())?;
-    let what = format!("{history:?}: operation {at} fails with {kind:?} {times} times");
+    let what = format!("{history:?}: operation {at} fails with {kind:?}, {lasting:?}");
     let what = || what.clone();
     if !player.closed {
         player.rig.write();
     }
     let fuse = Fuse {
         at,
-        times,
+        times: if lasting == Lasting::Once {
+            1
+        } else {
+            u64::MAX
+        },
+        alike: lasting == Lasting::ForEverAlike,
         errno: kind.0,
         short: kind.1,
         ..Fuse::default()
@@ -96,6 +109,10 @@ fn fail(
     player.rig.files.set_fuse(fuse);
     player.rig.patience = 0;
     player.step(last);
+    if lasting != Lasting::Once && player.rig.failure.is_some() && !player.closed {
+        // Nor does making it again while the cause is there do harm.
+        player.step(last);
+    }
     let fuse = player.rig.files.set_fuse(Fuse::default());
     if fuse.burnt == 0 {
         return None;
@@ -197,9 +214,9 @@ fn fail_all(longest: u64, part: usize, parts: usize) -> Counts {
     let mut counts = Counts::default();
     for history in History::all(longest).iter().skip(part).step_by(parts) {
         for kind in KINDS {
-            for times in [1, u64::MAX] {
+            for lasting in [Lasting::Once, Lasting::ForEver, Lasting::ForEverAlike] {
                 let mut at = 1;
-                while fail(history, at, kind, times, &mut counts).is_some() {
+                while fail(history, at, kind, lasting, &mut counts).is_some() {
                     at += 1;
                 }
             }

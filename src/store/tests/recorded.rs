@@ -63,6 +63,9 @@ pub(in crate::store) struct Fuse {
     pub(in crate::store) times: u64,
     pub(in crate::store) errno: i32,
     pub(in crate::store) short: Short,
+    /// Only operations of the kind of the first fail.
+    pub(in crate::store) alike: bool,
+    pub(in crate::store) kind: Option<&'static str>,
     /// Operations that failed.
     pub(in crate::store) burnt: u64,
     /// A sync was among them.
@@ -77,6 +80,8 @@ impl Default for Fuse {
             times: 0,
             errno: libc::ENOSPC,
             short: Short::Half,
+            alike: false,
+            kind: None,
             burnt: 0,
             sync_failed: false,
         }
@@ -188,10 +193,11 @@ fn as_sync(error: &Error) -> Error {
 
 impl State {
     /// Counts an operation, and fails it if its turn has come.
-    fn burn(&mut self, what: &str) -> Result<()> {
+    fn burn(&mut self, what: &'static str) -> Result<()> {
         let fuse = &mut self.fuse;
         fuse.count += 1;
-        if fuse.at != 0 && fuse.count >= fuse.at && fuse.count - fuse.at < fuse.times {
+        let burns = fuse.at != 0 && fuse.count >= fuse.at && fuse.count - fuse.at < fuse.times;
+        if burns && (!fuse.alike || *fuse.kind.get_or_insert(what) == what) {
             fuse.burnt += 1;
             return Err(Error::Io {
                 operation: format!("recorded {what}, operation {}", fuse.count),
