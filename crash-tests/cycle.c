@@ -1,0 +1,281 @@
+/* One full cycle of a store, with calls that may fail at any place, and the check of what it left.
+ *
+ *   cycle run DIRECTORY          commits 1 to STEPS, persists, restores, closes and reopens. Says "made N" and
+ *                                "kept N" on stdout as soon as commit N is made, and all up to N are persisted.
+ *   cycle check DIRECTORY L M    the store holds commits 1 to k with L <= k <= M, each with its bytes, and goes on.
+ *   cycle full DIRECTORY S N     as run, with the file system filled at step S up to N blocks of 4096 bytes: what
+ *                                must work there works, and after that the space is given back.
+ *
+ * A failing call is made again a few times, the store reopened where it is poisoned. The contents of commit n
+ * follow from n alone. CYCLE_SHARED=1 maps in shared mode, CYCLE_ANSWERS=1 waits for a byte on stdin after each
+ * line. Exit: 0, 1 a check failed, 3 given up because calls kept failing. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "vmstore.h"
+
+enum { STEPS = 6, MODULES = 2, PAGE = 4096, TRIES = 4, GIVEN_UP = 3 };
+static const char *const ids[MODULES] = {"ram", "dev"};
+static const int pages[MODULES] = {6, 3};
+
+static vmstore *store;
+static vmstore_module *modules[MODULES];
+static unsigned char *memories[MODULES];
+static const char *directory;
+static uint64_t now; /* the commit whose bytes are in memory */
+static char filler[4096];
+static int full_at, is_full;
+static unsigned long blocks_left, refused;
+
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        fprintf(stderr, "cycle: line %d: ", __LINE__);                                             \
+        fprintf(stderr, __VA_ARGS__);                                                              \
+        fputc('\n', stderr);                                                                       \
+        exit(1);                                                                                   \
+    } while (0)
+
+static const char *why(void)
+{
+    static char text[1024];
+    store_last_error(text, sizeof text);
+    return text;
+}
+
+/* The step whose bytes a page has at commit n; 0: it is zero. */
+static uint64_t step_of(uint64_t n, int module, int page)
+{
+    for (; n > 0; n--)
+        if ((int)(n % (uint64_t)pages[module]) == page || (n == 1 && page != 2)) return n;
+    return 0;
+}
+
+static void page_at(unsigned char *to, uint64_t n, int module, int page)
+{
+    uint64_t step = step_of(n, module, page);
+    memset(to, 0, PAGE);
+    if (!step || step % 5 == 4) return; /* some become zero again */
+    for (unsigned i = 0; i < PAGE; i += 8) {
+        uint64_t word = (step * 31 + (uint64_t)module * 7 + (uint64_t)page + 1) * 0x9e3779b97f4a7c15u + i;
+        memcpy(to + i, &word, 8);
+    }
+}
+
+static void check_memory(uint64_t n, const char *when)
+{
+    unsigned char wanted[PAGE];
+    for (int m = 0; m < MODULES; m++)
+        for (int p = 0; memories[m] && p < pages[m]; p++) {
+            page_at(wanted, n, m, p);
+            if (memcmp(memories[m] + p * PAGE, wanted, PAGE))
+                FAIL("%s: page %d of %s is not that of commit %llu", when, p, ids[m], (unsigned long long)n);
+        }
+}
+
+static void write_step(uint64_t n)
+{
+    for (int m = 0; m < MODULES; m++)
+        for (int p = 0; p < pages[m]; p++) page_at(memories[m] + p * PAGE, n, m, p);
+}
+
+static void say(const char *what, uint64_t n)
+{
+    char line[64], answer;
+    int length = snprintf(line, sizeof line, "%s %llu\n", what, (unsigned long long)n);
+    if (write(1, line, (size_t)length) != length) exit(GIVEN_UP);
+    if (getenv("CYCLE_ANSWERS") && read(0, &answer, 1) != 1) exit(GIVEN_UP);
+}
+
+static void give_space_back(void)
+{
+    if (is_full && unlink(filler) != 0) FAIL("%s: %s", filler, strerror(errno));
+    is_full = 0;
+}
+
+/* On a full disk a call may fail for want of space and nothing else; what is there can be listed and restored. */
+static void refused_for_space(int status)
+{
+    uint64_t head, commits[STEPS];
+    size_t count;
+    refused++;
+    if (status != VMSTORE_E_NO_SPACE) FAIL("on a full disk: %s", why());
+    if (store) {
+        if (store_list_commits(store, commits, STEPS, &count) || store_head(store, &head)) FAIL("list: %s", why());
+        for (size_t i = 0; i < count; i++) {
+            if (store_restore(store, commits[i], NULL)) FAIL("restore on a full disk: %s", why());
+            check_memory(commits[i], "restored on a full disk");
+        }
+        if (head && store_restore(store, head, NULL)) FAIL("restore on a full disk: %s", why());
+    }
+    give_space_back();
+}
+
+static int open_once(void)
+{
+    vmstore_map_options options = {.struct_size = sizeof options,
+                                   .flags = getenv("CYCLE_SHARED") ? VMSTORE_MAP_SHARED : VMSTORE_MAP_PRIVATE};
+    int status;
+    if (!store && (status = store_open(directory, NULL, &store))) return store = NULL, status;
+    if ((status = store_head(store, &now))) return status;
+    for (int m = 0; m < MODULES; m++) {
+        if (memories[m]) continue;
+        status = store_map_module(store, ids[m], (uint64_t)pages[m] * PAGE, &options, &modules[m]);
+        if (status) return status;
+        memories[m] = store_module_address(modules[m]);
+    }
+    check_memory(now, "mapped");
+    return 0;
+}
+
+static void shut(void)
+{
+    memset(memories, 0, sizeof memories);
+    if (store && store_close(store)) FAIL("close: %s", why());
+    store = NULL;
+}
+
+static void open_again(void)
+{
+    int status = 0;
+    for (int i = 0; i < TRIES; i++) {
+        if (!(status = open_once())) return;
+        if (status == VMSTORE_E_CORRUPT) FAIL("open: %s", why());
+        if (is_full) refused_for_space(status);
+    }
+    exit(GIVEN_UP);
+}
+
+enum call { COMMIT, PERSIST, RESTORE };
+
+/* Makes a call until it succeeds. Memory stays what it is when it fails. */
+static void make(enum call call, uint64_t n)
+{
+    unsigned char before[MODULES][8 * PAGE];
+    for (int i = 0; i < TRIES; i++) {
+        uint64_t number = n;
+        if (call == COMMIT) write_step(n);
+        for (int m = 0; m < MODULES; m++) memcpy(before[m], memories[m], (size_t)pages[m] * PAGE);
+        int status = call == COMMIT    ? store_commit(store, NULL, &number)
+                     : call == PERSIST ? store_persist(store, NULL)
+                                       : store_restore(store, n, NULL);
+        if (!status) {
+            if (number != n) FAIL("commit %llu instead of %llu", (unsigned long long)number, (unsigned long long)n);
+            if (call != PERSIST) check_memory(now = n, "after the call");
+            return;
+        }
+        if (status == VMSTORE_E_CORRUPT || status == VMSTORE_E_INTERNAL) FAIL("call %d: %s", call, why());
+        for (int m = 0; m < MODULES; m++)
+            if (memcmp(before[m], memories[m], (size_t)pages[m] * PAGE)) FAIL("a failed call changed memory");
+        if (is_full && call == RESTORE) FAIL("restore on a full disk: %s", why());
+        if (is_full) refused_for_space(status);
+        if (status == VMSTORE_E_POISONED || i + 1 == TRIES) {
+            uint64_t was = now;
+            shut();
+            open_again();
+            /* Its last commit may have been made all the same. */
+            if (call == COMMIT && now == n) return;
+            if (now != was) FAIL("the head was %llu", (unsigned long long)was);
+        }
+    }
+    exit(GIVEN_UP);
+}
+
+static void fill_up(void)
+{
+    struct statvfs info;
+    if (statvfs(directory, &info) != 0) FAIL("statvfs: %s", strerror(errno));
+    unsigned long long room = (unsigned long long)info.f_bavail * info.f_frsize;
+    int fd = open(filler, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0) FAIL("%s: %s", filler, strerror(errno));
+    is_full = 1;
+    if (room > blocks_left * 4096ull && posix_fallocate(fd, 0, (off_t)(room - blocks_left * 4096ull)) != 0) {
+        /* File systems keep blocks for themselves: all there is, then. */
+        char block[4096] = {1};
+        while (write(fd, block, sizeof block) == (ssize_t)sizeof block) {}
+    }
+    close(fd);
+}
+
+static void run(void)
+{
+    if (full_at == 0 && filler[0]) fill_up();
+    open_again();
+    for (uint64_t n = now + 1; n <= STEPS; n++) {
+        if (filler[0] && (int)n == full_at) fill_up();
+        make(COMMIT, n);
+        say("made", n);
+        if (n % 2 == 0) {
+            make(PERSIST, 0);
+            say("kept", n);
+        }
+        if (n == 3) {
+            make(RESTORE, 1);
+            make(RESTORE, 3);
+        }
+        if (n == 5) {
+            shut();
+            open_again();
+        }
+    }
+    shut();
+    give_space_back();
+}
+
+static void check(uint64_t least, uint64_t most)
+{
+    uint64_t commits[64];
+    size_t count;
+    if (store_open(directory, NULL, &store)) FAIL("open: %s", why());
+    if (store_list_commits(store, commits, 64, &count)) FAIL("list: %s", why());
+    if (count < least || count > most)
+        FAIL("%zu commits; %llu were promised, %llu begun", count, (unsigned long long)least, (unsigned long long)most);
+    for (size_t i = 0; i < count; i++)
+        if (commits[i] != i + 1) FAIL("a hole: commit %llu at place %zu", (unsigned long long)commits[i], i + 1);
+    /* The head is mapped, the others restored, the newest last: it is what a new commit changes. */
+    if (count) {
+        open_again();
+        for (size_t i = 0; i < count; i++) {
+            if (store_restore(store, commits[i], NULL)) FAIL("restore: %s", why());
+            check_memory(commits[i], "restored");
+        }
+    }
+    if (store_verify(store, NULL)) FAIL("verify: %s", why());
+    if (!count) open_again();
+    uint64_t number;
+    write_step(count + 1);
+    if (store_commit(store, NULL, &number) || number != count + 1) FAIL("it does not go on: %s", why());
+    if (store_persist(store, NULL)) FAIL("persist: %s", why());
+    shut();
+    if (count < STEPS) {
+        open_again();
+        if (now != count + 1) FAIL("the new commit is not the head");
+        shut();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3) return 2;
+    directory = argv[2];
+    if (!strcmp(argv[1], "run")) {
+        run();
+    } else if (!strcmp(argv[1], "full") && argc == 5) {
+        full_at = atoi(argv[3]);
+        blocks_left = strtoul(argv[4], NULL, 10);
+        snprintf(filler, sizeof filler, "%s.filler", directory);
+        run();
+        printf("refused %lu\n", refused);
+    } else if (!strcmp(argv[1], "check") && argc == 5) {
+        check(strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+    } else {
+        return 2;
+    }
+    return 0;
+}

@@ -1,0 +1,92 @@
+//! A full disk, at every number of free blocks: on tmpfs and on ext4, private and shared. What needs no space works,
+//! what does says so, nobody gets a signal, and when there is space again it goes on.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Cycle, STEPS, run, scratch, setting, skipped, text};
+
+/// A mounted file system, unmounted when it goes.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn mount(kind: &str, directory: &Path) -> Mounted {
+    let at = directory.join(kind);
+    std::fs::create_dir(&at).unwrap();
+    let mut command = Command::new("mount");
+    if kind == "tmpfs" {
+        command.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]);
+    } else {
+        let image = directory.join("image");
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(8 << 20).unwrap();
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-b", "4096"])
+            .arg(&image));
+        command.args(["-o", "loop"]).arg(image);
+    }
+    command.arg(&at);
+    run(&mut command);
+    Mounted(at)
+}
+
+/// Returns how many cycles were tried, and how many calls were refused for want of space.
+fn every_level(kind: &str, cycle: &Cycle, directory: &Path, levels: u64) -> (u64, u64) {
+    let mounted = mount(kind, directory);
+    let (mut tried, mut refused) = (0, 0);
+    for shared in [false, true] {
+        for step in [0, 1, 3, 4] {
+            for blocks in 0..levels {
+                let store = mounted.0.join("store");
+                let mut command = cycle.command("full", &store);
+                // Filled before there is a store, the directory must be there to be measured.
+                std::fs::create_dir(&store).unwrap();
+                command.args([step.to_string(), blocks.to_string()]);
+                if shared {
+                    command.env("CYCLE_SHARED", "1");
+                }
+                let output = command.output().unwrap();
+                let what = || {
+                    format!(
+                        "{kind}, shared {shared}, {blocks} free blocks at step {step}: {}",
+                        text(&output)
+                    )
+                };
+                assert!(output.status.success(), "{}", what());
+                let told = String::from_utf8_lossy(&output.stdout);
+                let told = told.lines().find_map(|line| line.strip_prefix("refused "));
+                refused += told.unwrap().parse::<u64>().unwrap();
+                cycle.check(&store, STEPS, STEPS, &what);
+                tried += 1;
+                std::fs::remove_dir_all(&store).unwrap();
+            }
+        }
+    }
+    (tried, refused)
+}
+
+#[test]
+fn promise_3_a_full_disk_at_every_level() {
+    if skipped("promise_3_a_full_disk_at_every_level") {
+        return;
+    }
+    let directory = scratch();
+    let cycle = Cycle::build(directory.path());
+    // A cycle writes less than this many blocks.
+    let levels = setting("VMSTORE_FILL_LEVELS", 48);
+    for kind in ["tmpfs", "ext4"] {
+        let (tried, refused) = every_level(kind, &cycle, directory.path(), levels);
+        println!(
+            "{kind}: {tried} cycles on a full disk, 0 to {} blocks of 4 KiB free: {refused} calls refused for want of space, no \
+             signal, restore and list worked, and all went on",
+            levels - 1
+        );
+        assert!(refused > tried / 8);
+    }
+}
