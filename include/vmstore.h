@@ -442,6 +442,16 @@
 #define VMSTORE_VERIFY_METADATA 1
 
 /**
+ * Compact flag, a rule of retention: keep commits that have a label.
+ */
+#define VMSTORE_COMPACT_KEEP_LABELLED 1
+
+/**
+ * Compact flag: make no images, but where a chain of deltas has lost its own.
+ */
+#define VMSTORE_COMPACT_NO_IMAGES 2
+
+/**
  * A store: one directory, opened. Opaque; made by `store_open`, ended by `store_close`.
  */
 typedef struct vmstore vmstore;
@@ -957,6 +967,47 @@ typedef struct {
     void *user_data;
 } vmstore_verify_options;
 
+/**
+ * Options of `store_compact`. The `keep_...` fields and flag are rules of retention: a commit that at
+ * least one of them keeps stays, and so does the head; the others are deleted. With no rule, none is.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_compact_options)`.
+     */
+    size_t struct_size;
+    /**
+     * `VMSTORE_COMPACT_...` flags, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * Between two images of a module, deltas hold at most this many times its pages, in percent; 0 takes
+     * the default, 200. More saves disk, less makes fresh starts faster.
+     */
+    uint32_t image_percent;
+    /**
+     * Keep this many of the newest commits; 0: no such rule.
+     */
+    uint64_t keep_last;
+    /**
+     * Keep commits whose number is a multiple of this; 0: no such rule.
+     */
+    uint64_t keep_every;
+    /**
+     * Keep commits that are younger than this by the wall clock; 0: no such rule.
+     */
+    uint64_t keep_seconds;
+    /**
+     * Called with bytes copied and bytes to copy at most, (0, 0) before anything is done; may be
+     * NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_compact_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1401,6 +1452,34 @@ int store_verify(const vmstore *store, const vmstore_verify_options *options);
  * VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_FORKED.
  */
 int store_delete_commit(vmstore *store, uint64_t commit);
+
+/**
+ * Makes the store small and quick again: deletes the commits that no rule of `options` keeps, persists,
+ * rewrites the files of chains that deletions left long, makes an image where deltas have outgrown it,
+ * removes what nothing needs, and writes `commits` anew where much of it is about commits that
+ * are gone. What stays restores as before.
+ *
+ * A module commit becomes an image when the deltas from the last image up to it hold more than
+ * `image_percent` of the module's pages. At 200 the images take at most half of the room that the
+ * deltas take, and a fresh process copies at most twice the pages that it could have mapped.
+ * A commit never makes an image, but for the first of a module.
+ *
+ * Commits, captures and restores of other threads go on meanwhile, and wait for no more than the
+ * renaming of a file; deletions, and other calls that need the files to stay, wait for all of it.
+ * Each file is replaced as a whole, so that the process can be killed at any moment. If a progress
+ * callback cancels the first call, nothing has happened; later, what was done stays done and the
+ * next store_compact does the rest: no commit that was to stay has changed, either way.
+ *
+ * Needs room for the largest rewritten file. Memory of mapped modules is not touched; an image under a
+ * mapping keeps its blocks until it is unmapped. For readers as with store_delete_commit.
+ *
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
+ * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+ * VMSTORE_E_CORRUPT (a file that was to be rewritten is damaged), VMSTORE_E_CANCELLED,
+ * VMSTORE_E_FORKED.
+ */
+int store_compact(vmstore *store,
+                  const vmstore_compact_options *options);
 
 /**
  * The text of this thread's last failure: function and store, what failed, on which file, module or

@@ -52,6 +52,7 @@ using CommitOptions = Sized<::vmstore_commit_options>;
 using PersistOptions = Sized<::vmstore_persist_options>;
 using PrecopyOptions = Sized<::vmstore_precopy_options>;
 using RestoreOptions = Sized<::vmstore_restore_options>;
+using CompactOptions = Sized<::vmstore_compact_options>;
 using VerifyOptions = Sized<::vmstore_verify_options>;
 using Stats = Sized<::vmstore_stats>;
 using CommitInfo = Sized<::vmstore_commit_info>;
@@ -298,6 +299,9 @@ public:
     Done verify(const VerifyOptions &options = {}, Progress &&progress = {}) const
     { return detail::with_progress(options, progress, store_verify, get()); }
 
+    template <class Progress = detail::Silent>
+    Done compact(const CompactOptions &options = {}, Progress &&progress = {})
+    { return detail::with_progress(options, progress, store_compact, get()); }
     Done delete_commit(std::uint64_t commit)
     { return detail::done(store_delete_commit(get(), commit)); }
 

@@ -102,3 +102,4 @@ FORWARD(int, store_list_modules,
 FORWARD(int, store_verify, (const vmstore *a, const vmstore_verify_options *b), (a, b))
 
 FORWARD(int, store_delete_commit, (vmstore *a, uint64_t b), (a, b))
+FORWARD(int, store_compact, (vmstore *a, const vmstore_compact_options *b), (a, b))

@@ -4,10 +4,12 @@
 
 mod capture;
 mod commit;
+mod compact;
 mod compare;
 mod fill;
 mod grow;
 mod history;
+mod images;
 mod inspect;
 mod install;
 mod lineage;
@@ -31,8 +33,8 @@ pub use capture::Capture;
 pub use inspect::probe;
 pub use map::Module;
 pub use options::{
-    Capabilities, CommitInfo, CommitOptions, Log, LogLevel, MapOptions, ModuleInfo, OpenOptions,
-    PrecopyOptions, Progress, Stats, VerifyOptions,
+    Capabilities, CommitInfo, CommitOptions, CompactOptions, Log, LogLevel, MapOptions, ModuleInfo,
+    OpenOptions, PrecopyOptions, Progress, Stats, VerifyOptions,
 };
 
 use std::collections::BTreeMap;
@@ -50,7 +52,7 @@ use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
 use capture::{Captured, Lists};
 use history::History;
-use lineage::Lineage;
+use lineage::{Gone, Lineage};
 use precopy::Precopied;
 use reentry::Inside;
 
@@ -178,8 +180,7 @@ enum SyncState {
 
 /// A file that goes when a record is durable.
 struct Condemned {
-    module: String,
-    commit: u64,
+    file: Gone,
     /// The record of the deletion.
     sequence: u64,
 }

@@ -90,11 +90,23 @@ fn promise_1_and_2_deleting_changes_nothing_that_stays_whatever_a_crash_leaves()
     let mut states = 0;
     for seed in 1..=24 * long() {
         states += explore(seed * 104_729, 1, |rig, random| {
-            rig.grow_and_prune(random, 3 + seed % 4);
+            rig.grow_and_prune(random, 3 + seed % 4, false);
         });
     }
     assert!(states > 5_000, "only {states} states");
     println!("{states} crash states of deletions: what stays is whole, what goes went whole");
+}
+
+#[test]
+fn promise_1_and_2_compacting_changes_nothing_that_stays_whatever_a_crash_leaves() {
+    let mut states = 0;
+    for seed in 1..=24 * long() {
+        states += explore(seed * 15_485_863, 1, |rig, random| {
+            rig.grow_and_prune(random, 3 + seed % 4, true);
+        });
+    }
+    assert!(states > 5_000, "only {states} states");
+    println!("{states} crash states of compactions: what stays is whole, what goes went whole");
 }
 
 /// The negative control: without the sync before the records, the search must find a loss.

@@ -6,7 +6,7 @@ mod faults;
 mod ordering;
 mod recorded;
 
-use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
+use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use crate::{Error, Result};
 use recorded::RecordedFiles;
 use std::collections::BTreeMap;
@@ -69,6 +69,8 @@ pub(super) struct Rig {
     pub(super) oracle: Oracle,
     /// Calls that failed.
     pub(super) failures: u64,
+    /// The commits that are there if a call that was given up did its work.
+    doubtful: Option<Vec<u64>>,
     /// Crashes are of interest from this operation on.
     pub(super) from: usize,
     /// The oracle after each number of recorded operations.
@@ -97,6 +99,7 @@ impl Rig {
             now: Bytes::new(),
             oracle: Oracle::default(),
             failures: 0,
+            doubtful: None,
             from: 0,
             marks: Vec::new(),
         };
@@ -149,7 +152,12 @@ impl Rig {
             self.failures += 1;
         }
         self.store = opened.expect("it can be opened at last");
-        assert_eq!(self.store.commits().unwrap(), self.oracle.committed);
+        let found = self.store.commits().unwrap();
+        if let Some(then) = self.doubtful.take().filter(|then| *then == found) {
+            self.oracle.committed = then;
+            self.oracle.step();
+        }
+        assert_eq!(found, self.oracle.committed);
         self.now.clear();
         for id in ids {
             self.map(&id);
@@ -220,6 +228,42 @@ impl Rig {
         self.mark();
     }
 
+    /// Compacts, keeping so many of the newest commits (0: all) and the head.
+    pub(super) fn compact(&mut self, keep_last: u64, image_percent: u32) {
+        let options = CompactOptions {
+            keep_last,
+            image_percent,
+            ..CompactOptions::default()
+        };
+        let head = self.store.head().unwrap();
+        let mut then = self.oracle.committed.clone();
+        if keep_last > 0 {
+            let from = then.len().saturating_sub(keep_last as usize);
+            let newest = then.split_off(from);
+            then.retain(|commit| *commit == head);
+            then.extend(newest);
+        }
+        self.doubtful = Some(then.clone());
+        let before = self.oracle.clone();
+        // A deletion, and then a persist, which is promised when the call returns.
+        if then != self.oracle.committed {
+            self.oracle.committed.clone_from(&then);
+            self.oracle.step();
+        }
+        let after = std::mem::replace(&mut self.oracle, before);
+        self.marks
+            .push((self.files.recorded(), self.oracle.clone()));
+        if self
+            .again("compact", |rig| rig.store.compact(&options, None))
+            .is_some()
+        {
+            self.oracle = after;
+            self.oracle.persisted = self.oracle.steps();
+        }
+        self.doubtful = None;
+        self.mark();
+    }
+
     /// Some commit that may be deleted.
     pub(super) fn deletable(&self, random: &mut Random) -> Option<u64> {
         let head = self.store.head().unwrap();
@@ -267,7 +311,7 @@ impl Rig {
 
     /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
     /// a commit or a persist between.
-    pub(super) fn grow_and_prune(&mut self, random: &mut Random, commits: u64) {
+    pub(super) fn grow_and_prune(&mut self, random: &mut Random, commits: u64, compacts: bool) {
         self.map("a");
         self.map("b");
         for _ in 0..commits {
@@ -287,7 +331,11 @@ impl Rig {
         self.from = self.files.recorded();
         while let Some(number) = self.deletable(random) {
             self.delete(number);
-            match random.below(6) {
+            match random.below(if compacts { 9 } else { 6 }) {
+                6..=8 => {
+                    let percent = [0, 1, 100][random.below(3) as usize];
+                    self.compact(random.below(4), percent);
+                }
                 0 => self.persist(),
                 1 if self.oracle.past.len() < 12 => {
                     self.scribble(random);
@@ -298,6 +346,9 @@ impl Rig {
             // What memory is compared with, and taken from, is still known.
             self.scribble(random);
             self.restore(self.store.head().unwrap());
+        }
+        if compacts {
+            self.compact(0, 0);
         }
         self.persist();
     }
