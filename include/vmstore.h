@@ -968,6 +968,15 @@ typedef struct {
 } vmstore_verify_options;
 
 /**
+ * Receives one range of bytes of `store_diff`. The id is valid during the call only. A non-zero return ends
+ * the listing early; `store_diff` then returns `VMSTORE_OK`.
+ */
+typedef int (*vmstore_range_callback)(const char *module_id,
+                                      uint64_t offset,
+                                      uint64_t length,
+                                      void *user_data);
+
+/**
  * Options of `store_compact`. The `keep_...` fields and flag are rules of retention: a commit that at
  * least one of them keeps stays, and so does the head; the others are deleted. With no rule, none is.
  */
@@ -1425,6 +1434,35 @@ int store_list_modules(const vmstore *store,
  * VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
 int store_verify(const vmstore *store, const vmstore_verify_options *options);
+
+/**
+ * Calls `callback` for each range of bytes that differs between two commits, module by module in the
+ * order of their ids, ascending within one. The commits may be on different branches. `from` 0
+ * stands for a store without modules, so that everything in `to` that is not zero is told.
+ *
+ * Ranges are whole pages, and a page is told if and only if its bytes differ. What a commit does not
+ * know of a module, and what is beyond its size there, is zeros. `module_id` NULL: all modules of
+ * either commit. Costs the indexes on the path between the commits; pages are read only where
+ * checksums are equal. The callback is made without any lock held.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or neither knows
+ * the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
+ */
+int store_diff(const vmstore *store,
+               uint64_t from,
+               uint64_t to,
+               const char *module_id,
+               vmstore_range_callback callback,
+               void *user_data);
+
+/**
+ * Finds the newest commit that has this label.
+ *
+ * Errors: VMSTORE_E_INVALID (also: an empty label), VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (none
+ * has), VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_find_commit(const vmstore *store, const char *label, uint64_t *commit);
 
 /**
  * Deletes a commit. No other commit changes: what was made on it stays, and its parent, as

@@ -38,5 +38,6 @@ pub use error::{Error, Result};
 pub use module::MapMode;
 pub use store::{
     Capabilities, Capture, CommitInfo, CommitOptions, CompactOptions, Log, LogLevel, MapOptions,
-    Module, ModuleInfo, OpenOptions, PrecopyOptions, Progress, Stats, Store, VerifyOptions, probe,
+    Module, ModuleInfo, OpenOptions, PrecopyOptions, Progress, Range, Stats, Store, VerifyOptions,
+    probe,
 };

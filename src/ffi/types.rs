@@ -32,6 +32,17 @@ pub type vmstore_log_callback =
 pub type vmstore_progress_callback =
     Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
+/// Receives one range of bytes of `store_diff`. The id is valid during the call only. A non-zero return ends
+/// the listing early; `store_diff` then returns `VMSTORE_OK`.
+pub type vmstore_range_callback = Option<
+    unsafe extern "C" fn(
+        module_id: *const c_char,
+        offset: u64,
+        length: u64,
+        user_data: *mut c_void,
+    ) -> c_int,
+>;
+
 /// Receives one module of `store_list_modules`. The struct and its strings are valid during the
 /// call only. A non-zero return ends the listing early; `store_list_modules` then returns
 /// `VMSTORE_OK`.

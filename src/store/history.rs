@@ -168,7 +168,7 @@ impl History {
     }
 
     /// All commits, ascending.
-    pub(crate) fn commits(&self) -> impl Iterator<Item = &Arc<Commit>> {
+    pub(crate) fn commits(&self) -> impl DoubleEndedIterator<Item = &Arc<Commit>> {
         self.commits.values().map(|entry| &entry.commit)
     }
 

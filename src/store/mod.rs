@@ -6,6 +6,7 @@ mod capture;
 mod commit;
 mod compact;
 mod compare;
+mod diff;
 mod fill;
 mod grow;
 mod history;
@@ -30,6 +31,7 @@ mod verify;
 mod tests;
 
 pub use capture::Capture;
+pub use diff::Range;
 pub use inspect::probe;
 pub use map::Module;
 pub use options::{
