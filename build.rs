@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The files of `src/ffi` that hold what C sees, in the order in which the header presents them.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "status",
     "types",
     "store",
@@ -11,6 +11,7 @@ const SOURCES: [&str; 9] = [
     "tracking",
     "commit",
     "history",
+    "diff",
     "prune",
     "last_error",
 ];

@@ -443,6 +443,16 @@
 #define VMSTORE_VERIFY_METADATA 1
 
 /**
+ * Compact flag, a rule of retention: keep commits that have a label.
+ */
+#define VMSTORE_COMPACT_KEEP_LABELLED 1
+
+/**
+ * Compact flag: make no images, but where a chain of deltas has lost its own.
+ */
+#define VMSTORE_COMPACT_NO_IMAGES 2
+
+/**
  * A store: one directory, opened. Opaque; made by `store_open`, ended by `store_close`.
  */
 typedef struct vmstore vmstore;
@@ -963,6 +973,56 @@ typedef struct {
     void *user_data;
 } vmstore_verify_options;
 
+/**
+ * Receives one range of bytes of `store_diff`. The id is valid during the call only. A non-zero return ends
+ * the listing early; `store_diff` then returns `VMSTORE_OK`.
+ */
+typedef int (*vmstore_range_callback)(const char *module_id,
+                                      uint64_t offset,
+                                      uint64_t length,
+                                      void *user_data);
+
+/**
+ * Options of `store_compact`. The `keep_...` fields and flag are rules of retention: a commit that at
+ * least one of them keeps stays, and so does the head; the others are deleted. With no rule, none is.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_compact_options)`.
+     */
+    size_t struct_size;
+    /**
+     * `VMSTORE_COMPACT_...` flags, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * Between two images of a module, deltas hold at most this many times its pages, in percent; 0 takes
+     * the default, 200. More saves disk, less makes fresh starts faster.
+     */
+    uint32_t image_percent;
+    /**
+     * Keep this many of the newest commits; 0: no such rule.
+     */
+    uint64_t keep_last;
+    /**
+     * Keep commits whose number is a multiple of this; 0: no such rule.
+     */
+    uint64_t keep_every;
+    /**
+     * Keep commits that are younger than this by the wall clock; 0: no such rule.
+     */
+    uint64_t keep_seconds;
+    /**
+     * Called with bytes copied and bytes to copy at most, (0, 0) before anything is done; may be
+     * NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_compact_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1382,6 +1442,35 @@ int store_list_modules(const vmstore *store,
 int store_verify(const vmstore *store, const vmstore_verify_options *options);
 
 /**
+ * Calls `callback` for each range of bytes that differs between two commits, module by module in the
+ * order of their ids, ascending within one. The commits may be on different branches. `from` 0
+ * stands for a store without modules, so that everything in `to` that is not zero is told.
+ *
+ * Ranges are whole pages, and a page is told if and only if its bytes differ. What a commit does not
+ * know of a module, and what is beyond its size there, is zeros. `module_id` NULL: all modules of
+ * either commit. Costs the indexes on the path between the commits; pages are read only where
+ * checksums are equal. The callback is made without any lock held.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or neither knows
+ * the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
+ */
+int store_diff(const vmstore *store,
+               uint64_t from,
+               uint64_t to,
+               const char *module_id,
+               vmstore_range_callback callback,
+               void *user_data);
+
+/**
+ * Finds the newest commit that has this label.
+ *
+ * Errors: VMSTORE_E_INVALID (also: an empty label), VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (none
+ * has), VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_find_commit(const vmstore *store, const char *label, uint64_t *commit);
+
+/**
  * Deletes a commit. No other commit changes: what was made on it stays, and its parent, as
  * vmstore_commit_info tells it, is from now on the deleted commit's own.
  *
@@ -1407,6 +1496,34 @@ int store_verify(const vmstore *store, const vmstore_verify_options *options);
  * VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_FORKED.
  */
 int store_delete_commit(vmstore *store, uint64_t commit);
+
+/**
+ * Makes the store small and quick again: deletes the commits that no rule of `options` keeps, persists,
+ * rewrites the files of chains that deletions left long, makes an image where deltas have outgrown it,
+ * removes what nothing needs, and writes `commits` anew where much of it is about commits that
+ * are gone. What stays restores as before.
+ *
+ * A module commit becomes an image when the deltas from the last image up to it hold more than
+ * `image_percent` of the module's pages. At 200 the images take at most half of the room that the
+ * deltas take, and a fresh process copies at most twice the pages that it could have mapped.
+ * A commit never makes an image, but for the first of a module.
+ *
+ * Commits, captures and restores of other threads go on meanwhile, and wait for no more than the
+ * renaming of a file; deletions, and other calls that need the files to stay, wait for all of it.
+ * Each file is replaced as a whole, so that the process can be killed at any moment. If a progress
+ * callback cancels the first call, nothing has happened; later, what was done stays done and the
+ * next store_compact does the rest: no commit that was to stay has changed, either way.
+ *
+ * Needs room for the largest rewritten file. Memory of mapped modules is not touched; an image under a
+ * mapping keeps its blocks until it is unmapped. For readers as with store_delete_commit.
+ *
+ * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
+ * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+ * VMSTORE_E_CORRUPT (a file that was to be rewritten is damaged), VMSTORE_E_CANCELLED,
+ * VMSTORE_E_FORKED.
+ */
+int store_compact(vmstore *store,
+                  const vmstore_compact_options *options);
 
 /**
  * The text of this thread's last failure: function and store, what failed, on which file, module or

@@ -52,6 +52,7 @@ using CommitOptions = Sized<::vmstore_commit_options>;
 using PersistOptions = Sized<::vmstore_persist_options>;
 using PrecopyOptions = Sized<::vmstore_precopy_options>;
 using RestoreOptions = Sized<::vmstore_restore_options>;
+using CompactOptions = Sized<::vmstore_compact_options>;
 using VerifyOptions = Sized<::vmstore_verify_options>;
 using Stats = Sized<::vmstore_stats>;
 using CommitInfo = Sized<::vmstore_commit_info>;
@@ -142,6 +143,8 @@ template <class Function> struct Callback {
     { return static_cast<Callback *>(self)->call(finished, total); }
     static int module(const ModuleInfo *info, void *self) noexcept
     { return static_cast<Callback *>(self)->call(*info); }
+    static int range(const char *id, std::uint64_t offset, std::uint64_t length, void *self) noexcept
+    { return static_cast<Callback *>(self)->call(id, offset, length); }
     Done finish(int status)
     {
 #ifdef __cpp_exceptions
@@ -298,6 +301,9 @@ public:
     Done verify(const VerifyOptions &options = {}, Progress &&progress = {}) const
     { return detail::with_progress(options, progress, store_verify, get()); }
 
+    template <class Progress = detail::Silent>
+    Done compact(const CompactOptions &options = {}, Progress &&progress = {})
+    { return detail::with_progress(options, progress, store_compact, get()); }
     Done delete_commit(std::uint64_t commit)
     { return detail::done(store_delete_commit(get(), commit)); }
 
@@ -305,10 +311,19 @@ public:
     Result<std::uint64_t> head() const { return detail::output<std::uint64_t>(store_head, get()); }
     Result<CommitInfo> commit_info(std::uint64_t commit) const
     { return detail::output<CommitInfo>(store_commit_info, get(), commit); }
+    Result<std::uint64_t> find_commit(const char *label) const
+    { return detail::output<std::uint64_t>(store_find_commit, get(), label); }
     Result<std::vector<std::uint64_t>> list_commits() const
     { return detail::list<std::uint64_t>(store_list_commits, get()); }
     Result<std::vector<unsigned char>> commit_user_data(std::uint64_t commit) const
     { return detail::list<unsigned char>(store_commit_user_data, get(), commit); }
+    /// Calls callback(module_id, offset, length) for each range; `id` NULL: of all modules.
+    template <class Function>
+    Done diff(std::uint64_t from, std::uint64_t to, const char *id, Function &&callback) const
+    {
+        detail::Callback<std::remove_reference_t<Function>> call{callback, nullptr};
+        return call.finish(store_diff(get(), from, to, id, &decltype(call)::range, &call));
+    }
     /// Calls callback(const ModuleInfo &) for each module.
     template <class Function> Done list_modules(std::uint64_t commit, Function &&callback) const
     {

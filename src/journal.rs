@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::format::commit::Event;
-use crate::format::record::{self, HEADER, Header, Record, StreamKind, Tail};
+use crate::format::record::{self, HEADER, Header, Mark, Record, StreamKind, Tail};
 use crate::format::{StoreId, name};
 use crate::sys::fs::{Access, File, Files, Place, read_exact};
 use crate::sys::host;
@@ -65,7 +65,7 @@ impl Stream {
         files: &dyn Files,
         kind: StreamKind,
         store: StoreId,
-        durable: u64,
+        durable: Mark,
         syncing: bool,
         events: &[Numbered],
     ) -> Result<Self> {
@@ -175,6 +175,20 @@ impl Stream {
         self.end
     }
 
+    /// Where it ends, for the journal to note.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            length: self.end,
+            generation: self.header.generation,
+        }
+    }
+
+    /// Journal: notes that `commits` is another file now.
+    pub(crate) fn set_durable(&mut self, durable: Mark) -> Result<()> {
+        self.header.durable = durable;
+        self.write_header()
+    }
+
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync()
     }
@@ -191,7 +205,7 @@ impl Stream {
     }
 
     /// Journal: notes how long `commits` is, and forgets the records when all of them are in it.
-    pub(crate) fn persisted(&mut self, durable: u64, all: bool) -> Result<()> {
+    pub(crate) fn persisted(&mut self, durable: Mark, all: bool) -> Result<()> {
         self.header.durable = durable;
         self.header.syncing = false;
         if !all {
@@ -292,7 +306,7 @@ impl Found {
         let header = Header {
             generation: 0,
             previous: 0,
-            durable: 0,
+            durable: Mark::default(),
             boot_id: [0; 16],
             syncing: false,
         };
@@ -440,17 +454,21 @@ fn read_commits(
     damage: &mut Damage,
 ) -> Result<Durable> {
     let Some(mut found) = find(files, store, StreamKind::Commits, reader, damage)? else {
-        if journal.durable > 0 {
+        if journal.durable.length > 0 {
             damage.note(Error::corrupt(name::COMMITS, "it is missing"));
         }
         return Ok((None, Vec::new()));
     };
     let length = found.bytes.len();
-    if journal.syncing && judged && reader == Reader::Owner {
+    let promised = journal.durable.of(&found.header);
+    if let Some(promised) = promised.filter(|_| journal.syncing)
+        && judged
+        && reader == Reader::Owner
+    {
         // A sync may have failed here. What was behind the last good one may be in memory only,
         // clean in the kernel's eyes, so that another sync would not write it. The journal has it
         // too: it is cut off and appended again.
-        found.bytes.truncate((journal.durable as usize).max(HEADER));
+        found.bytes.truncate((promised as usize).max(HEADER));
     }
     let scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
     let why = match &scanned.tail {
@@ -458,7 +476,7 @@ fn read_commits(
         Tail::Cut => Some("it is cut off"),
         Tail::Bad(why) => Some(why.as_str()),
     };
-    let lost = scanned.end < journal.durable || scanned.damaged;
+    let lost = promised.is_some_and(|promised| scanned.end < promised) || scanned.damaged;
     if lost || (matches!(scanned.tail, Tail::Bad(_)) && judged) {
         let why = why
             .unwrap_or("it ends before its last durable record")
@@ -494,7 +512,7 @@ fn write_again(file: &dyn File, from: u64, to: u64) -> Result<()> {
 
 impl Replay {
     /// How long `commits` is durably, as far as the journal knows.
-    fn promised(&self) -> u64 {
+    fn promised(&self) -> Mark {
         self.journal.header.durable
     }
 
@@ -519,10 +537,13 @@ impl Replay {
             }
             if kind == StreamKind::Commits && doubtful {
                 // A sync of these records may have failed; only what is written again is synced again.
-                write_again(&*file, promised, half.end)?;
+                let known = promised.of(&half.header).unwrap_or(HEADER as u64);
+                write_again(&*file, known, half.end)?;
             }
             // A killed owner may have appended without the sync that makes it a promise.
-            if half.tail != Tail::Clean || (kind == StreamKind::Commits && half.end != promised) {
+            if half.tail != Tail::Clean
+                || (kind == StreamKind::Commits && promised.of(&half.header) != Some(half.end))
+            {
                 file.sync()?;
                 // The file's name may be in memory only, too.
                 files.sync_dir(place(kind).dir)?;
@@ -543,7 +564,7 @@ impl Replay {
             .commits
             .map(|half| ready(half, StreamKind::Commits))
             .transpose()?;
-        let durable = commits.as_ref().map_or(0, Stream::end);
+        let durable = commits.as_ref().map_or(Mark::default(), Stream::mark);
         let journal = if rewrite_journal || self.journal.tail != Tail::Clean {
             Stream::create(files, StreamKind::Journal, store, durable, suspect, keep)?
         } else {

@@ -102,3 +102,8 @@ FORWARD(int, store_list_modules,
 FORWARD(int, store_verify, (const vmstore *a, const vmstore_verify_options *b), (a, b))
 
 FORWARD(int, store_delete_commit, (vmstore *a, uint64_t b), (a, b))
+FORWARD(int, store_compact, (vmstore *a, const vmstore_compact_options *b), (a, b))
+FORWARD(int, store_diff,
+        (const vmstore *a, uint64_t b, uint64_t c, const char *d, vmstore_range_callback e, void *f),
+        (a, b, c, d, e, f))
+FORWARD(int, store_find_commit, (const vmstore *a, const char *b, uint64_t *c), (a, b, c))

@@ -73,7 +73,8 @@ static void make_master(const char *directory)
     OK(store_close(store));
 }
 
-/* The disk blocks of a directory, of 512 bytes, each file counted once. */
+/* The disk blocks of a directory, of 512 bytes, each file counted once. `commits`, which reserves room ahead, is
+ * left out. */
 static uint64_t blocks(const char *directory)
 {
     static struct { dev_t device; ino_t inode; } seen[4096];
@@ -84,6 +85,7 @@ static uint64_t blocks(const char *directory)
     for (struct dirent *entry; (entry = readdir(stream));) {
         struct stat file;
         if (fstatat(dirfd(stream), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) || !S_ISREG(file.st_mode)) continue;
+        if (!strcmp(entry->d_name, "commits")) continue;
         size_t i = 0;
         while (i < count && (seen[i].inode != file.st_ino || seen[i].device != file.st_dev)) i++;
         if (i < count) continue;
@@ -177,8 +179,7 @@ static void one_order(const char *master, const char *directory, uint64_t order)
         if (leaf) {
             OK(store_persist(store, NULL));
             uint64_t after = blocks(directory);
-            /* `commits` grows by a record now and then. */
-            if (after + own > before + 16)
+            if (after + own > before)
                 FAIL("deleting a leaf of %" PRIu64 " blocks left %" PRIu64 " of %" PRIu64, own, after, before);
         }
         FAILS(store_delete_commit(store, victim), VMSTORE_E_NOT_FOUND, "deleted");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::types::{
     VMSTORE_LOG_INFO, VMSTORE_LOG_WARNING, vmstore_capabilities, vmstore_commit_info,
-    vmstore_commit_options, vmstore_log_callback, vmstore_map_options, vmstore_module_info,
-    vmstore_open_options, vmstore_persist_options, vmstore_precopy_options,
+    vmstore_commit_options, vmstore_compact_options, vmstore_log_callback, vmstore_map_options,
+    vmstore_module_info, vmstore_open_options, vmstore_persist_options, vmstore_precopy_options,
     vmstore_progress_callback, vmstore_restore_options, vmstore_stats, vmstore_verify_options,
 };
 use crate::{
@@ -59,6 +59,8 @@ unsafe impl In for vmstore_persist_options {}
 unsafe impl In for vmstore_restore_options {}
 // SAFETY: as above.
 unsafe impl In for vmstore_verify_options {}
+// SAFETY: as above.
+unsafe impl In for vmstore_compact_options {}
 // SAFETY: as above.
 unsafe impl In for vmstore_precopy_options {}
 

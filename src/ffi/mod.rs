@@ -22,6 +22,7 @@
 
 mod commit;
 mod convert;
+mod diff;
 mod handle;
 mod history;
 mod last_error;

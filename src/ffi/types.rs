@@ -32,6 +32,17 @@ pub type vmstore_log_callback =
 pub type vmstore_progress_callback =
     Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
+/// Receives one range of bytes of `store_diff`. The id is valid during the call only. A non-zero return ends
+/// the listing early; `store_diff` then returns `VMSTORE_OK`.
+pub type vmstore_range_callback = Option<
+    unsafe extern "C" fn(
+        module_id: *const c_char,
+        offset: u64,
+        length: u64,
+        user_data: *mut c_void,
+    ) -> c_int,
+>;
+
 /// Receives one module of `store_list_modules`. The struct and its strings are valid during the
 /// call only. A non-zero return ends the listing early; `store_list_modules` then returns
 /// `VMSTORE_OK`.
@@ -247,6 +258,36 @@ pub struct vmstore_verify_options {
     /// The commit to verify; 0: every commit of the store.
     pub commit: u64,
     /// Called between files with bytes verified and bytes to verify; may be NULL.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+}
+
+/// Compact flag, a rule of retention: keep commits that have a label.
+pub const VMSTORE_COMPACT_KEEP_LABELLED: u32 = 1;
+/// Compact flag: make no images, but where a chain of deltas has lost its own.
+pub const VMSTORE_COMPACT_NO_IMAGES: u32 = 2;
+
+/// Options of `store_compact`. The `keep_...` fields and flag are rules of retention: a commit that at
+/// least one of them keeps stays, and so does the head; the others are deleted. With no rule, none is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_compact_options {
+    /// `sizeof(vmstore_compact_options)`.
+    pub struct_size: usize,
+    /// `VMSTORE_COMPACT_...` flags, or-ed.
+    pub flags: u32,
+    /// Between two images of a module, deltas hold at most this many times its pages, in percent; 0 takes
+    /// the default, 200. More saves disk, less makes fresh starts faster.
+    pub image_percent: u32,
+    /// Keep this many of the newest commits; 0: no such rule.
+    pub keep_last: u64,
+    /// Keep commits whose number is a multiple of this; 0: no such rule.
+    pub keep_every: u64,
+    /// Keep commits that are younger than this by the wall clock; 0: no such rule.
+    pub keep_seconds: u64,
+    /// Called with bytes copied and bytes to copy at most, (0, 0) before anything is done; may be
+    /// NULL.
     pub progress: vmstore_progress_callback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,

@@ -40,8 +40,8 @@ pub(crate) struct Header {
     pub(crate) generation: u64,
     /// Journal: the generation before, whose records may still lie behind the header.
     pub(crate) previous: u64,
-    /// Journal: how long `commits` is known to be durably.
-    pub(crate) durable: u64,
+    /// Journal: how much of `commits` is known to be durable.
+    pub(crate) durable: Mark,
     /// Journal: the boot during which it was written.
     pub(crate) boot_id: [u8; 16],
     /// Journal: a sync of unpersisted files has begun and its success is not known.
@@ -49,6 +49,23 @@ pub(crate) struct Header {
 }
 
 const SYNCING: u32 = 1;
+
+/// A length of `commits`. `commits` is made anew now and then, and is durable as a whole when it gets its
+/// name, so that a length says nothing of a stream of another generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mark {
+    pub(crate) length: u64,
+    /// 0: not noted, and then any.
+    pub(crate) generation: u64,
+}
+
+impl Mark {
+    /// The length, if it speaks of the stream with this header.
+    pub(crate) fn of(self, commits: &Header) -> Option<u64> {
+        let same = self.generation == 0 || self.generation == commits.generation;
+        same.then_some(self.length)
+    }
+}
 
 impl Header {
     pub(crate) fn encode(&self, kind: StreamKind, store: &StoreId) -> Vec<u8> {
@@ -60,9 +77,11 @@ impl Header {
             .bytes(store)
             .u64(self.generation);
         w.u64(self.previous);
-        w.u64(self.durable)
+        w.u64(self.durable.length)
             .bytes(&self.boot_id)
-            .u32(if self.syncing { SYNCING } else { 0 });
+            .u32(if self.syncing { SYNCING } else { 0 })
+            .u32(0)
+            .u64(self.durable.generation);
         w.pad_to(HEADER - 8);
         let sum = checksum::metadata(store, &bytes);
         Writer(&mut bytes).u64(sum);
@@ -101,9 +120,11 @@ impl Header {
                 r.u64()?,
                 r.array()?,
                 r.u32()?,
+                r.u32()?,
+                r.u64()?,
             ))
         })();
-        let Some((version, flags, _, generation, previous, durable, boot_id, state)) = fields
+        let Some((version, flags, _, generation, previous, length, boot_id, state, _, of)) = fields
         else {
             return Err(bad("it is shorter than its header"));
         };
@@ -118,7 +139,10 @@ impl Header {
         Ok(Self {
             generation,
             previous,
-            durable,
+            durable: Mark {
+                length,
+                generation: of,
+            },
             boot_id,
             syncing: state & SYNCING != 0,
         })
@@ -393,7 +417,7 @@ mod tests {
         Header {
             generation: 42,
             previous: 41,
-            durable: 0,
+            durable: Mark::default(),
             boot_id: [1; 16],
             syncing: false,
         }

@@ -25,7 +25,7 @@ pub(crate) fn source_runs(index: &Arc<Index>) -> impl Iterator<Item = (Run, Opti
     })
 }
 
-pub(super) fn runs_of(index: &Index) -> Vec<Run> {
+pub(crate) fn runs_of(index: &Index) -> Vec<Run> {
     let mut runs = Vec::with_capacity(index.runs.len());
     for run in &index.runs {
         push_run(

@@ -9,7 +9,7 @@ mod rewrite;
 mod table;
 mod write;
 
-pub(crate) use chain::{Change, source_runs};
+pub(crate) use chain::{Change, runs_of, source_runs};
 pub(crate) use read::{Piece, Reading};
 pub(crate) use rewrite::{pages_of, rewrite};
 pub(crate) use table::PageTable;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::format::commit::{Commit, Event};
 use crate::{Error, Result};
 
 /// A commit and whether it survives a power cut.
@@ -37,15 +37,6 @@ impl History {
                     return Err(format!(
                         "commit {} after commit {}",
                         commit.number, self.last_number
-                    ));
-                }
-                let known = |entry: &ModuleEntry| {
-                    entry.module_commit == commit.number || entry.module_commit <= self.last_number
-                };
-                if !commit.modules.iter().all(known) {
-                    return Err(format!(
-                        "commit {} uses a later module commit",
-                        commit.number
                     ));
                 }
                 self.last_number = commit.number;
@@ -151,8 +142,33 @@ impl History {
         parent
     }
 
+    /// The fewest events that lead here. Parents that were deleted are not mentioned in them.
+    pub(crate) fn retold(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut last = 0;
+        for commit in self.commits() {
+            last = commit.number;
+            let parent = self.parent_of(commit);
+            let mut commit = commit.clone();
+            if commit.parent != parent {
+                Arc::make_mut(&mut commit).parent = parent;
+            }
+            events.push(Event::Committed(commit));
+        }
+        if self.last_number > last {
+            events.push(Event::Forgotten {
+                number: self.last_number,
+                parent: 0,
+            });
+        }
+        if self.head != last {
+            events.push(Event::HeadMoved(self.head));
+        }
+        events
+    }
+
     /// All commits, ascending.
-    pub(crate) fn commits(&self) -> impl Iterator<Item = &Arc<Commit>> {
+    pub(crate) fn commits(&self) -> impl DoubleEndedIterator<Item = &Arc<Commit>> {
         self.commits.values().map(|entry| &entry.commit)
     }
 

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use super::lineage::Lineage;
+use super::lineage::{Gone, Lineage};
 use super::{Condemned, LogLevel, State, Store, SyncState, Unsynced};
 use crate::format::commit::Event;
 use crate::format::index::Index;
+use crate::module::MapMode;
 use crate::pages::{Finished, place};
+use crate::sys::fs::{Access, Place};
 use crate::{Error, Result};
 
 impl State {
@@ -90,44 +92,67 @@ impl Store {
 
     /// Takes away files that the history does not need since the record `sequence`: at once those that
     /// no durable history can need either, the others when the record is durable.
-    pub(super) fn remove_unneeded(
-        &self,
-        state: &mut State,
-        gone: Vec<(String, u64)>,
-        sequence: u64,
-    ) {
-        for (module, commit) in gone {
-            self.0.pages.forget(&module, commit);
+    pub(super) fn remove_unneeded(&self, state: &mut State, gone: Vec<Gone>, sequence: u64) {
+        for file in gone {
+            self.0.pages.forget(&file.module, file.commit);
             state
                 .unsynced
-                .retain(|file| file.commit != commit || file.module != module);
-            let persisted = !state
-                .pending
-                .iter()
-                .any(|pending| matches!(&pending.event, Event::Committed(c) if c.number == commit));
-            let file = Condemned {
-                module,
-                commit,
-                sequence,
-            };
+                .retain(|other| other.commit != file.commit || other.module != file.module);
+            let persisted = !state.pending.iter().any(
+                |pending| matches!(&pending.event, Event::Committed(c) if c.number == file.commit),
+            );
             if persisted {
-                state.condemned.push(file);
-            } else {
-                self.remove_condemned(vec![file]);
+                state.condemned.push(Condemned { file, sequence });
+                continue;
+            }
+            self.remove_file(&file);
+            if file.image {
+                self.let_go_of_image(state, &file.module);
             }
         }
     }
 
-    /// Removes files that no history needs.
-    pub(super) fn remove_condemned(&self, files: Vec<Condemned>) {
-        for file in files {
-            let place = place(&file.module, file.commit);
-            if let Err(error) = self.0.files.unlink(&place) {
-                // The next open removes it.
-                self.log(LogLevel::Warning, || {
-                    format!("{place} is not needed, and stays: {error}")
-                });
+    /// Removes a file that no history needs.
+    pub(super) fn remove_file(&self, file: &Gone) {
+        let place = place(&file.module, file.commit);
+        if let Err(error) = self.0.files.unlink(&place) {
+            // The next open removes it.
+            self.log(LogLevel::Warning, || {
+                format!("{place} is not needed, and stays: {error}")
+            });
+        }
+    }
+
+    /// The backing file of a module may be another name of an image that is no more. It becomes one of the
+    /// image below the head, or goes with the module.
+    pub(super) fn let_go_of_image(&self, state: &State, module: &str) {
+        let mapped = state.modules.get(module).map(|bound| &bound.module);
+        if mapped.is_some_and(|mapped| mapped.mode == MapMode::Shared) {
+            return;
+        }
+        let relinked = (|| {
+            let backing = Place::root(module);
+            if self.0.files.open(&backing, Access::Read)?.is_none() {
+                return Ok(());
             }
+            let head = state.history.head_commit();
+            let (size, image) = match (head.and_then(|head| head.module(module)), mapped) {
+                (Some(entry), _) => {
+                    let pages = &self.0.pages;
+                    let mut chain = pages.chain(module, entry.module_commit, entry.size)?;
+                    (entry.size, chain.pop())
+                }
+                (None, Some(mapped)) => (mapped.size(), None),
+                (None, None) => return self.0.files.unlink(&backing),
+            };
+            let size = mapped.map_or(size, |mapped| mapped.size());
+            self.link_backing_file(module, size, image.as_ref())
+        })();
+        if let Err(error) = relinked {
+            // The next mapping of the module makes it anew.
+            self.log(LogLevel::Warning, || {
+                format!("the backing file of module \"{module}\" stays: {error}")
+            });
         }
     }
 }

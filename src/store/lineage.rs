@@ -18,6 +18,15 @@ pub(super) struct Node {
     unreadable: bool,
 }
 
+/// A file that nothing needs any more.
+#[derive(Debug, Clone)]
+pub(super) struct Gone {
+    pub(super) module: String,
+    pub(super) commit: u64,
+    /// It was an image, of which a module's backing file may be another name.
+    pub(super) image: bool,
+}
+
 /// The needed files of one module, by commit.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Family {
@@ -27,6 +36,11 @@ pub(super) struct Family {
 impl Family {
     pub(super) fn get(&self, commit: u64) -> Option<&Node> {
         self.nodes.get(&commit)
+    }
+
+    /// All of them, ascending: parents before their children.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (u64, &Node)> {
+        self.nodes.iter().map(|(commit, node)| (*commit, node))
     }
 
     /// The needed files whose parent is `commit`. They are newer than it.
@@ -71,15 +85,20 @@ impl Family {
 
     /// Takes a file out if nothing needs it, and then those below it of which the same is true.
     /// Appends what went to `gone`.
-    pub(super) fn drop_unneeded(&mut self, commit: u64, gone: &mut Vec<u64>) {
+    pub(super) fn drop_unneeded(&mut self, module: &str, commit: u64, gone: &mut Vec<Gone>) {
         let mut next = commit;
         while let Some(node) = self.nodes.get(&next) {
             let (parent, named) = (node.parent, node.named);
+            let image = parent == 0;
             if named > 0 || self.is_unclear(next) || self.children(next).next().is_some() {
                 return;
             }
             self.nodes.remove(&next);
-            gone.push(next);
+            gone.push(Gone {
+                module: module.to_owned(),
+                commit: next,
+                image,
+            });
             next = parent;
         }
     }
@@ -118,8 +137,8 @@ impl Lineage {
     }
 
     /// Counts a commit out, and returns the files that nothing needs from now on.
-    pub(super) fn remove(&mut self, commit: &Commit) -> Vec<(String, u64)> {
-        let mut all = Vec::new();
+    pub(super) fn remove(&mut self, commit: &Commit) -> Vec<Gone> {
+        let mut gone = Vec::new();
         for entry in &commit.modules {
             let Some(family) = self.modules.get_mut(&entry.id) else {
                 continue;
@@ -127,11 +146,9 @@ impl Lineage {
             if let Some(node) = family.nodes.get_mut(&entry.module_commit) {
                 node.named = node.named.saturating_sub(1);
             }
-            let mut gone = Vec::new();
-            family.drop_unneeded(entry.module_commit, &mut gone);
-            all.extend(gone.into_iter().map(|commit| (entry.id.clone(), commit)));
+            family.drop_unneeded(&entry.id, entry.module_commit, &mut gone);
         }
-        all
+        gone
     }
 
     pub(super) fn contains(&self, module: &str, commit: u64) -> bool {

@@ -215,28 +215,40 @@ impl Store {
     /// Gives a module's backing file its name. Where it is not the memory itself, it is a link to the
     /// image under the mapping, or an empty file of the module's size.
     fn name_backing_file(&self, module: &MappedModule, image: Option<&Arc<Index>>) -> Result<()> {
+        if module.mode == MapMode::Shared {
+            return self
+                .0
+                .files
+                .rename(&backing_place(), &Place::root(module.id.as_str()));
+        }
+        self.link_backing_file(&module.id, module.size(), image)
+    }
+
+    /// Makes a module's backing file a link to an image or, without one, an empty file.
+    pub(super) fn link_backing_file(
+        &self,
+        id: &str,
+        size: u64,
+        image: Option<&Arc<Index>>,
+    ) -> Result<()> {
         let files = &*self.0.files;
         let temporary = backing_place();
-        if module.mode != MapMode::Shared {
-            files.unlink(&temporary)?;
-            let link =
-                |image: &Arc<Index>| files.link(&place(&module.id, image.commit), &temporary);
-            let linked = match image.map(link) {
-                Some(Ok(())) => true,
-                None => false,
-                Some(Err(error)) => {
-                    let id = &module.id;
-                    self.log(LogLevel::Info, || {
-                        format!("the backing file of \"{id}\" is not a link to its image: {error}")
-                    });
-                    false
-                }
-            };
-            if !linked {
-                self.new_backing_file(|file| file.set_len(module.size()))?;
+        files.unlink(&temporary)?;
+        let link = |image: &Arc<Index>| files.link(&place(id, image.commit), &temporary);
+        let linked = match image.map(link) {
+            Some(Ok(())) => true,
+            None => false,
+            Some(Err(error)) => {
+                self.log(LogLevel::Info, || {
+                    format!("the backing file of \"{id}\" is not a link to its image: {error}")
+                });
+                false
             }
+        };
+        if !linked {
+            self.new_backing_file(|file| file.set_len(size))?;
         }
-        files.rename(&temporary, &Place::root(module.id.as_str()))?;
+        files.rename(&temporary, &Place::root(id))?;
         // Renaming one link of a file over another does nothing at all.
         files.unlink(&temporary)
     }

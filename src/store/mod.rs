@@ -4,10 +4,13 @@
 
 mod capture;
 mod commit;
+mod compact;
 mod compare;
+mod diff;
 mod fill;
 mod grow;
 mod history;
+mod images;
 mod inspect;
 mod install;
 mod lineage;
@@ -28,11 +31,12 @@ mod verify;
 mod tests;
 
 pub use capture::Capture;
+pub use diff::Range;
 pub use inspect::probe;
 pub use map::Module;
 pub use options::{
-    Capabilities, CommitInfo, CommitOptions, Log, LogLevel, MapOptions, ModuleInfo, OpenOptions,
-    PrecopyOptions, Progress, Stats, VerifyOptions,
+    Capabilities, CommitInfo, CommitOptions, CompactOptions, Log, LogLevel, MapOptions, ModuleInfo,
+    OpenOptions, PrecopyOptions, Progress, Stats, VerifyOptions,
 };
 
 use std::collections::BTreeMap;
@@ -50,7 +54,7 @@ use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
 use capture::{Captured, Lists};
 use history::History;
-use lineage::Lineage;
+use lineage::{Gone, Lineage};
 use precopy::Precopied;
 use reentry::Inside;
 
@@ -180,8 +184,7 @@ enum SyncState {
 
 /// A file that goes when a record is durable.
 struct Condemned {
-    module: String,
-    commit: u64,
+    file: Gone,
     /// The record of the deletion.
     sequence: u64,
 }

@@ -12,7 +12,7 @@ use super::{Gate, Inner, LogLevel, State, Store};
 use crate::dirty::KernelTracker;
 use crate::format::identity::{self, Identity};
 use crate::format::name;
-use crate::format::record::StreamKind;
+use crate::format::record::{Mark, StreamKind};
 use crate::journal::{Stream, journal_place};
 use crate::pages::PageFiles;
 use crate::sys::fork::ForkMarker;
@@ -187,7 +187,8 @@ fn make_identity(files: &dyn Files) -> Result<Identity> {
         made: host::wall_clock(),
     };
     files.unlink(&journal_place())?;
-    Stream::create(files, StreamKind::Journal, identity.store, 0, false, &[])?;
+    let none = Mark::default();
+    Stream::create(files, StreamKind::Journal, identity.store, none, false, &[])?;
     let temporary = Place::hidden(format!("{}identity", name::TEMPORARY));
     files.unlink(&temporary)?;
     let file = files.create(&temporary)?;

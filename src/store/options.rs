@@ -171,6 +171,25 @@ pub struct VerifyOptions {
     pub commit: u64,
 }
 
+/// Options of [`Store::compact`](super::Store::compact). Commits that no `keep` rule keeps are deleted; without
+/// a rule none is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CompactOptions {
+    /// Keep this many of the newest commits; 0: not a rule.
+    pub keep_last: u64,
+    /// Keep commits whose number is a multiple of this; 0: not a rule.
+    pub keep_every: u64,
+    /// Keep commits younger than this, in nanoseconds; 0: not a rule.
+    pub keep_younger_ns: u64,
+    /// Keep commits with a label.
+    pub keep_labelled: bool,
+    /// How many pages deltas may hold of those of the module, in percent, before one becomes an image; 0
+    /// takes the default.
+    pub image_percent: u32,
+    /// Make no images but where a chain lost its own.
+    pub no_images: bool,
+}
+
 /// What is known of a commit.
 #[derive(Debug, Clone)]
 pub struct CommitInfo {

@@ -1,9 +1,9 @@
 //! Persist: files first, then their names, then the records that speak of them.
 
 use super::options::Progress;
-use super::{Gate, LogLevel, PoisonOnPanic, State, Store, SyncState, Unsynced};
+use super::{Condemned, Gate, LogLevel, PoisonOnPanic, State, Store, SyncState, Unsynced};
 use crate::format::commit::Event;
-use crate::format::record::StreamKind;
+use crate::format::record::{Mark, StreamKind};
 use crate::journal::{Numbered, Stream};
 use crate::sys::fs::Dir;
 use crate::{Error, Result};
@@ -44,7 +44,7 @@ impl Store {
                 return Err(error);
             }
         }
-        let durable = gate.commits.as_ref().map_or(0, Stream::end);
+        let durable = gate.commits.as_ref().map_or(Mark::default(), Stream::mark);
         if self.check_poison().is_err() {
             // A sync of another call failed meanwhile: the journal keeps saying so, for the next open.
             return self.check_poison();
@@ -71,12 +71,17 @@ impl Store {
         state.unsynced.retain(|file| file.sequence > last);
         // Not before the journal has let go of the records: until then the next open may take the
         // history for what it was.
-        let (gone, stay) = std::mem::take(&mut state.condemned)
+        let (gone, stay): (Vec<_>, _) = std::mem::take(&mut state.condemned)
             .into_iter()
             .partition(|file| file.sequence <= last);
         state.condemned = stay;
         drop(state);
-        self.remove_condemned(gone);
+        for condemned in &gone {
+            self.remove_file(&condemned.file);
+        }
+        for Condemned { file, .. } in gone.iter().filter(|condemned| condemned.file.image) {
+            self.let_go_of_image(&self.lock_state(), &file.module);
+        }
         Ok(())
     }
 
@@ -137,7 +142,14 @@ impl Store {
         } else {
             let kind = StreamKind::Commits;
             let (files, store) = (&*self.0.files, self.0.pages.store);
-            gate.commits = Some(Stream::create(files, kind, store, 0, false, events)?);
+            gate.commits = Some(Stream::create(
+                files,
+                kind,
+                store,
+                Mark::default(),
+                false,
+                events,
+            )?);
         }
         gate.last = events.last().map_or(gate.last, |event| event.sequence);
         Ok(syncs + 2)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{LogLevel, State, Store};
 use crate::format::commit::{Commit, Event, ModuleEntry};
-use crate::format::index::Index;
+use crate::format::index::{Index, Shape};
 use crate::format::name;
 use crate::pages::{Finished, pages_of, rewrite};
 use crate::sys::fs::Place;
@@ -40,8 +40,12 @@ impl Store {
         state.lineage(self)?;
         for fold in self.folds(&mut state, &commit) {
             // Whether or not the commit is deleted after this, the child is what it was.
-            if let Err(error) = self.install(&mut state, fold.rewritten, &fold.chain) {
-                self.note_kept(&error);
+            let module = fold.rewritten.index.module.clone();
+            let image = fold.rewritten.index.shape == Shape::Image;
+            match self.install(&mut state, fold.rewritten, &fold.chain) {
+                Ok(()) if image => self.let_go_of_image(&state, &module),
+                Ok(()) => {}
+                Err(error) => self.note_kept(&error),
             }
         }
         let sequence = state.record(Event::Deleted(commit.number))?;

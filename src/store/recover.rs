@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::history::History;
-use super::lineage::Lineage;
+use super::lineage::{Gone, Lineage};
 use super::{Condemned, LogLevel, SyncState, Unsynced};
 use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::format::index::Index;
@@ -322,6 +322,7 @@ fn remove_leftovers(
         }
     }
     let mut condemned = Vec::new();
+    let mut unneeded = Vec::new();
     if !unnamed.is_empty() {
         // Some may be there for their children alone.
         let needed = Lineage::of(pages, history)?;
@@ -333,16 +334,28 @@ fn remove_leftovers(
                 continue;
             }
             if known && promised.contains(&module, commit) {
-                condemned.push(Condemned {
+                let image = true;
+                let file = Gone {
                     module,
                     commit,
+                    image,
+                };
+                condemned.push(Condemned {
+                    file,
                     sequence: last,
                 });
                 continue;
             }
-            files.unlink(&Place::root(name))?;
-            removed += 1;
+            unneeded.push(name);
         }
+    }
+    if !unneeded.is_empty() {
+        // What made them unneeded may be a file that was renamed over another, and not synced.
+        files.sync_dir(Dir::Root)?;
+    }
+    for name in unneeded {
+        files.unlink(&Place::root(name))?;
+        removed += 1;
     }
     if removed > 0 {
         note(

@@ -62,12 +62,27 @@ fn promise_1_and_2_deleting_changes_nothing_that_stays_whatever_a_crash_leaves()
     let mut states = 0;
     for number in 1..=24 * long() {
         states += explore((seed() - 1 + number) * 104_729, 1, |rig, random| {
-            rig.grow_and_prune(random, 3 + number % 4)
+            rig.grow_and_prune(random, 3 + number % 4, false)
         });
     }
     assert!(states > 5_000, "only {states} states");
     println!(
         "seed {}: {states} crash states of deletions: what stays is whole, what goes went whole",
+        seed()
+    );
+}
+
+#[test]
+fn promise_1_and_2_compacting_changes_nothing_that_stays_whatever_a_crash_leaves() {
+    let mut states = 0;
+    for number in 1..=24 * long() {
+        states += explore((seed() - 1 + number) * 15_485_863, 1, |rig, random| {
+            rig.grow_and_prune(random, 3 + number % 4, true)
+        });
+    }
+    assert!(states > 5_000, "only {states} states");
+    println!(
+        "seed {}: {states} crash states of compactions: what stays is whole, what goes went whole",
         seed()
     );
 }

@@ -11,7 +11,7 @@ mod recorded;
 mod rig;
 mod steps;
 
-use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
+use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;

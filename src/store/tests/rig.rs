@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::crashed::Crash;
 use super::recorded::RecordedFiles;
 use super::{Bytes, Moment, Oracle, Random, map_options};
-use super::{CommitOptions, MapOptions, Module, OpenOptions, Store};
+use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use crate::{Error, Result};
 
 /// Less than a commit may have, so that captures spill; and nothing to warm.
@@ -45,6 +45,8 @@ pub(in crate::store) struct Rig {
     pub(in crate::store) failure: Option<Error>,
     /// How often a failed call is made again.
     pub(in crate::store) patience: u64,
+    /// What the store holds if a call that failed did a part of its work that stays.
+    doubtful: Option<Moment>,
     marks: Vec<Mark>,
     map_options: MapOptions,
     pages: u64,
@@ -74,6 +76,7 @@ impl Rig {
             failures: 0,
             failure: None,
             patience: 20,
+            doubtful: None,
             marks: Vec::new(),
             map_options,
             pages,
@@ -135,8 +138,18 @@ impl Rig {
         self.failures += 1;
         self.check_memory(&self.now);
         assert!(!matches!(error, Error::Corrupt { .. }), "{what}: {error}");
+        self.settle(what);
+    }
+
+    /// The store holds what it held, or what a call has made of it that may stop half-way.
+    fn settle(&mut self, what: &str) {
+        let found = Moment::of(&self.store);
+        if let Some(then) = self.doubtful.take_if(|then| *then == found) {
+            self.oracle.moments.push(then);
+            self.mark();
+        }
         assert_eq!(
-            Moment::of(&self.store),
+            found,
             *self.oracle.now(),
             "{what} failed, and something is half visible"
         );
@@ -173,7 +186,7 @@ impl Rig {
                 return false;
             }
         };
-        assert_eq!(Moment::of(&self.store), *self.oracle.now(), "reopened");
+        self.settle("reopening");
         let ids: Vec<String> = self.modules.keys().cloned().collect();
         self.modules.clear();
         self.now.clear();
@@ -294,6 +307,36 @@ impl Rig {
         self.mark();
     }
 
+    /// Compacts, keeping so many of the newest commits (0: all) and the head.
+    pub(in crate::store) fn compact(&mut self, keep_last: usize, image_percent: u32) {
+        let options = CompactOptions {
+            keep_last: keep_last as u64,
+            image_percent,
+            ..CompactOptions::default()
+        };
+        let mut then = self.oracle.now().clone();
+        if keep_last > 0 {
+            let newest = then.commits.len().saturating_sub(keep_last);
+            let mut at = 0..;
+            let head = then.head;
+            then.commits
+                .retain(|commit| at.next() >= Some(newest) || *commit == head);
+        }
+        // A deletion, and then a persist, which is promised when the call returns.
+        self.doubtful = Some(then).filter(|then| then != self.oracle.now());
+        if self
+            .again("compact", |rig| rig.store.compact(&options, None))
+            .is_some()
+        {
+            if let Some(then) = self.doubtful.take() {
+                self.oracle.moments.push(then);
+            }
+            self.oracle.persisted = self.oracle.last();
+        }
+        self.doubtful = None;
+        self.mark();
+    }
+
     /// The commits that may be deleted.
     pub(in crate::store) fn deletable(&self) -> Vec<u64> {
         let Moment { commits, head } = self.oracle.now();
@@ -340,7 +383,12 @@ impl Rig {
 
     /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
     /// a commit or a persist between. Returns where the cutting down begins.
-    pub(in crate::store) fn grow_and_prune(&mut self, random: &mut Random, commits: u64) -> usize {
+    pub(in crate::store) fn grow_and_prune(
+        &mut self,
+        random: &mut Random,
+        commits: u64,
+        compacts: bool,
+    ) -> usize {
         self.map("a");
         self.map("b");
         for _ in 0..commits {
@@ -365,7 +413,11 @@ impl Rig {
                 break;
             }
             self.delete(others[random.below(others.len() as u64) as usize]);
-            match random.below(6) {
+            match random.below(if compacts { 9 } else { 6 }) {
+                6..=8 => {
+                    let percent = [0, 1, 100][random.below(3) as usize];
+                    self.compact(random.below(4) as usize, percent);
+                }
                 0 => self.persist(),
                 1 if more > 0 => {
                     more -= 1;
@@ -377,6 +429,9 @@ impl Rig {
             // What memory is compared with, and taken from, is still known.
             self.scribble(random);
             self.restore(self.oracle.now().head);
+        }
+        if compacts {
+            self.compact(0, 0);
         }
         self.persist();
         from

@@ -13,16 +13,18 @@ pub(super) enum Step {
     Persist,
     Restore,
     Delete,
+    Compact,
     Close,
     Reopen,
 }
 
-pub(super) const STEPS: [Step; 7] = [
+pub(super) const STEPS: [Step; 8] = [
     Step::Map,
     Step::Commit,
     Step::Persist,
     Step::Restore,
     Step::Delete,
+    Step::Compact,
     Step::Close,
     Step::Reopen,
 ];
@@ -78,6 +80,7 @@ impl Player {
                 let first = self.rig.deletable()[0];
                 self.rig.delete(first);
             }
+            Step::Compact => self.rig.compact(1, 1),
             Step::Close => {
                 self.rig.close();
                 self.closed = true;
