@@ -102,7 +102,7 @@ fn promise_3_system_calls_fail_in_their_turn() {
     let directory = scratch();
     let cycle = Cycle::build(directory.path());
     let made = made(&cycle, directory.path());
-    let wanted = usize::try_from(setting("VMSTORE_FAILING_CALLS", 500)).expect("a number of calls");
+    let wanted = usize::try_from(setting("VMSTORE_FAILING_CALLS", 500)).unwrap();
     let mut all = Vec::new();
     for (call, errors) in CALLS {
         for number in 1..=made.get(call).copied().unwrap_or(0) {
