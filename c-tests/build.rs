@@ -1,11 +1,14 @@
 //! Compiles every program of `programs/` into an object file, and writes one test for each program and
 //! each way of linking it. `run.rs` includes what is written here and says how it is run. The tables of
 //! docs/system-calls.md become a header, so that the test of system calls enforces what is documented.
+//!
+//! For a musl target there is libvmstore.a alone, linked into static programs by `musl-gcc`.
 
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Not a program: what stands between a program and the library it opens with dlopen.
 const SHIM: &str = "dlopen_shim";
@@ -17,7 +20,45 @@ const LINKAGES: [(&str, &str); 3] = [
     ("dlopen", "Dlopen"),
 ];
 
+/// The target that cargo builds for.
+struct Target {
+    musl: bool,
+    /// What a program that links libvmstore.a needs beside it: `rustc --print native-static-libs`.
+    native: Vec<String>,
+}
+
+impl Target {
+    fn new() -> Self {
+        let musl = env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl");
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let native = if musl {
+            // Rust brings its unwinder along: that of a GCC for glibc needs glibc.
+            let print = Command::new(env::var_os("RUSTC").expect("cargo sets it"))
+                .args(["--print", "target-libdir", "--target"])
+                .arg(env::var_os("TARGET").expect("cargo sets it"))
+                .output()
+                .expect("rustc runs");
+            let directory = String::from_utf8(print.stdout).expect("a path in UTF-8");
+            let search = format!("-L{}/self-contained", directory.trim());
+            [words("-static"), vec![search], words("-lunwind -lc")].concat()
+        } else {
+            words("-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc")
+        };
+        Self { musl, native }
+    }
+
+    /// Those that there are, and the one in which all rounds are done.
+    fn linkages(&self) -> (&'static [(&'static str, &'static str)], &'static str) {
+        if self.musl {
+            (&LINKAGES[1..2], "Static")
+        } else {
+            (&LINKAGES, "Shared")
+        }
+    }
+}
+
 fn main() {
+    let target = Target::new();
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let programs = here.join("programs");
@@ -54,6 +95,11 @@ fn main() {
         .warnings(false)
         .opt_level(1)
         .debug(true);
+    if target.musl {
+        // musl brings no headers of the kernel's.
+        build.flag("-idirafter/usr/include");
+        build.flag("-idirafter/usr/include/x86_64-linux-gnu");
+    }
     for flag in [
         "-std=c11",
         "-Wall",
@@ -83,13 +129,19 @@ fn main() {
     let compiler = build.get_compiler().path().to_path_buf();
     fs::write(
         out.join("programs.rs"),
-        generate(&compiler, &sanitize, &sources, &objects),
+        generate(&target, &compiler, &sanitize, &sources, &objects),
     )
     .expect("OUT_DIR is writable");
 }
 
 /// The text that `run.rs` includes: constants, and a module of tests for each linkage.
-fn generate(compiler: &Path, sanitize: &str, sources: &[PathBuf], objects: &[PathBuf]) -> String {
+fn generate(
+    target: &Target,
+    compiler: &Path,
+    sanitize: &str,
+    sources: &[PathBuf],
+    objects: &[PathBuf],
+) -> String {
     let named: Vec<(String, &PathBuf)> = sources
         .iter()
         .map(|source| {
@@ -111,7 +163,15 @@ fn generate(compiler: &Path, sanitize: &str, sources: &[PathBuf], objects: &[Pat
     writeln!(text, "const COMPILER: &str = {:?};", text_of(compiler)).unwrap();
     writeln!(text, "const SANITIZE: &str = {sanitize:?};").unwrap();
     writeln!(text, "const SHIM_OBJECT: &str = {:?};", text_of(shim)).unwrap();
-    for (module, linkage) in LINKAGES {
+    let (linkages, thorough) = target.linkages();
+    writeln!(
+        text,
+        "const NATIVE_LIBRARIES: &[&str] = &{:?};",
+        target.native
+    )
+    .unwrap();
+    writeln!(text, "const THOROUGH: Linkage = Linkage::{thorough};").unwrap();
+    for (module, linkage) in linkages {
         writeln!(text, "\nmod {module} {{").unwrap();
         for (name, object) in named.iter().filter(|(name, _)| name != SHIM) {
             writeln!(text, "    #[test]\n    fn {name}() {{").unwrap();

@@ -4,8 +4,9 @@
 //! - `static_::NAME`  against `libvmstore.a`;
 //! - `dlopen::NAME`   against neither: `programs/dlopen_shim.c` opens the library at run time.
 //!
-//! `build.rs` compiles the programs; the same object file is linked in all three ways. All rounds are done
-//! in `shared`; the other two, and any run under a wrapper, set `VMSTORE_BRIEF=1` for fewer. A program gets
+//! `build.rs` compiles the programs; the same object file is linked in all three ways. For a musl target
+//! (`--target x86_64-unknown-linux-musl`; needs `musl-gcc`) there is `static_` alone. All rounds are done in
+//! `shared`, or in the only one; the others, and any run under a wrapper, set `VMSTORE_BRIEF=1` for fewer. A program gets
 //! a fresh directory as its argument, exits 0 when all it checked held, and prints what it tried. What
 //! it printed is shown when it fails, and with `cargo test -p vmstore-c-tests -- --nocapture`.
 //!
@@ -32,21 +33,11 @@ include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 /// The name under which programs look for the shared library.
 const SONAME: &str = "libvmstore.so.0";
 
-/// What a program that links `libvmstore.a` needs beside it: `rustc --print native-static-libs`.
-const NATIVE_LIBRARIES: [&str; 7] = [
-    "-lgcc_s",
-    "-lutil",
-    "-lrt",
-    "-lpthread",
-    "-lm",
-    "-ldl",
-    "-lc",
-];
-
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 const SLOW_TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 #[derive(Clone, Copy, PartialEq)]
+#[allow(dead_code, reason = "a musl target has one of them")]
 enum Linkage {
     Shared,
     Static,
@@ -64,7 +55,6 @@ fn library(name: &str) -> PathBuf {
 /// Links the object with the library in one way, and returns the command that runs it.
 fn link(name: &str, object: &str, linkage: Linkage, directory: &Path) -> Command {
     let program = directory.join(name);
-    let shared = library("libvmstore.so");
     let mut linker = Command::new(COMPILER);
     linker.arg("-o").arg(&program).arg(object).arg("-pthread");
     if !SANITIZE.is_empty() {
@@ -72,7 +62,8 @@ fn link(name: &str, object: &str, linkage: Linkage, directory: &Path) -> Command
     }
     match linkage {
         Linkage::Shared => {
-            symlink(&shared, directory.join(SONAME)).expect("the directory is fresh");
+            symlink(library("libvmstore.so"), directory.join(SONAME))
+                .expect("the directory is fresh");
             linker.arg(directory.join(SONAME));
             linker.arg(format!("-Wl,-rpath,{}", directory.display()));
         }
@@ -101,9 +92,9 @@ fn link(name: &str, object: &str, linkage: Linkage, directory: &Path) -> Command
         None => Command::new(&program),
     };
     if linkage == Linkage::Dlopen {
-        command.env("VMSTORE_LIBRARY", &shared);
+        command.env("VMSTORE_LIBRARY", library("libvmstore.so"));
     }
-    if linkage != Linkage::Shared || !wrapper.is_empty() {
+    if linkage != THOROUGH || !wrapper.is_empty() {
         command.env("VMSTORE_BRIEF", "1");
     }
     command

@@ -63,7 +63,8 @@ static void address_stays(const char *stores, uint32_t mode, int reopened)
         CHECK(commit(store) == 2);
     } else {
         /* An exact address: where nothing is, and where something is. */
-        void *wanted = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *far = (void *)(uintptr_t)0x100000000000; /* where nothing is put by chance */
+        void *wanted = mmap(far, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         CHECK(wanted != MAP_FAILED);
         vmstore_map_options options = {
             .struct_size = sizeof options, .flags = mode, .address = wanted};
