@@ -28,7 +28,7 @@ typedef struct {
 
 /* What the parent asks for: map it, show a page, fill a page. */
 typedef struct {
-    char what;
+    int what; /* 'm', 's', 'f' */
     int fd;
     uint64_t offset, content;
 } request;
