@@ -222,7 +222,9 @@ static void a_damaged_head(void)
                 CHECK(module == SENTINEL_POINTER(vmstore_module));
                 CHECK(all_bytes_are(shared, (PAGES + 1) * page, GUARD));
                 if (access) CHECK(all_bytes_are(ground, size, GUARD));
-                else CHECK(strstr(range_text(ground, PAGES), "rw") == NULL);
+                char *mappings = range_text(ground, PAGES);
+                CHECK((strstr(mappings, "rw") == NULL) == !access);
+                free(mappings);
                 flip(damaged, spots[file][spot]);
                 refused++;
 
