@@ -92,7 +92,7 @@ static int maps_an_image(const vmstore_module_info *info, void *user_data)
 
 static void mark(bank *b, ways *way, enum writer w)
 {
-    uint64_t bitmap[PAGES / 64 + 1];
+    uint64_t bitmap[PAGES / 64 + 1] = {0};
     if (w == KVM_VCPU) { /* the log is all that is told */
         vcpu_dirty_log(&way->guest, 0, bitmap);
         for (int i = 0; i < TOUCHED; i++) CHECK(bitmap[0] >> touched[i] & 1);
@@ -248,6 +248,7 @@ int main(int count, char **arguments)
 {
     CHECK(count == 2);
     require_small_pages("matrix");
+    CHECK(setvbuf(stdout, NULL, _IONBF, 0) == 0); /* children are forked in the middle of lines */
     name_directory(scratch, arguments[1], "scratch");
     int kernel = have("the kernel tracker", kernel_tracker() ? NULL : "its self-test failed");
     unsigned counts[128] = {0};
@@ -278,7 +279,6 @@ int main(int count, char **arguments)
                 putchar(found);
             }
             printf("` |");
-            fflush(stdout);
         }
         putchar('\n');
     }
