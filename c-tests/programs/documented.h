@@ -47,14 +47,6 @@ static const char *const words_of_this_build =
 #endif
     ;
 
-/* musl's malloc maps and unmaps a page for a capture's bookkeeping. */
-static const int capture_allocates =
-#ifdef __GLIBC__
-    0;
-#else
-    1;
-#endif
-
 /* Whether `word`, of that length, is one of the words. */
 static inline int has_word(const char *words, const char *word, size_t length)
 {

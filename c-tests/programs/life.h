@@ -212,7 +212,7 @@ static const step steps[] = {
     {"store_capture", "", do_capture, 1, write_pages},
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
     {"store_precopy", "", do_precopy, 0, write_pages},
-    {"store_capture", "", do_capture, 1, NULL},
+    {"store_capture", "", do_capture, 0, NULL}, /* which makes lists of what it takes over */
     {"store_capture_cancel", "", do_capture_cancel, 0, NULL},
     {"store_persist", "again", do_persist, 0, NULL},
     {"store_persist", "nothing", do_persist, 1, NULL},

@@ -18,7 +18,7 @@
 /* The allocator's calls are not for strict steps; but comparing reads files, and that allocates. */
 static int may_allocate(const setting *s, const step *p)
 {
-    return !p->strict || (p->call == do_capture && (capture_allocates || has_word(s->words, "compare", 7) || has_word(s->words, "eager", 5)));
+    return !p->strict || (p->call == do_capture && (has_word(s->words, "compare", 7) || has_word(s->words, "eager", 5)));
 }
 
 static void all_words(char words[128], const setting *s, const step *p)

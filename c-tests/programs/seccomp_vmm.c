@@ -94,7 +94,6 @@ static void vmm(uint32_t mode, const char *without)
     /* Not more than this, whatever the document says. */
     if (!without || without[0])
         sandbox_rule(&s, (sandbox_call){SYS_ioctl, 1, PAGEMAP_SCAN}, SECCOMP_RET_ALLOW);
-    if (capture_allocates) allow_documented(&s, ALLOCATOR, WORDS, NULL);
     sandbox_allow(&s, SYS_read);
     sandbox_allow(&s, SYS_write);
     sandbox_allow(&s, SYS_exit_group);

@@ -258,7 +258,7 @@ pub(super) unsafe fn commit_options(options: &vmstore_commit_options) -> Result<
     }
     Ok(CommitOptions {
         label,
-        user_data: Arc::new(user_data),
+        user_data: (length != 0).then(|| Arc::new(user_data)),
     })
 }
 

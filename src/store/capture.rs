@@ -39,21 +39,54 @@ pub(super) struct CapturedModule {
     pub(super) runs: Vec<Run>,
     /// Those whose bytes wait in the arena, and where.
     pub(super) waiting: Vec<(Run, usize)>,
-    pub(super) draft: Draft,
+    /// Begun when the first of them is written.
+    pub(super) draft: Option<Draft>,
 }
 
-/// The lists of a captured module, kept for the next capture: a warm one allocates nothing large.
+type Lists = (Vec<Run>, Vec<(Run, usize)>);
+
+/// The lists of earlier captures, kept for the next one: a warm one allocates nothing.
 #[derive(Default)]
-pub(super) struct Lists {
-    pub(super) runs: Vec<Run>,
-    pub(super) waiting: Vec<(Run, usize)>,
+pub(super) struct Spare {
+    modules: Vec<CapturedModule>,
+    lists: Vec<Lists>,
 }
 
-impl Lists {
-    pub(super) fn emptied(mut runs: Vec<Run>, mut waiting: Vec<(Run, usize)>) -> Self {
-        runs.clear();
-        waiting.clear();
-        Self { runs, waiting }
+impl Spare {
+    /// Takes the lists of a capture that has ended.
+    pub(super) fn keep(&mut self, mut modules: Vec<CapturedModule>) {
+        for module in modules.drain(..) {
+            let (mut runs, mut waiting) = (module.runs, module.waiting);
+            runs.clear();
+            waiting.clear();
+            self.lists.push((runs, waiting));
+        }
+        self.modules = modules;
+    }
+
+    /// Makes lists for one more module, of so many pages: enough for most captures, so that not even the
+    /// first one allocates. Without the memory for it, captures allocate.
+    pub(super) fn prepare(&mut self, pages: u64) {
+        const RUNS: u64 = 4096;
+        let runs = pages.div_ceil(2).min(RUNS) as usize;
+        let (mut list, mut waiting) = (Vec::new(), Vec::new());
+        let had = list.try_reserve_exact(runs).is_ok()
+            && waiting.try_reserve_exact(runs).is_ok()
+            && self.lists.try_reserve(1).is_ok()
+            && self.modules.try_reserve(self.lists.len() + 1).is_ok();
+        if had {
+            self.lists.push((list, waiting));
+        }
+    }
+
+    fn module(&mut self, module: &Arc<MappedModule>) -> CapturedModule {
+        let (runs, waiting) = self.lists.pop().unwrap_or_default();
+        CapturedModule {
+            module: module.clone(),
+            runs,
+            waiting,
+            draft: None,
+        }
     }
 }
 
@@ -63,11 +96,14 @@ impl Captured {
     }
 
     /// Gives up: pages are dirty again, files go.
-    pub(super) fn discard(self, pages: &PageFiles) {
-        for captured in self.modules {
+    pub(super) fn discard(mut self, pages: &PageFiles, spare: &mut Spare) {
+        for captured in &mut self.modules {
             captured.module.dirty.add_all(&captured.runs);
-            captured.draft.discard(pages);
+            if let Some(draft) = captured.draft.take() {
+                draft.discard(pages);
+            }
         }
+        spare.keep(self.modules);
     }
 }
 
@@ -105,7 +141,7 @@ impl Capture {
         let captured = self.take(&mut state)?;
         let _ended = Ended(&self.store);
         if let Err(error) = self.store.check_poison() {
-            captured.discard(&self.store.0.pages);
+            captured.discard(&self.store.0.pages, &mut state.spare);
             return Err(error);
         }
         self.store.write_commit(&mut state, captured)
@@ -119,7 +155,7 @@ impl Capture {
         let mut state = self.store.enter()?;
         let captured = self.take(&mut state)?;
         let _ended = Ended(&self.store);
-        captured.discard(&self.store.0.pages);
+        captured.discard(&self.store.0.pages, &mut state.spare);
         Ok(())
     }
 }
@@ -174,15 +210,15 @@ impl Store {
             bound.module.collect()?;
         }
         let scan_ns = host::nanoseconds_since(begun);
-        let mut captured = Captured {
-            serial: super::next_serial(),
-            options: options.clone(),
-            modules: Vec::with_capacity(state.modules.len()),
-            copied: 0,
-        };
         let mut arena = state.arena.take();
         let precopied = state.precopied.take();
         let mut spare = std::mem::take(&mut state.spare);
+        let mut captured = Captured {
+            serial: super::next_serial(),
+            options: options.clone(),
+            modules: std::mem::take(&mut spare.modules),
+            copied: 0,
+        };
         let copied = self.copy_all(
             state,
             &mut captured,
@@ -198,7 +234,7 @@ impl Store {
                 if let Some(precopied) = precopied {
                     precopied.give_back(state);
                 }
-                captured.discard(&self.0.pages);
+                captured.discard(&self.0.pages, &mut state.spare);
                 return Err(error);
             }
         }
@@ -221,13 +257,10 @@ impl Store {
         captured: &mut Captured,
         arena: &mut Option<Arena>,
         precopied: Option<&Precopied>,
-        spare: &mut Vec<Lists>,
+        spare: &mut Spare,
     ) -> Result<bool> {
-        for (number, bound) in state.modules.values().enumerate() {
-            let lists = spare.pop().unwrap_or_default();
-            captured
-                .modules
-                .push(self.begin_module(state, bound, number, lists)?);
+        for bound in state.modules.values() {
+            captured.modules.push(spare.module(&bound.module));
             let Some(last) = captured.modules.last_mut() else {
                 break;
             };
@@ -336,31 +369,22 @@ impl Store {
         Ok(spilled)
     }
 
-    fn begin_module(
-        &self,
-        state: &State,
-        bound: &Bound,
-        number: usize,
-        lists: Lists,
-    ) -> Result<CapturedModule> {
+    /// Begins the file of a captured module. Its parent, and the commit's number, are what they were when
+    /// it was captured: nothing changes them meanwhile.
+    fn begin_draft(&self, state: &State, bound: &Bound, number: usize) -> Result<Draft> {
         let module = &bound.module;
         let parent = match bound.module_commit {
             None => None,
             Some(commit) => Some(self.0.pages.index(&module.id, commit)?),
         };
-        Ok(CapturedModule {
-            module: module.clone(),
-            runs: lists.runs,
-            waiting: lists.waiting,
-            draft: Draft::new(
-                &self.0.pages,
-                Place::hidden(format!("{}{number}", name::TEMPORARY)),
-                &module.id,
-                module.size(),
-                state.history.next_number(),
-                parent.as_deref(),
-            ),
-        })
+        Ok(Draft::new(
+            &self.0.pages,
+            Place::hidden(format!("{}{number}", name::TEMPORARY)),
+            &module.id,
+            module.size(),
+            state.history.next_number(),
+            parent.as_deref(),
+        ))
     }
 
     /// Writes what waits in the arena to the drafts.
@@ -371,18 +395,20 @@ impl Store {
         arena: &Arena,
     ) -> Result<()> {
         let page = self.0.pages.page_size;
-        for module in &mut captured.modules {
+        for (number, module) in captured.modules.iter_mut().enumerate() {
             let Some(bound) = state.modules.get(&module.module.id) else {
                 continue;
+            };
+            let draft = match &mut module.draft {
+                Some(draft) => draft,
+                none => none.insert(self.begin_draft(state, bound, number)?),
             };
             let mut reading = Reading::new(&self.0.pages);
             let waiting = module
                 .waiting
                 .drain(..)
                 .map(|(run, start)| (run, arena.bytes(start, (run.count * page) as usize)));
-            module
-                .draft
-                .feed(&mut reading, &self.0.pages, &bound.table, waiting)?;
+            draft.feed(&mut reading, &self.0.pages, &bound.table, waiting)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::capture::{Captured, Lists};
+use super::capture::Captured;
 use super::{LogLevel, State, Store, SyncState, Unsynced};
 use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::journal::Stream;
@@ -23,10 +23,11 @@ impl Store {
         };
         state.arena = arena;
         if let Err(error) = drained {
-            captured.discard(&self.0.pages);
+            captured.discard(&self.0.pages, &mut state.spare);
             return Err(error);
         }
-        let counts = captured.modules.iter().map(|module| module.draft.counts);
+        let drafts = || captured.modules.iter().filter_map(|m| m.draft.as_ref());
+        let counts = drafts().map(|draft| draft.counts);
         let counts = counts.fold((0, 0, 0), |sum, c| {
             (sum.0 + c.data, sum.1 + c.zero, sum.2 + c.unchanged)
         });
@@ -35,33 +36,22 @@ impl Store {
             state.stats.last_zero_pages,
             state.stats.last_unchanged_pages,
         ) = counts;
-        let changed = captured
-            .modules
-            .iter()
-            .any(|module| !module.draft.is_empty());
+        let changed = drafts().any(|draft| !draft.is_empty());
         let options = std::mem::take(&mut captured.options);
         if !changed
             && options.label.is_empty()
-            && options.user_data.is_empty()
+            && options.user_data.as_ref().is_none_or(|d| d.is_empty())
             && state.history.head() != 0
         {
-            for module in captured.modules {
-                state
-                    .spare
-                    .push(Lists::emptied(module.runs, module.waiting));
-            }
+            state.spare.keep(captured.modules);
             state.stats.last_write_ns = host::nanoseconds_since(begun);
             return Ok(state.history.head());
         }
         let old = state.history.head_commit().cloned();
         // What a failure has to undo.
-        let mut drafts = Vec::new();
-        let mut dirty = Vec::new();
-        for module in captured.modules {
-            dirty.push((module.module, module.runs, module.waiting));
-            drafts.push(module.draft);
-        }
-        let mut drafts = drafts.into_iter();
+        let drafts = captured.modules.iter_mut().map(|m| m.draft.take());
+        let drafts: Vec<_> = drafts.collect();
+        let mut drafts = drafts.into_iter().flatten();
         let mut finished: Vec<Finished> = Vec::new();
         let mut named = 0;
         let result = (|| {
@@ -83,7 +73,7 @@ impl Store {
                 parent: state.history.head(),
                 time: host::wall_clock(),
                 label: options.label,
-                user_data: options.user_data,
+                user_data: options.user_data.unwrap_or_default(),
                 modules: Self::map_of(state, &finished),
             };
             let number = commit.number;
@@ -94,8 +84,8 @@ impl Store {
         let (number, sequence) = match result {
             Ok(made) => made,
             Err(error) => {
-                for (module, runs, _) in dirty {
-                    module.dirty.add_all(&runs);
+                for captured in &captured.modules {
+                    captured.module.dirty.add_all(&captured.runs);
                 }
                 for (at, file) in finished.iter().enumerate() {
                     let name = place(&file.index.module, file.index.commit);
@@ -109,9 +99,7 @@ impl Store {
                 return Err(error);
             }
         };
-        for (_, runs, waiting) in dirty {
-            state.spare.push(Lists::emptied(runs, waiting));
-        }
+        state.spare.keep(captured.modules);
         self.take_over(state, finished, number, sequence)?;
         self.move_links(state, old.as_deref());
         self.give_descriptors_back(state);

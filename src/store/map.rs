@@ -164,6 +164,9 @@ impl Store {
                 )
             });
         }
+        if !self.0.read_only {
+            state.spare.prepare(module.pages());
+        }
         let bound = Bound {
             module: module.clone(),
             table,

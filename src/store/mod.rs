@@ -52,7 +52,7 @@ use crate::sys::arena::Arena;
 use crate::sys::fork::ForkMarker;
 use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
-use capture::{Captured, Lists};
+use capture::{Captured, Spare};
 use history::History;
 use lineage::{Gone, Lineage};
 use precopy::Precopied;
@@ -151,7 +151,7 @@ struct State {
     precopied: Option<Precopied>,
     capture: Option<Captured>,
     /// Lists of earlier captures.
-    spare: Vec<Lists>,
+    spare: Spare,
     /// Links could not be brought to the head; to be tried again.
     links_behind: bool,
     stats: Stats,
@@ -321,7 +321,7 @@ impl Store {
         let mut gate = self.0.gate.lock();
         let mut state = self.enter()?;
         if let Some(captured) = state.capture.take() {
-            captured.discard(&self.0.pages);
+            captured.discard(&self.0.pages, &mut state.spare);
             self.0.capturing.store(false, Ordering::Release);
         }
         if state.links_behind {

@@ -142,7 +142,7 @@ impl Store {
                 arena: None,
                 precopied: None,
                 capture: None,
-                spare: Vec::new(),
+                spare: super::capture::Spare::default(),
                 links_behind: false,
                 stats: Stats::default(),
             }),

@@ -120,8 +120,8 @@ impl MapOptions {
 pub struct CommitOptions {
     /// A name for people.
     pub label: String,
-    /// The caller's bytes; shared, not copied.
-    pub user_data: Arc<Vec<u8>>,
+    /// The caller's bytes, if there are any; shared, not copied.
+    pub user_data: Option<Arc<Vec<u8>>>,
 }
 
 impl CommitOptions {
@@ -136,7 +136,7 @@ impl CommitOptions {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        Self::check_user_data_length(self.user_data.len())?;
+        Self::check_user_data_length(self.user_data.as_ref().map_or(0, |data| data.len()))?;
         if self.label.len() > MAX_LABEL {
             return Err(Error::invalid(
                 format!("vmstore_commit_options.label of {} bytes", self.label.len()),
