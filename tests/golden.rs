@@ -69,7 +69,7 @@ fn make(directory: &Path) {
         let user_data = Arc::new(format!("user data of {label}").into_bytes());
         let options = CommitOptions {
             label: label.into(),
-            user_data,
+            user_data: Some(user_data),
         };
         store.commit(&options).unwrap()
     };
