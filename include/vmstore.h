@@ -438,6 +438,26 @@
 #define VMSTORE_TRACKER_COMPARE 3
 
 /**
+ * Finding: a file is damaged, or one of its pages.
+ */
+#define VMSTORE_FINDING_DAMAGE 1
+
+/**
+ * Finding: everything that a commit needs is intact.
+ */
+#define VMSTORE_FINDING_GOOD 2
+
+/**
+ * Finding: a commit needs something that is damaged.
+ */
+#define VMSTORE_FINDING_LOST 3
+
+/**
+ * The page of a finding that is about a file as a whole, or about a commit.
+ */
+#define VMSTORE_NO_PAGE 18446744073709551615ull
+
+/**
  * Verify flag: check `commits`, the journal, footers and indexes, but do not read the pages.
  */
 #define VMSTORE_VERIFY_METADATA 1
@@ -944,6 +964,52 @@ typedef struct {
 typedef int (*vmstore_module_callback)(const vmstore_module_info *info, void *user_data);
 
 /**
+ * What `store_verify` finds. The struct and its strings are valid during the call only.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_finding)` of the library.
+     */
+    size_t struct_size;
+    /**
+     * One of `VMSTORE_FINDING_...`.
+     */
+    uint32_t kind;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * The commit that is good or lost; with damage, the one that wrote the file, 0 for `commits` and
+     * the journal.
+     */
+    uint64_t commit;
+    /**
+     * The damaged page of the module, or `VMSTORE_NO_PAGE`.
+     */
+    uint64_t page;
+    /**
+     * The damaged file, relative to the store; "" with commits.
+     */
+    const char *file;
+    /**
+     * The module that the file belongs to; "" for `commits`, the journal, and with commits.
+     */
+    const char *module_id;
+    /**
+     * What is wrong, in words; "" with commits.
+     */
+    const char *message;
+} vmstore_finding;
+
+/**
+ * Receives the findings of `store_verify`: all damage as it is found, then for each commit, ascending,
+ * whether it is good or lost. A non-zero return ends the call with `VMSTORE_E_CANCELLED`. Calls into
+ * the same store from inside the callback fail with `VMSTORE_E_BUSY`.
+ */
+typedef int (*vmstore_finding_callback)(const vmstore_finding *finding, void *user_data);
+
+/**
  * Options of `store_verify`.
  */
 typedef struct {
@@ -968,9 +1034,14 @@ typedef struct {
      */
     vmstore_progress_callback progress;
     /**
-     * Passed to `progress`.
+     * Passed to `progress` and `finding`.
      */
     void *user_data;
+    /**
+     * Told of everything that is found, and then the verification goes on to its end; NULL: the first
+     * damage ends it.
+     */
+    vmstore_finding_callback finding;
 } vmstore_verify_options;
 
 /**
@@ -1433,7 +1504,10 @@ int store_list_modules(const vmstore *store,
  * and, unless told not to, every page against its checksum and every module against its digest.
  *
  * Reads files only; mapped memory is neither read nor changed. The first damage found ends it
- * with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
+ * with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page. With a
+ * `finding` callback it goes on, tells of every damaged file and page, also of files that cannot be
+ * read, and of each commit whether it is good all the same; if there was damage, it then fails with
+ * the status of the first.
  *
  * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
  * such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,

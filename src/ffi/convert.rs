@@ -4,13 +4,16 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Arc;
 
 use super::types::{
-    VMSTORE_LOG_INFO, VMSTORE_LOG_WARNING, vmstore_capabilities, vmstore_commit_info,
-    vmstore_commit_options, vmstore_compact_options, vmstore_log_callback, vmstore_map_options,
-    vmstore_module_info, vmstore_open_options, vmstore_persist_options, vmstore_precopy_options,
-    vmstore_progress_callback, vmstore_restore_options, vmstore_stats, vmstore_verify_options,
+    VMSTORE_FINDING_DAMAGE, VMSTORE_FINDING_GOOD, VMSTORE_FINDING_LOST, VMSTORE_LOG_INFO,
+    VMSTORE_LOG_WARNING, VMSTORE_NO_PAGE, vmstore_capabilities, vmstore_commit_info,
+    vmstore_commit_options, vmstore_compact_options, vmstore_finding, vmstore_finding_callback,
+    vmstore_log_callback, vmstore_map_options, vmstore_module_info, vmstore_open_options,
+    vmstore_persist_options, vmstore_precopy_options, vmstore_progress_callback,
+    vmstore_restore_options, vmstore_stats, vmstore_verify_options,
 };
 use crate::{
-    Capabilities, CommitInfo, CommitOptions, Error, Log, LogLevel, ModuleInfo, Result, Stats,
+    Capabilities, CommitInfo, CommitOptions, Error, Finding, Log, LogLevel, ModuleInfo, Result,
+    Stats,
 };
 
 /// A `struct_size` beyond this is taken for an uninitialised one.
@@ -296,6 +299,49 @@ pub(super) fn progress(
     let callback = callback?;
     // SAFETY: the callback is the caller's, made for exactly this.
     Some(move |done, total| unsafe { callback(done, total, user_data) } == 0)
+}
+
+pub(super) fn finding(
+    callback: vmstore_finding_callback,
+    user_data: *mut c_void,
+) -> Option<impl FnMut(&Finding<'_>) -> bool> {
+    let callback = callback?;
+    Some(move |finding: &Finding<'_>| {
+        let (kind, commit, page, texts) = match finding {
+            Finding::Damage {
+                file,
+                module,
+                commit,
+                page,
+                error,
+            } => {
+                let texts = [*file, *module, &error.to_string()].map(CString::new);
+                let page = page.unwrap_or(VMSTORE_NO_PAGE);
+                (VMSTORE_FINDING_DAMAGE, *commit, page, texts)
+            }
+            Finding::Good(commit) | Finding::Lost(commit) => {
+                let kind = match finding {
+                    Finding::Good(_) => VMSTORE_FINDING_GOOD,
+                    _ => VMSTORE_FINDING_LOST,
+                };
+                (kind, *commit, VMSTORE_NO_PAGE, [""; 3].map(CString::new))
+            }
+        };
+        let [file, module, message] = texts.map(std::result::Result::unwrap_or_default);
+        let finding = vmstore_finding {
+            struct_size: size_of::<vmstore_finding>(),
+            kind,
+            reserved: 0,
+            commit,
+            page,
+            file: file.as_ptr(),
+            module_id: module.as_ptr(),
+            message: message.as_ptr(),
+        };
+        // SAFETY: the callback is the caller's, made for exactly this; the struct and its strings
+        // live until it returns.
+        unsafe { callback(&raw const finding, user_data) == 0 }
+    })
 }
 
 /// Copies text into a fixed field, cut at a character boundary, always NUL-terminated.

@@ -137,7 +137,10 @@ pub unsafe extern "C" fn store_list_modules(
 /// and, unless told not to, every page against its checksum and every module against its digest.
 ///
 /// Reads files only; mapped memory is neither read nor changed. The first damage found ends it
-/// with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page.
+/// with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page. With a
+/// `finding` callback it goes on, tells of every damaged file and page, also of files that cannot be
+/// read, and of each commit whether it is good all the same; if there was damage, it then fails with
+/// the status of the first.
 ///
 /// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
 /// such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
@@ -158,11 +161,13 @@ pub unsafe extern "C" fn store_verify(
         )?;
         convert::zero("vmstore_verify_options.reserved", options.reserved)?;
         let mut progress = convert::progress(options.progress, options.user_data);
-        store.verify(
+        let mut finding = convert::finding(options.finding, options.user_data);
+        store.verify_all(
             &VerifyOptions {
                 metadata_only: options.flags & VMSTORE_VERIFY_METADATA != 0,
                 commit: options.commit,
             },
+            finding.as_mut().map(|finding| finding as _),
             progress.as_mut().map(|p| p as _),
         )
     })

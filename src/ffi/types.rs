@@ -242,6 +242,44 @@ pub struct vmstore_restore_options {
     pub user_data: *mut c_void,
 }
 
+/// Finding: a file is damaged, or one of its pages.
+pub const VMSTORE_FINDING_DAMAGE: u32 = 1;
+/// Finding: everything that a commit needs is intact.
+pub const VMSTORE_FINDING_GOOD: u32 = 2;
+/// Finding: a commit needs something that is damaged.
+pub const VMSTORE_FINDING_LOST: u32 = 3;
+/// The page of a finding that is about a file as a whole, or about a commit.
+pub const VMSTORE_NO_PAGE: u64 = 0xffff_ffff_ffff_ffff;
+
+/// What `store_verify` finds. The struct and its strings are valid during the call only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_finding {
+    /// `sizeof(vmstore_finding)` of the library.
+    pub struct_size: usize,
+    /// One of `VMSTORE_FINDING_...`.
+    pub kind: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The commit that is good or lost; with damage, the one that wrote the file, 0 for `commits` and
+    /// the journal.
+    pub commit: u64,
+    /// The damaged page of the module, or `VMSTORE_NO_PAGE`.
+    pub page: u64,
+    /// The damaged file, relative to the store; "" with commits.
+    pub file: *const c_char,
+    /// The module that the file belongs to; "" for `commits`, the journal, and with commits.
+    pub module_id: *const c_char,
+    /// What is wrong, in words; "" with commits.
+    pub message: *const c_char,
+}
+
+/// Receives the findings of `store_verify`: all damage as it is found, then for each commit, ascending,
+/// whether it is good or lost. A non-zero return ends the call with `VMSTORE_E_CANCELLED`. Calls into
+/// the same store from inside the callback fail with `VMSTORE_E_BUSY`.
+pub type vmstore_finding_callback =
+    Option<unsafe extern "C" fn(finding: *const vmstore_finding, user_data: *mut c_void) -> c_int>;
+
 /// Verify flag: check `commits`, the journal, footers and indexes, but do not read the pages.
 pub const VMSTORE_VERIFY_METADATA: u32 = 1;
 
@@ -259,8 +297,11 @@ pub struct vmstore_verify_options {
     pub commit: u64,
     /// Called between files with bytes verified and bytes to verify; may be NULL.
     pub progress: vmstore_progress_callback,
-    /// Passed to `progress`.
+    /// Passed to `progress` and `finding`.
     pub user_data: *mut c_void,
+    /// Told of everything that is found, and then the verification goes on to its end; NULL: the first
+    /// damage ends it.
+    pub finding: vmstore_finding_callback,
 }
 
 /// Compact flag, a rule of retention: keep commits that have a label.

@@ -8,6 +8,7 @@ mod compact;
 mod compare;
 mod diff;
 mod fill;
+mod findings;
 mod grow;
 mod history;
 mod images;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use capture::Capture;
 pub use diff::Range;
+pub use findings::{Finding, Listener};
 pub use inspect::probe;
 pub use map::Module;
 pub use options::{

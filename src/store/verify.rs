@@ -5,12 +5,14 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::Store;
+use super::findings::{FileId, Listener, Report};
 use super::options::{Progress, VerifyOptions};
 use crate::error::try_filled;
 use crate::format::checksum::Digest;
 use crate::format::commit::{Commit, ModuleEntry};
 use crate::format::index::{Index, Shape};
 use crate::journal::{self, Reader};
+use crate::page::Run;
 use crate::pages::{PageFiles, PageTable, Piece, Reading, place};
 use crate::sys::fs::read_exact;
 use crate::{Error, Result};
@@ -36,14 +38,16 @@ pub(super) fn check_pages(pages: &PageFiles, index: &Arc<Index>) -> Result<()> {
 
 /// Checks that the pages of an image that are in no run are zero, as a reader of the plain file takes
 /// them. They have no checksums, and nothing that is verified is ever read from there.
-fn check_holes(pages: &PageFiles, index: &Index) -> Result<()> {
+fn check_holes(pages: &PageFiles, index: &Index) -> std::result::Result<(), (Option<u64>, Error)> {
+    let whole = |error| (None, error);
     const READ: u64 = 1 << 20;
     if index.shape == Shape::Delta {
         return Ok(());
     }
     let place = place(&index.module, index.commit);
-    let file = pages.open(&index.module, index.commit)?;
-    let mut buffer = try_filled(READ as usize, 0u8, "a buffer for pages")?;
+    let file = pages.open(&index.module, index.commit).map_err(whole)?;
+    let buffer = try_filled(READ as usize, 0u8, "a buffer for pages");
+    let mut buffer = buffer.map_err(whole)?;
     let page = index.page_size;
     let ends = index
         .runs
@@ -53,13 +57,11 @@ fn check_holes(pages: &PageFiles, index: &Index) -> Result<()> {
     for (start, end) in ends.chain([(index.size, index.size)]) {
         while next < start {
             let part = &mut buffer[..READ.min(start - next) as usize];
-            read_exact(&*file, part, next, &place)?;
+            read_exact(&*file, part, next, &place).map_err(whole)?;
             if let Some(at) = part.iter().position(|byte| *byte != 0) {
                 let at = (next + at as u64) / page;
-                return Err(Error::corrupt(
-                    place.to_string(),
-                    format!("page {at} should be zero"),
-                ));
+                let error = Error::corrupt(place.to_string(), format!("page {at} should be zero"));
+                return Err((Some(at), error));
             }
             next += part.len() as u64;
         }
@@ -89,11 +91,25 @@ impl Store {
     ///
     /// # Errors
     /// As `store_verify`.
-    pub fn verify(&self, options: &VerifyOptions, mut progress: Progress<'_>) -> Result<()> {
+    pub fn verify(&self, options: &VerifyOptions, progress: Progress<'_>) -> Result<()> {
+        self.verify_all(options, None, progress)
+    }
+
+    /// As [`Store::verify`], but tells `finding` of everything that is damaged and goes on, and then, for
+    /// each commit, whether it is good. Damage found is an error at the end.
+    ///
+    /// # Errors
+    /// As `store_verify`.
+    pub fn verify_all(
+        &self,
+        options: &VerifyOptions,
+        finding: Listener<'_>,
+        mut progress: Progress<'_>,
+    ) -> Result<()> {
         self.check_reentry()?;
         // The files stay as they are; commits and persists may go on.
         let _upkeep = self.0.upkeep.lock();
-        let commits = {
+        let (commits, damage) = {
             // No persist and no commit while the streams are read.
             let _gate = self.0.gate.lock();
             let state = self.enter()?;
@@ -105,6 +121,7 @@ impl Store {
                 .into_iter()
                 .map(|number| Ok(state.history.get(number)?.commit.clone()))
                 .collect::<Result<Vec<Arc<Commit>>>>()?;
+            let mut damage = None;
             if options.commit == 0 {
                 let reader = if self.0.read_only {
                     Reader::Bystander
@@ -112,22 +129,29 @@ impl Store {
                     Reader::Owner
                 };
                 let replay = journal::replay(&*self.0.files, &self.0.pages.store, reader)?;
-                if let Some(damage) = replay.damage {
-                    return Err(damage);
-                }
+                damage = replay.damage;
             }
-            commits
+            (commits, damage)
         };
+        let mut report = Report::new(self, finding);
+        if let Some(damage) = damage {
+            report.note(None, None, damage)?;
+        }
         // Module commits are shared between commits; each is verified once, oldest first. A delta
         // is worth nothing without what is below it.
-        let mut wanted: BTreeMap<(String, u64), Wanted> = BTreeMap::new();
+        let mut wanted: BTreeMap<FileId, Wanted> = BTreeMap::new();
         for module in commits.iter().flat_map(|commit| &commit.modules) {
             let mut next = module.module_commit;
             while next != 0 && !wanted.contains_key(&(module.id.clone(), next)) {
-                let index = self.0.pages.index(&module.id, next)?;
-                let bytes = index.data_pages() * index.page_size;
-                wanted.insert((module.id.clone(), next), Wanted { bytes, meant: None });
-                next = index.parent;
+                let id = (module.id.clone(), next);
+                let (bytes, parent) = match self.0.pages.index(&module.id, next) {
+                    Ok(index) => (index.data_pages() * index.page_size, index.parent),
+                    // It is looked at once more below, and told then.
+                    Err(error) if report.takes(&error) => (0, 0),
+                    Err(error) => return Err(error),
+                };
+                wanted.insert(id, Wanted { bytes, meant: None });
+                next = parent;
             }
             if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit)) {
                 wanted.meant = Some(module.clone());
@@ -136,22 +160,62 @@ impl Store {
         let total = wanted.values().map(|wanted| wanted.bytes).sum();
         let mut done = 0;
         let mut walkers = Walkers::new();
-        for ((id, commit), wanted) in wanted {
+        for (id, wanted) in wanted {
             self.tell(&mut progress, done, total)?;
-            // From the file, not from the cache.
-            let index = Arc::new(self.0.pages.load(&id, commit)?);
-            if let Some(module) = &wanted.meant {
-                matches(&index, module)?;
-            }
-            self.0.pages.checksums(&index)?;
-            if !options.metadata_only {
-                check_pages(&self.0.pages, &index)?;
-                check_holes(&self.0.pages, &index)?;
-                self.check_digest(&mut walkers, &index)?;
+            if let Err(error) = self.verify_file(&id, &wanted, options, &mut walkers, &mut report) {
+                // What is wrong with a file below it is told of that one.
+                let own = place(&id.0, id.1).to_string();
+                let other = matches!(&error, Error::Corrupt { file, .. } if *file != own);
+                if !(other && report.takes(&error)) {
+                    report.note(Some(&id), None, error)?;
+                }
             }
             done += wanted.bytes;
         }
-        self.tell(&mut progress, total, total)
+        self.tell(&mut progress, total, total)?;
+        report.judge(&commits)
+    }
+
+    /// Verifies one file. Bad pages are noted one by one if anybody listens; an error is one of the file as
+    /// a whole.
+    fn verify_file(
+        &self,
+        id: &FileId,
+        wanted: &Wanted,
+        options: &VerifyOptions,
+        walkers: &mut Walkers,
+        report: &mut Report<'_, '_>,
+    ) -> Result<()> {
+        let pages = &self.0.pages;
+        // From the file, not from the cache.
+        let index = Arc::new(pages.load(&id.0, id.1)?);
+        if let Some(module) = &wanted.meant {
+            matches(&index, module)?;
+        }
+        pages.checksums(&index)?;
+        if options.metadata_only {
+            return Ok(());
+        }
+        if let Err(error) = check_pages(pages, &index) {
+            if !report.takes(&error) {
+                return Err(error);
+            }
+            for piece in Piece::all_of(&index) {
+                for start in piece.run.start..piece.run.end() {
+                    let one = Piece {
+                        run: Run { start, count: 1 },
+                        source: index.clone(),
+                    };
+                    if let Err(error) = Reading::new(pages).pieces(vec![one], |_, _| Ok(())) {
+                        report.note(Some(id), Some(start), error)?;
+                    }
+                }
+            }
+        }
+        if let Err((page, error)) = check_holes(pages, &index) {
+            report.note(Some(id), page, error)?;
+        }
+        self.check_digest(walkers, &index)
     }
 
     fn check_digest(&self, walkers: &mut Walkers, index: &Arc<Index>) -> Result<()> {
