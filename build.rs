@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The files of `src/ffi` that hold what C sees, in the order in which the header presents them.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "status",
     "types",
     "store",
@@ -13,6 +13,7 @@ const SOURCES: [&str; 10] = [
     "history",
     "diff",
     "prune",
+    "transfer",
     "last_error",
 ];
 

@@ -317,6 +317,9 @@ public:
     { return detail::list<std::uint64_t>(store_list_commits, get()); }
     Result<std::vector<unsigned char>> commit_user_data(std::uint64_t commit) const
     { return detail::list<unsigned char>(store_commit_user_data, get(), commit); }
+    /// `commit` 0: the whole history.
+    Done clone(std::uint64_t commit, const char *directory) const
+    { return detail::done(store_clone(get(), commit, directory)); }
     /// Calls callback(module_id, offset, length) for each range; `id` NULL: of all modules.
     template <class Function>
     Done diff(std::uint64_t from, std::uint64_t to, const char *id, Function &&callback) const

@@ -107,3 +107,4 @@ FORWARD(int, store_diff,
         (const vmstore *a, uint64_t b, uint64_t c, const char *d, vmstore_range_callback e, void *f),
         (a, b, c, d, e, f))
 FORWARD(int, store_find_commit, (const vmstore *a, const char *b, uint64_t *c), (a, b, c))
+FORWARD(int, store_clone, (const vmstore *a, uint64_t b, const char *c), (a, b, c))

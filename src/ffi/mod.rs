@@ -31,6 +31,7 @@ mod prune;
 mod status;
 mod store;
 mod tracking;
+mod transfer;
 mod types;
 
 use std::ffi::c_int;

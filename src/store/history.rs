@@ -142,6 +142,24 @@ impl History {
         parent
     }
 
+    /// The part of it that survives a power cut, or that one commit alone, as its head.
+    pub(crate) fn part(&self, only: Option<u64>) -> Self {
+        let mut part = self.clone();
+        part.commits.retain(|number, entry| match only {
+            Some(only) => *number == only,
+            None => entry.persisted,
+        });
+        if !part.commits.contains_key(&part.head) {
+            part.head = part.commits.keys().next_back().copied().unwrap_or(0);
+        }
+        if only.is_some() {
+            for entry in part.commits.values_mut() {
+                Arc::make_mut(&mut entry.commit).parent = 0;
+            }
+        }
+        part
+    }
+
     /// The fewest events that lead here. Parents that were deleted are not mentioned in them.
     pub(crate) fn retold(&self) -> Vec<Event> {
         let mut events = Vec::new();

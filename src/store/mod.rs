@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod capture;
+mod clone;
 mod commit;
 mod compact;
 mod compare;

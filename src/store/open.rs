@@ -178,17 +178,23 @@ pub(super) fn read_identity(files: &dyn Files) -> Result<Option<Identity>> {
     Identity::decode(&bytes, &place.to_string()).map(Some)
 }
 
-/// Makes the store's journal and identity, durable. The identity is last: until it is there, there
-/// is no store and making it begins anew.
+/// Makes the store's journal and identity, durable.
 fn make_identity(files: &dyn Files) -> Result<Identity> {
     let identity = Identity {
         store: host::random_id()?,
         page_size: host::page_size() as u32,
         made: host::wall_clock(),
     };
+    write_identity(files, &identity, Mark::default())?;
+    Ok(identity)
+}
+
+/// Makes journal and identity of a store whose `commits` is as long as `durable` says. The identity is last:
+/// until it is there, there is no store and making it begins anew.
+pub(super) fn write_identity(files: &dyn Files, identity: &Identity, durable: Mark) -> Result<()> {
     files.unlink(&journal_place())?;
-    let none = Mark::default();
-    Stream::create(files, StreamKind::Journal, identity.store, none, false, &[])?;
+    let kind = StreamKind::Journal;
+    Stream::create(files, kind, identity.store, durable, false, &[])?;
     let temporary = Place::hidden(format!("{}identity", name::TEMPORARY));
     files.unlink(&temporary)?;
     let file = files.create(&temporary)?;
@@ -196,18 +202,17 @@ fn make_identity(files: &dyn Files) -> Result<Identity> {
     file.sync()?;
     files.rename(&temporary, &identity_place())?;
     files.sync_dir(Dir::Hidden)?;
-    files.sync_dir(Dir::Root)?;
-    Ok(identity)
+    files.sync_dir(Dir::Root)
 }
 
 /// Makes a store in a directory that is there.
-fn make(root: std::os::fd::OwnedFd, path: &Path) -> Result<RealFiles> {
+pub(super) fn make(root: std::os::fd::OwnedFd, path: &Path) -> Result<RealFiles> {
     refuse_foreign(&realfs::list(&root)?, &path.display().to_string())?;
     realfs::make_hidden(root)
 }
 
 /// A store is made in a directory that is empty, or has only what tools leave in empty directories.
-fn refuse_foreign(entries: &[Entry], path: &str) -> Result<()> {
+pub(super) fn refuse_foreign(entries: &[Entry], path: &str) -> Result<()> {
     let ours = |entry: &&Entry| entry.name.starts_with('.') || entry.name == "lost+found";
     match entries.iter().find(|entry| !ours(entry)) {
         None => Ok(()),

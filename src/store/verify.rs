@@ -39,8 +39,8 @@ pub(super) fn check_pages(pages: &PageFiles, index: &Arc<Index>) -> Result<()> {
 /// Checks that the pages of an image that are in no run are zero, as a reader of the plain file takes
 /// them. They have no checksums, and nothing that is verified is ever read from there.
 fn check_holes(pages: &PageFiles, index: &Index) -> std::result::Result<(), (Option<u64>, Error)> {
-    let whole = |error| (None, error);
     const READ: u64 = 1 << 20;
+    let whole = |error| (None, error);
     if index.shape == Shape::Delta {
         return Ok(());
     }

@@ -1,0 +1,127 @@
+//! Cloning: a second store that shares the files of the first, which neither ever writes to.
+
+use std::io::IoSlice;
+use std::path::Path;
+
+use super::lineage::Lineage;
+use super::{Store, history::History, open};
+use crate::error::try_filled;
+use crate::format::identity::Identity;
+use crate::format::name;
+use crate::format::record::{Mark, StreamKind};
+use crate::journal::{Numbered, Stream};
+use crate::pages::place;
+use crate::sys::fs::{Dir, File, Files, Place, read_exact};
+use crate::sys::host;
+use crate::sys::realfs::{self, Found, RealFiles};
+use crate::{Error, Result};
+
+/// The most bytes of one read where a file has to be copied.
+const COPY: u64 = 1 << 20;
+
+impl Store {
+    /// Makes a second store; see `store_clone`.
+    ///
+    /// # Errors
+    /// As `store_clone`.
+    pub fn clone_to(&self, commit: u64, directory: &Path) -> Result<()> {
+        self.check_reentry()?;
+        let _upkeep = self.0.upkeep.lock();
+        drop(self.enter()?);
+        if !self.0.read_only {
+            // Then every file was synced by the descriptor that wrote it.
+            self.persist(None)?;
+        }
+        let part = {
+            let state = self.enter()?;
+            if commit != 0 && !state.history.get(commit)?.persisted && !self.0.read_only {
+                return Err(Error::Internal {
+                    what: "a commit that was persisted is not".into(),
+                });
+            }
+            state.history.part((commit != 0).then_some(commit))
+        };
+        let path = directory.display().to_string();
+        let files = match realfs::find(directory)? {
+            // One that was cut short has no identity.
+            Found::Store(files) if open::read_identity(&files)?.is_none() => {
+                open::refuse_foreign(&files.list(Dir::Root)?, &path)?;
+                files
+            }
+            Found::Store(_) => {
+                return Err(Error::Exists {
+                    what: path,
+                    why: "there is a store already".into(),
+                });
+            }
+            Found::Nothing => open::make(realfs::make_root(directory)?, directory)?,
+            Found::Directory(root) => open::make(root, directory)?,
+        };
+        if !files.lock()? {
+            return Err(Error::Locked { store: path });
+        }
+        let mut made = Vec::new();
+        let cloned = self.fill_clone(&files, &part, &mut made);
+        if cloned.is_err() {
+            // Without an identity it is no store; what is left of it must not be in the next one's way.
+            for place in made {
+                let _ = files.unlink(&place);
+            }
+        }
+        cloned
+    }
+
+    /// Files first, then the records that speak of them, then what makes it a store.
+    fn fill_clone(&self, files: &RealFiles, part: &History, made: &mut Vec<Place>) -> Result<()> {
+        let pages = &self.0.pages;
+        for (module, family) in &Lineage::of(pages, part)?.modules {
+            for (commit, _) in family.nodes() {
+                let file = pages.open(module, commit)?;
+                let name = place(module, commit);
+                if !files.adopt(&*file, &name)? {
+                    copy(&*file, &*files.create(&name)?, &name)?;
+                } else if self.0.read_only {
+                    // It may be one that was never synced.
+                    file.sync()?;
+                }
+                made.push(name);
+            }
+        }
+        files.sync_dir(Dir::Root)?;
+        let mut mark = Mark::default();
+        let events: Vec<Numbered> = (1..)
+            .zip(part.retold())
+            .map(|(sequence, event)| Numbered { sequence, event })
+            .collect();
+        if !events.is_empty() {
+            let kind = StreamKind::Commits;
+            let commits =
+                Stream::create(files, kind, pages.store, Mark::default(), false, &events)?;
+            made.push(Place::root(name::COMMITS));
+            mark = commits.mark();
+        }
+        let identity = Identity {
+            store: pages.store,
+            page_size: pages.page_size as u32,
+            made: host::wall_clock(),
+        };
+        open::write_identity(files, &identity, mark)
+    }
+}
+
+/// Copies a file where it cannot have a second name. Zeros become holes.
+fn copy(from: &dyn File, to: &dyn File, name: &Place) -> Result<()> {
+    let length = from.len()?;
+    to.set_len(length)?;
+    let mut buffer = try_filled(COPY as usize, 0u8, "a buffer for a copy")?;
+    let mut at = 0;
+    while at < length {
+        let part = &mut buffer[..COPY.min(length - at) as usize];
+        read_exact(from, part, at, name)?;
+        if part.iter().any(|byte| *byte != 0) {
+            to.write_at(&[IoSlice::new(part)], at)?;
+        }
+        at += part.len() as u64;
+    }
+    to.sync()
+}
