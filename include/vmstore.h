@@ -15,7 +15,8 @@
  *                   fresh process.
  *
  * Commits form a tree. The head is the commit that memory was last brought to, by a commit or a
- * restore; the next commit becomes its child. store_delete_commit takes any commit but the head out.
+ * restore; the next commit becomes its child. store_delete_commit takes any commit but the head out, store_compact
+ * keeps what rules say and makes the store small, store_clone and store_export carry it elsewhere.
  *
  * The first commit of a module is written as an image, a file that is the module's plain memory;
  * later ones as deltas, files of the pages that changed. A fresh process maps the image copy-on-write and
@@ -1622,6 +1623,53 @@ int store_compact(vmstore *store,
 int store_clone(const vmstore *store,
                 uint64_t commit,
                 const char *directory);
+
+/**
+ * Writes commits to `fd`, a pipe, socket or file, as a stream for store_import: `to` and all it was made
+ * on, back to `from`, which is not among them and must be one of those. `from` 0: all the way. The
+ * importing store must have `from`.
+ *
+ * Each commit costs its changed pages, wherever they are stored here. Every page is checked before it
+ * is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
+ * or put in another order is refused by the importer. Nothing in this store changes. Commits and
+ * persists of other threads go on; deletions and compactions wait until the stream is written.
+ * `fd` stays open. A pipe that nobody reads from is VMSTORE_E_IO with EPIPE, and no signal. On failure
+ * an incomplete stream may have been written.
+ *
+ * Errors: VMSTORE_E_INVALID (also: `to` was not made on `from`, or `fd` is not open),
+ * VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_SPACE,
+ * VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_export(const vmstore *store,
+                 uint64_t from,
+                 uint64_t to,
+                 int fd);
+
+/**
+ * Reads a stream of store_export from `fd` and makes its commits part of this history, with their
+ * unique ids, times, labels, user data and bytes, under new numbers. Writes the number here of the
+ * stream's last commit to `*commit`. A commit that is here already, by its unique id, stays as it is;
+ * if that is true of all, nothing changes.
+ *
+ * All or nothing: the stream is read to its end and checked first, down to the digest of every
+ * module, and then all its commits appear at once. They survive the death of the process then, and a
+ * power cut after the next store_persist. Head and memory are not touched; in a store without
+ * commits, which may have no mapped modules then, the last imported one becomes the head.
+ * `fd` stays open, and nothing behind the stream is read.
+ *
+ * Commits and captures of other threads go on until the last step, which is quick; while a capture
+ * is outstanding then, the call fails with VMSTORE_E_BUSY and nothing was imported. Whether a stream
+ * can be trusted is the caller's question: checksums find accidents, not forgers.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_CORRUPT (the stream is cut, changed or out of
+ * order, or a file of this store is), VMSTORE_E_VERSION, VMSTORE_E_NOT_FOUND (the commit that the
+ * stream goes on from is not here), VMSTORE_E_UNSUPPORTED (another page size), VMSTORE_E_BUSY,
+ * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+ * VMSTORE_E_FORKED.
+ */
+int store_import(vmstore *store,
+                 int fd,
+                 uint64_t *commit);
 
 /**
  * The text of this thread's last failure: function and store, what failed, on which file, module or

@@ -317,6 +317,11 @@ public:
     { return detail::list<std::uint64_t>(store_list_commits, get()); }
     Result<std::vector<unsigned char>> commit_user_data(std::uint64_t commit) const
     { return detail::list<unsigned char>(store_commit_user_data, get(), commit); }
+    /// `from` 0: all that `to` was made on.
+    Done export_to(std::uint64_t from, std::uint64_t to, int fd) const
+    { return detail::done(store_export(get(), from, to, fd)); }
+    Result<std::uint64_t> import_from(int fd)
+    { return detail::output<std::uint64_t>(store_import, get(), fd); }
     /// `commit` 0: the whole history.
     Done clone(std::uint64_t commit, const char *directory) const
     { return detail::done(store_clone(get(), commit, directory)); }

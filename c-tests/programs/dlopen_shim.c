@@ -108,3 +108,5 @@ FORWARD(int, store_diff,
         (a, b, c, d, e, f))
 FORWARD(int, store_find_commit, (const vmstore *a, const char *b, uint64_t *c), (a, b, c))
 FORWARD(int, store_clone, (const vmstore *a, uint64_t b, const char *c), (a, b, c))
+FORWARD(int, store_export, (const vmstore *a, uint64_t b, uint64_t c, int d), (a, b, c, d))
+FORWARD(int, store_import, (vmstore *a, int b, uint64_t *c), (a, b, c))

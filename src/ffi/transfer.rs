@@ -1,10 +1,10 @@
-//! Clones of a store.
+//! Clones of a store, and commits as streams.
 
 use std::ffi::{OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::convert;
+use super::convert::{self, Out};
 use super::guard;
 use super::types::vmstore;
 
@@ -37,5 +37,55 @@ pub unsafe extern "C" fn store_clone(
         // SAFETY: the caller passes NULL or a NUL-terminated string.
         let directory = unsafe { convert::text("directory", directory) }?;
         store.clone_to(commit, Path::new(OsStr::from_bytes(directory.to_bytes())))
+    })
+}
+
+/// Writes commits to `fd`, a pipe, socket or file, as a stream for store_import: `to` and all it was made
+/// on, back to `from`, which is not among them and must be one of those. `from` 0: all the way. The
+/// importing store must have `from`.
+///
+/// Each commit costs its changed pages, wherever they are stored here. Every page is checked before it
+/// is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
+/// or put in another order is refused by the importer. Nothing in this store changes. Commits and
+/// persists of other threads go on; deletions and compactions wait until the stream is written.
+/// `fd` stays open. A pipe that nobody reads from is VMSTORE_E_IO with EPIPE, and no signal. On failure
+/// an incomplete stream may have been written.
+///
+/// Errors: VMSTORE_E_INVALID (also: `to` was not made on `from`, or `fd` is not open),
+/// VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_SPACE,
+/// VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+#[unsafe(no_mangle)]
+pub extern "C" fn store_export(store: *const vmstore, from: u64, to: u64, fd: c_int) -> c_int {
+    guard("store_export", |at| at.store(store)?.export(from, to, fd))
+}
+
+/// Reads a stream of store_export from `fd` and makes its commits part of this history, with their
+/// unique ids, times, labels, user data and bytes, under new numbers. Writes the number here of the
+/// stream's last commit to `*commit`. A commit that is here already, by its unique id, stays as it is;
+/// if that is true of all, nothing changes.
+///
+/// All or nothing: the stream is read to its end and checked first, down to the digest of every
+/// module, and then all its commits appear at once. They survive the death of the process then, and a
+/// power cut after the next store_persist. Head and memory are not touched; in a store without
+/// commits, which may have no mapped modules then, the last imported one becomes the head.
+/// `fd` stays open, and nothing behind the stream is read.
+///
+/// Commits and captures of other threads go on until the last step, which is quick; while a capture
+/// is outstanding then, the call fails with VMSTORE_E_BUSY and nothing was imported. Whether a stream
+/// can be trusted is the caller's question: checksums find accidents, not forgers.
+///
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_CORRUPT (the stream is cut, changed or out of
+/// order, or a file of this store is), VMSTORE_E_VERSION, VMSTORE_E_NOT_FOUND (the commit that the
+/// stream goes on from is not here), VMSTORE_E_UNSUPPORTED (another page size), VMSTORE_E_BUSY,
+/// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
+/// VMSTORE_E_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn store_import(store: *mut vmstore, fd: c_int, commit: *mut u64) -> c_int {
+    guard("store_import", |at| {
+        let store = at.store(store)?;
+        // SAFETY: the caller passes NULL or a place for a 64-bit number.
+        let commit = unsafe { Out::new("commit", commit) }?;
+        commit.write(store.import(fd)?);
+        Ok(())
     })
 }

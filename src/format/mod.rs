@@ -9,6 +9,7 @@ pub(crate) mod identity;
 pub(crate) mod index;
 pub(crate) mod name;
 pub(crate) mod record;
+pub(crate) mod transfer;
 
 /// The version of every file of the store; another one is refused by name.
 pub(crate) const VERSION: u32 = 1;

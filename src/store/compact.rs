@@ -247,7 +247,7 @@ impl CompactOptions {
 
 impl State {
     /// Appends several events to the journal with one write. Returns the number of the last record.
-    fn record_all(&mut self, events: Vec<Event>) -> Result<u64> {
+    pub(super) fn record_all(&mut self, events: Vec<Event>) -> Result<u64> {
         let first = self.next_sequence;
         let numbered: Vec<Numbered> = (first..)
             .zip(events)

@@ -123,10 +123,10 @@ impl Store {
     }
 }
 
-type Source<'a> = Option<&'a std::sync::Arc<Index>>;
+pub(super) type Source<'a> = Option<&'a std::sync::Arc<Index>>;
 
 /// Walks two lists of changes that are of the same pages.
-fn each_page(old: &[Change], new: &[Change], mut each: impl FnMut(u64, Source, Source)) {
+pub(super) fn each_page(old: &[Change], new: &[Change], mut each: impl FnMut(u64, Source, Source)) {
     let mut new = new.iter().peekable();
     for change in old {
         for page in change.run.start..change.run.end() {
@@ -140,7 +140,7 @@ fn each_page(old: &[Change], new: &[Change], mut each: impl FnMut(u64, Source, S
 
 /// Whether a page has other bytes in one file than in another. Different checksums are believed; equal
 /// ones are a hint.
-fn differs(
+pub(super) fn differs(
     pages: &PageFiles,
     reading: &mut (Reading<'_>, Reading<'_>),
     page: u64,

@@ -44,32 +44,37 @@ pub(super) fn take(fd: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(above as RawFd) })
 }
 
-/// Blocks SIGXFSZ in this thread while it lives: a write above RLIMIT_FSIZE then fails with EFBIG
-/// and does not kill the host. A signal that came meanwhile is taken, unless the host itself had
-/// it blocked.
-struct NoFileSizeSignal {
+/// Blocks a signal in this thread while it lives: a write above RLIMIT_FSIZE (SIGXFSZ), or to a pipe that
+/// nobody reads from (SIGPIPE), then fails and does not kill the host. A signal that came meanwhile
+/// is taken, unless the host itself had it blocked.
+pub(super) struct BlockedSignal {
+    number: c_int,
     signal: libc::sigset_t,
     before: libc::sigset_t,
 }
 
-impl NoFileSizeSignal {
-    fn new() -> Self {
-        // SAFETY: all sets are ours; SIGXFSZ is a valid signal.
+impl BlockedSignal {
+    pub(super) fn new(number: c_int) -> Self {
+        // SAFETY: all sets are ours; the callers name valid signals.
         unsafe {
             let mut signal: libc::sigset_t = std::mem::zeroed();
             let mut before: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut signal);
-            libc::sigaddset(&raw mut signal, libc::SIGXFSZ);
+            libc::sigaddset(&raw mut signal, number);
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, &raw mut before);
-            Self { signal, before }
+            Self {
+                number,
+                signal,
+                before,
+            }
         }
     }
 
-    /// Takes the signal that an EFBIG has left pending.
-    fn take(&self) {
+    /// Takes the signal that a failed write has left pending.
+    pub(super) fn take(&self) {
         // SAFETY: the sets are ours; the wait has a timeout of zero.
         unsafe {
-            if libc::sigismember(&raw const self.before, libc::SIGXFSZ) == 0 {
+            if libc::sigismember(&raw const self.before, self.number) == 0 {
                 let now = libc::timespec {
                     tv_sec: 0,
                     tv_nsec: 0,
@@ -80,7 +85,7 @@ impl NoFileSizeSignal {
     }
 }
 
-impl Drop for NoFileSizeSignal {
+impl Drop for BlockedSignal {
     fn drop(&mut self) {
         // SAFETY: the set is the thread's own from before.
         unsafe {
@@ -98,7 +103,7 @@ pub(super) fn without_size_signal(
     operation: impl Fn() -> String,
     call: impl FnMut() -> isize,
 ) -> Result<isize> {
-    let mask = NoFileSizeSignal::new();
+    let mask = BlockedSignal::new(libc::SIGXFSZ);
     let result = retry(operation, call);
     if let Err(error) = &result
         && is(error, libc::EFBIG)

@@ -15,6 +15,7 @@ pub(crate) mod mappings;
 pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod pagemap;
+pub(crate) mod pipe;
 mod realfile;
 pub(crate) mod realfs;
 pub(crate) mod userfault;

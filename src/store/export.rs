@@ -1,0 +1,167 @@
+//! Exporting: commits as a stream, each at the cost of what it changed.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::Store;
+use super::diff::{differs, each_page};
+use crate::format::commit::{Commit, ModuleEntry};
+use crate::format::index::Index;
+use crate::format::transfer::{Chain, Frame, Header};
+use crate::page::Run;
+use crate::pages::{Piece, Reading};
+use crate::sys::{host, pipe};
+use crate::{Error, Result};
+
+/// Pages of one frame.
+const PAGES: u64 = 256;
+
+/// Pages that go into one frame.
+struct Part {
+    run: Run,
+    source: Option<Arc<Index>>,
+}
+
+impl Store {
+    /// Writes commits to a descriptor; see `store_export`.
+    ///
+    /// # Errors
+    /// As `store_export`.
+    pub fn export(&self, from: u64, to: u64, fd: RawFd) -> Result<()> {
+        self.check_reentry()?;
+        let _upkeep = self.0.upkeep.lock();
+        let (base, commits) = {
+            let state = self.enter()?;
+            let history = &state.history;
+            let base = match from {
+                0 => None,
+                from => Some(history.get(from)?.commit.clone()),
+            };
+            if to == from {
+                return Err(Error::invalid(
+                    format!("from {from}, to {to}"),
+                    "there is nothing between a commit and itself",
+                ));
+            }
+            let mut commits = Vec::new();
+            let mut next = history.get(to)?.commit.number;
+            while next != from && next != 0 {
+                let commit = history.get(next)?.commit.clone();
+                next = history.parent_of(&commit);
+                commits.push(commit);
+            }
+            if next != from {
+                return Err(Error::invalid(
+                    format!("from {from}"),
+                    format!("commit {to} was not made on it"),
+                ));
+            }
+            commits.reverse();
+            (base, commits)
+        };
+        pipe::check(fd)?;
+        let header = Header {
+            stream: host::random_id()?,
+            page_size: self.0.pages.page_size as u32,
+            base: base.as_ref().map_or([0; 16], |commit| commit.unique_id),
+            commits: commits.len() as u64,
+        };
+        pipe::write(fd, &header.encode())?;
+        let mut chain = Chain::new(header.stream);
+        let mut parent = base;
+        for commit in commits {
+            pipe::write(fd, &chain.encode(&Frame::Commit(commit.clone())))?;
+            for entry in &commit.modules {
+                let before = parent.as_ref().and_then(|parent| parent.module(&entry.id));
+                self.export_module(fd, &mut chain, before, entry)?;
+            }
+            parent = Some(commit);
+        }
+        let frames = chain.frames();
+        pipe::write(fd, &chain.encode(&Frame::End { frames }))
+    }
+
+    fn export_module(
+        &self,
+        fd: RawFd,
+        chain: &mut Chain,
+        before: Option<&ModuleEntry>,
+        entry: &ModuleEntry,
+    ) -> Result<()> {
+        if before.is_some_and(|before| before.module_commit == entry.module_commit) {
+            return Ok(());
+        }
+        let pages = &self.0.pages;
+        super::verify::matches(&*pages.index(&entry.id, entry.module_commit)?, entry)?;
+        let frame = Frame::Module {
+            id: &entry.id,
+            size: entry.size,
+            digest: entry.digest,
+        };
+        pipe::write(fd, &chain.encode(&frame))?;
+        let mut reading = Reading::new(pages);
+        for Part { run, source } in self.changed_parts(before, entry)? {
+            let Some(source) = source else {
+                let frame = Frame::Zeros {
+                    start: run.start,
+                    count: run.count,
+                };
+                pipe::write(fd, &chain.encode(&frame))?;
+                continue;
+            };
+            reading.pieces(vec![Piece { run, source }], |run, bytes| {
+                let frame = Frame::Pages {
+                    start: run.start,
+                    bytes,
+                };
+                pipe::write(fd, &chain.encode(&frame))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What changed in a module, in page order, in parts of one source each.
+    fn changed_parts(
+        &self,
+        before: Option<&ModuleEntry>,
+        entry: &ModuleEntry,
+    ) -> Result<Vec<Part>> {
+        let pages = &self.0.pages;
+        let from = before.map(|before| before.module_commit);
+        let to = Some(entry.module_commit);
+        let old = pages.changes(&entry.id, entry.size, to, from)?;
+        let new = pages.changes(&entry.id, entry.size, from, to)?;
+        let mut parts: Vec<Part> = Vec::new();
+        let mut reading = (Reading::new(pages), Reading::new(pages));
+        let mut failed = Ok(());
+        each_page(&old, &new, |page, old, new| {
+            match differs(pages, &mut reading, page, old, new) {
+                _ if failed.is_err() => {}
+                Err(error) => failed = Err(error),
+                Ok(false) => {}
+                Ok(true) => match parts.last_mut() {
+                    Some(last)
+                        if last.run.end() == page
+                            && (last.run.count < PAGES || new.is_none())
+                            && last.source.as_ref().map(|s| s.commit) == new.map(|s| s.commit) =>
+                    {
+                        last.run.count += 1;
+                    }
+                    _ => parts.push(Part {
+                        run: Run {
+                            start: page,
+                            count: 1,
+                        },
+                        source: new.cloned(),
+                    }),
+                },
+            }
+        });
+        failed.map(|()| parts)
+    }
+}
+
+/// Whether a commit of one store is one of another: the same unique id.
+pub(super) fn is(commit: &Commit, unique_id: &[u8; 16]) -> bool {
+    commit.unique_id == *unique_id
+}
