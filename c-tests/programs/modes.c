@@ -1,6 +1,6 @@
 /* A random model over every mapping mode and tracker: modules of all kinds beside one another are written,
- * marked, imported, discarded, grown, precopied, committed in one step and in two, restored, unmapped,
- * and mapped again in another mode. After each commit a second, read-only opening has exactly the shadow's
+ * marked, imported, discarded, grown, precopied, committed in one step and in two, restored, deleted, compacted,
+ * unmapped, and mapped again in another mode. After each commit a second, read-only opening has exactly the shadow's
  * bytes, and after each restore the memory has. */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -26,11 +26,11 @@ static int kernel; /* the kernel tracker works here */
 static int reported; /* nothing that a comparing module has was written since the last commit */
 
 enum { WRITE, HIDDEN, MARK, IMPORT, DISCARD, GROW, GREW_NOT, PRECOPY, COMMIT, NOTHING, CAPTURE, CANCEL,
-       FAILED, RESTORE, REFUSED, REMAP, REOPEN, AUDIT, PERSIST, KINDS };
+       FAILED, RESTORE, REFUSED, REMAP, REOPEN, AUDIT, PERSIST, DELETE, COMPACT, KINDS };
 static const char *const kind_names[KINDS] = {
     "writes", "hidden writes", "marks", "imports", "discards", "grows", "no room to grow", "precopies", "commits",
     "without change", "captures", "cancelled", "failed", "restores", "refused", "remaps", "reopens", "audits",
-    "persists"};
+    "persists", "deletions", "compactions"};
 static unsigned long done[KINDS], precopied, spills, compared, from_images;
 
 static int compares(const bank *b)
@@ -290,6 +290,31 @@ static void audit(void)
     done[AUDIT]++;
 }
 
+/* Any commit but the head, kept here or not. */
+static void delete_one(rng *r)
+{
+    static uint64_t numbers[4096];
+    size_t count = 0;
+    OK(store_list_commits(store, numbers, 4096, &count));
+    CHECK(count <= 4096);
+    uint64_t number = numbers[below(r, count)];
+    if (number == head(store)) {
+        FAILS(store_delete_commit(store, number), VMSTORE_E_BUSY, "head");
+        return;
+    }
+    OK(store_delete_commit(store, number));
+    FAILS(store_restore(store, number, NULL), VMSTORE_E_NOT_FOUND, "commit");
+    memory_is("after a deletion");
+    done[DELETE]++;
+    kept *gone = find(number), *last = &history[kept_count - 1];
+    if (!gone) return;
+    for (int i = 0; i < BANKS; i++) free(gone->bytes[i]);
+    if (head_kept == last) head_kept = gone;
+    *gone = *last;
+    memset(last, 0, sizeof *last);
+    kept_count--;
+}
+
 static void precopy(rng *r)
 {
     vmstore_precopy_options options = {.struct_size = sizeof options,
@@ -319,7 +344,7 @@ static void step(rng *r)
     bank *b = &banks[below(r, BANKS)];
     size_t first = b->mapped ? below(r, b->pages) : 0;
     size_t count = b->mapped ? 1 + below(r, b->pages - first) : 0;
-    switch (below(r, 26)) {
+    switch (below(r, 28)) {
     case 0:
         if (!b->mapped) break;
         OK(store_mark_dirty(b->handle, first * PAGE + below(r, PAGE), below(r, (count - 1) * PAGE + 1)));
@@ -368,6 +393,13 @@ static void step(rng *r)
         if (below(r, 4)) break;
         OK(store_persist(store, NULL));
         done[PERSIST]++;
+        break;
+    case 20: delete_one(r); break;
+    case 21:
+        if (below(r, 4)) break;
+        OK(store_compact(store, NULL));
+        memory_is("after a compaction");
+        done[COMPACT]++;
         break;
     default: write_some(r);
     }
