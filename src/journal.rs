@@ -249,7 +249,7 @@ pub(crate) struct Replay {
     pub(crate) booted: Booted,
     /// A sync was under way, or had failed, when the last owner ended.
     pub(crate) suspect: bool,
-    /// The journal must be written anew: it ends in bytes that are no record.
+    /// The journal must be written anew: it ends in bytes that are no record, or before `commits` does.
     pub(crate) journal_torn: bool,
     /// What is damaged, and the intact records beyond the damage.
     pub(crate) damage: Option<Error>,
@@ -405,6 +405,12 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
 
     let scanned = record::scan(&journal.bytes, &header, store, &name)?;
     let last = durable.last().map_or(0, |record: &Record| record.sequence);
+    // After a power cut `commits` may have records that the journal has lost: what is appended to the journal
+    // would not follow those that it has left.
+    let behind = scanned
+        .records
+        .last()
+        .is_some_and(|record| record.sequence < last);
     let recent: Vec<Record> = scanned
         .records
         .into_iter()
@@ -429,7 +435,7 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         recent,
         booted,
         suspect: header.syncing,
-        journal_torn: scanned.tail != Tail::Clean,
+        journal_torn: scanned.tail != Tail::Clean || behind,
         damage: damage.first,
         beyond: damage.beyond,
         journal: Half {

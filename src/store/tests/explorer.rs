@@ -98,7 +98,10 @@ impl Search<'_> {
                 check_goes_on(&store, &what);
                 self.counts.went_on += 1;
             }
+            let holds = Moment::of(&store);
             drop(store);
+            // What this owner wrote while it restored is as good for the next one.
+            assert_eq!(Moment::of(&open(&files, &what)), holds, "{}", what());
             if crash == Crash::Kill {
                 let least = *rig.allowed(log.len(), Crash::PowerCut).start();
                 for persist in [false, true] {
