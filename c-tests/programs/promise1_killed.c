@@ -240,7 +240,7 @@ int main(int count, char **arguments)
     int have_memory = mkdtemp(in_memory) != NULL;
     if (have_memory) atexit(remove_in_memory);
     rng r = {seed()};
-    unsigned wanted = slow() ? 20 : brief() ? 60 : 500;
+    unsigned wanted = slow() ? 20 : brief() ? 60 : 2000;
     for (unsigned s = 0; s < STORES; s++) {
         char directory[4096], name[32];
         uint32_t mode = s % 2 ? VMSTORE_MAP_SHARED : VMSTORE_MAP_PRIVATE;

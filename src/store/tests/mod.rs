@@ -3,6 +3,7 @@
 
 mod crash;
 mod crashed;
+mod damage;
 mod explorer;
 mod faults;
 mod ordering;
