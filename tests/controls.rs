@@ -311,6 +311,7 @@ fn failures(tree: &Path, target: &Path, search: &str) -> Option<Vec<String>> {
     });
     let mut failed: Vec<String> = failed.collect();
     failed.sort();
+    failed.dedup();
     Some(failed)
 }
 

@@ -46,7 +46,7 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
 }
 
 /// How an operation fails.
-const KINDS: [(i32, Short); 8] = [
+const KINDS: [(i32, Short); 9] = [
     (libc::EIO, Short::Half),
     (libc::ENOSPC, Short::Half),
     (libc::EDQUOT, Short::Nothing),
@@ -56,6 +56,8 @@ const KINDS: [(i32, Short); 8] = [
     (libc::EMFILE, Short::Nothing),
     (libc::ENOMEM, Short::Nothing),
     (libc::EFBIG, Short::Half),
+    // A file system that was made read-only after an error.
+    (libc::EROFS, Short::Nothing),
 ];
 
 /// What was tried.
