@@ -34,9 +34,10 @@ pub(crate) fn of_range(address: usize, length: u64) -> Result<Vec<Mapping>> {
         std::fs::File::open(PATH).map_err(|error| Error::io(format!("open({PATH})"), &error))?;
     let mut found = Vec::new();
     let mut next = address;
-    for line in BufReader::new(file).lines() {
+    // A path need not be UTF-8.
+    for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(|error| Error::io(format!("read({PATH})"), &error))?;
-        let Some(mut mapping) = parse(&line) else {
+        let Some(mut mapping) = parse(&String::from_utf8_lossy(&line)) else {
             continue;
         };
         if mapping.end <= address {
@@ -127,6 +128,27 @@ mod tests {
         let reserved = parse(line).unwrap();
         assert!(!reserved.access && !reserved.shared && !reserved.file);
         assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn names_of_mapped_files_may_be_any_bytes() {
+        use std::ffi::OsStr;
+        use std::os::{fd::AsRawFd, unix::ffi::OsStrExt};
+        let page = crate::sys::host::page_size();
+        let directory = tempfile::tempdir().unwrap();
+        let name = OsStr::from_bytes(b"not \xff text");
+        let file = std::fs::File::create_new(directory.path().join(name)).unwrap();
+        file.set_len(page).unwrap();
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(directory.path().join(name))
+            .unwrap();
+        let memory = Memory::anonymous(2 * page).unwrap();
+        let backing = Backing::Shared(file.as_raw_fd(), 0);
+        memory.map(0, page, backing).unwrap();
+        let mappings = check_adopted(memory.address(), 2 * page).unwrap();
+        assert!(mappings[0].file && !mappings[1].file, "{mappings:?}");
     }
 
     #[test]
