@@ -46,7 +46,7 @@ impl Store {
 
     /// Deletes what no rule keeps, if there is a rule.
     fn retain(&self, options: &CompactOptions) -> Result<()> {
-        let _gate = self.0.gate.lock();
+        let gate = self.0.gate.lock();
         let mut state = self.enter_to_write("store_compact")?;
         let victims = options.victims(&state);
         if victims.is_empty() {
@@ -59,7 +59,7 @@ impl Store {
         for commit in &victims {
             gone.extend(state.lineage(self)?.remove(commit));
         }
-        self.remove_unneeded(&mut state, gone, sequence);
+        self.remove_unneeded(&mut state, gone, sequence, gate.last);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Putting a rewritten module commit in the place of the old one, and taking away files that nothing
 //! needs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::lineage::{Gone, Lineage};
@@ -29,9 +30,11 @@ impl State {
             .find(|file| file.commit == commit && file.module == module)
     }
 
-    /// Whether a persist to come syncs this file.
-    pub(super) fn is_unsynced(&mut self, module: &str, commit: u64) -> bool {
-        self.unsynced_of(module, commit).is_some()
+    /// Whether a persist to come syncs this file before a record of it is durable. Records up to `told` are
+    /// in `commits`, whether or not the persist that put them there succeeded.
+    pub(super) fn is_unsynced(&mut self, module: &str, commit: u64, told: u64) -> bool {
+        let file = self.unsynced_of(module, commit);
+        file.is_some_and(|file| file.sequence > told)
     }
 }
 
@@ -91,17 +94,32 @@ impl Store {
     }
 
     /// Takes away files that the history does not need since the record `sequence`: at once those that
-    /// no durable history can need either, the others when the record is durable.
-    pub(super) fn remove_unneeded(&self, state: &mut State, gone: Vec<Gone>, sequence: u64) {
+    /// no durable history can need either, the others when the record is durable. Records up to `told` are
+    /// in `commits`.
+    pub(super) fn remove_unneeded(
+        &self,
+        state: &mut State,
+        gone: Vec<Gone>,
+        sequence: u64,
+        told: u64,
+    ) {
+        if gone.is_empty() {
+            return;
+        }
+        let names: HashSet<(&str, u64)> = gone.iter().map(|f| (&*f.module, f.commit)).collect();
+        state
+            .unsynced
+            .retain(|file| !names.contains(&(&*file.module, file.commit)));
+        let untold = state.pending.iter().filter(|event| event.sequence > told);
+        let untold: HashSet<u64> = untold
+            .filter_map(|pending| match &pending.event {
+                Event::Committed(commit) => Some(commit.number),
+                _ => None,
+            })
+            .collect();
         for file in gone {
             self.0.pages.forget(&file.module, file.commit);
-            state
-                .unsynced
-                .retain(|other| other.commit != file.commit || other.module != file.module);
-            let persisted = !state.pending.iter().any(
-                |pending| matches!(&pending.event, Event::Committed(c) if c.number == file.commit),
-            );
-            if persisted {
+            if !untold.contains(&file.commit) {
                 state.condemned.push(Condemned { file, sequence });
                 continue;
             }

@@ -31,6 +31,8 @@ pub(super) struct Gone {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Family {
     nodes: BTreeMap<u64, Node>,
+    /// How many of them are unreadable.
+    unreadable: usize,
 }
 
 impl Family {
@@ -54,9 +56,8 @@ impl Family {
     /// Whether a file other than `commit` may have any file as its parent, because its footer
     /// cannot be read.
     pub(super) fn is_unclear(&self, commit: u64) -> bool {
-        self.nodes
-            .range(commit + 1..)
-            .any(|(_, node)| node.unreadable)
+        let mut newer = self.nodes.range(commit + 1..);
+        self.unreadable > 0 && newer.any(|(_, node)| node.unreadable)
     }
 
     /// Names a file once more. What is new is counted in, with all that is below it.
@@ -69,6 +70,7 @@ impl Family {
                 Err(Error::Corrupt { .. } | Error::Version { .. }) => node.unreadable = true,
                 Err(error) => return Err(error),
             }
+            self.unreadable += usize::from(node.unreadable);
             next = self.nodes.entry(next).or_insert(node).parent;
         }
         if let Some(node) = self.nodes.get_mut(&commit) {
@@ -88,12 +90,13 @@ impl Family {
     pub(super) fn drop_unneeded(&mut self, module: &str, commit: u64, gone: &mut Vec<Gone>) {
         let mut next = commit;
         while let Some(node) = self.nodes.get(&next) {
-            let (parent, named) = (node.parent, node.named);
+            let (parent, named, unreadable) = (node.parent, node.named, node.unreadable);
             let image = parent == 0;
             if named > 0 || self.is_unclear(next) || self.children(next).next().is_some() {
                 return;
             }
             self.nodes.remove(&next);
+            self.unreadable -= usize::from(unreadable);
             gone.push(Gone {
                 module: module.to_owned(),
                 commit: next,

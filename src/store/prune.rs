@@ -29,7 +29,7 @@ impl Store {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
         // A persist under way has the files open that a fold would replace.
-        let _gate = self.0.gate.lock();
+        let gate = self.0.gate.lock();
         let mut state = self.enter_to_write("store_delete_commit")?;
         let commit = state.history.get(commit)?.commit.clone();
         if commit.number == state.history.head() {
@@ -38,7 +38,7 @@ impl Store {
             });
         }
         state.lineage(self)?;
-        for fold in self.folds(&mut state, &commit) {
+        for fold in self.folds(&mut state, &commit, gate.last) {
             // Whether or not the commit is deleted after this, the child is what it was.
             let module = fold.rewritten.index.module.clone();
             let image = fold.rewritten.index.shape == Shape::Image;
@@ -50,7 +50,7 @@ impl Store {
         }
         let sequence = state.record(Event::Deleted(commit.number))?;
         let gone = state.lineage(self)?.remove(&commit);
-        self.remove_unneeded(&mut state, gone, sequence);
+        self.remove_unneeded(&mut state, gone, sequence, gate.last);
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl Store {
 
     /// Rewrites the children of the module commits that only `commit` names, where that is worth its
     /// cost. A failure leaves the file for its children.
-    fn folds(&self, state: &mut State, commit: &Commit) -> Vec<Fold> {
+    fn folds(&self, state: &mut State, commit: &Commit, told: u64) -> Vec<Fold> {
         let mut folds = Vec::new();
         let own = |entry: &&ModuleEntry| entry.module_commit == commit.number;
         let changed = |entry: &ModuleEntry| {
@@ -73,7 +73,7 @@ impl Store {
         // Its own files first; others, which it was the last to name, for what that leaves.
         let others = commit.modules.iter().filter(|entry| !own(entry));
         for entry in commit.modules.iter().filter(own).chain(others) {
-            match self.fold(state, entry, budget, folds.len()) {
+            match self.fold(state, entry, budget, folds.len(), told) {
                 Ok(None) => {}
                 Ok(Some(fold)) => {
                     budget = budget.saturating_sub(fold.rewritten.index.data_pages());
@@ -93,6 +93,7 @@ impl Store {
         entry: &ModuleEntry,
         budget: u64,
         number: usize,
+        told: u64,
     ) -> Result<Option<Fold>> {
         let (module, commit) = (entry.id.as_str(), entry.module_commit);
         let lineage = state.lineage(self)?;
@@ -121,7 +122,7 @@ impl Store {
         }
         let temporary = Place::hidden(format!("{}fold-{number}", name::TEMPORARY));
         let rewritten = rewrite(&self.0.pages, &chain, &temporary, &mut |_| Ok(()))?;
-        if !state.is_unsynced(module, child) {
+        if !state.is_unsynced(module, child, told) {
             // The old file is durable, and a rename may reach the disk at any time.
             state.stats.syncs += 1;
             if let Err(error) = rewritten.file.sync() {

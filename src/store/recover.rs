@@ -247,13 +247,18 @@ fn check_files(
 /// The files of unpersisted commits. `suspect`: a sync of them may have failed.
 fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsynced> {
     let mut all = Vec::new();
+    let deleted: HashSet<u64> = pending
+        .iter()
+        .filter_map(|later| match later.event {
+            Event::Deleted(number) => Some(number),
+            _ => None,
+        })
+        .collect();
     for numbered in pending {
         let Event::Committed(commit) = &numbered.event else {
             continue;
         };
-        let deleted = pending
-            .iter()
-            .any(|later| matches!(later.event, Event::Deleted(number) if number == commit.number));
+        let deleted = deleted.contains(&commit.number);
         for module in own_modules(commit) {
             let place = crate::pages::place(&module.id, commit.number);
             let file = pages.files.open(&place, Access::Read);

@@ -274,3 +274,80 @@ fn promise_3_every_operation_fails_and_nothing_is_lost() {
         "{runs} runs with a fault each, {failures} calls failed and were made again: nothing lost"
     );
 }
+
+/// A persist in which one operation fails, more history, deletions, and crashes. `None`: it has no such operation.
+fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Option<u64> {
+    repeatable::begin(1);
+    let empty = RecordedFiles::new(order & 1 == 0);
+    let mut rig = Rig::small(empty.copy());
+    rig.map("a");
+    for number in 1..4 {
+        rig.write();
+        rig.commit();
+        if number == 1 && order & 2 != 0 {
+            rig.persist();
+        }
+    }
+    rig.patience = 0;
+    rig.files.set_fuse(Fuse {
+        at,
+        times: 1,
+        errno: libc::EIO,
+        ..Fuse::default()
+    });
+    rig.persist();
+    let fuse = rig.files.set_fuse(Fuse::default());
+    if fuse.burnt == 0 {
+        return None;
+    }
+    if rig.store.stats().unwrap().poisoned {
+        return Some(0);
+    }
+    rig.write();
+    rig.commit();
+    if order & 4 != 0 {
+        rig.delete(2);
+    }
+    if order & 8 != 0 {
+        rig.restore(1);
+        for commit in rig.deletable() {
+            rig.delete(commit);
+        }
+    }
+    let count = rig.files.recorded();
+    let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
+    let percents = [0, 100].into_iter().chain([5, 20, 50, 80, 95].repeat(10));
+    let mut states = 0;
+    for percent in percents {
+        let what = || format!("a persist fails at {at}, order {order}, power cut {percent}");
+        let store = open(&crashes.by_chance(percent, random), &what);
+        check_reopened(
+            &store,
+            &rig.oracle,
+            rig.allowed(count, Crash::PowerCut),
+            &what,
+        );
+        states += 1;
+    }
+    Some(states)
+}
+
+#[test]
+fn promise_2_what_a_failed_persist_has_told_is_taken_for_durable() {
+    let mut random = Random(5);
+    let (mut faults, mut states) = (0, 0);
+    for order in 0..16 {
+        let tried = |at| delete_after_a_failed_persist(at, order, &mut random);
+        for tried in (1..).map_while(tried) {
+            faults += 1;
+            states += tried;
+        }
+    }
+    println!(
+        "{faults} faults of a persist before deletions: {states} power cuts left what stays whole"
+    );
+    assert!(
+        faults > 100 && states > 3000,
+        "{faults} faults, {states} states"
+    );
+}
