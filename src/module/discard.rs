@@ -20,6 +20,12 @@ impl MappedModule {
         };
         // No scan may run while parts are mapped anew.
         let mut spans = self.spans.write();
+        if spans.is_empty() {
+            return Err(Error::Handle {
+                argument: "module",
+                why: "it was unmapped earlier",
+            });
+        }
         let outcome = self.discard_parts(&mut spans, run);
         // Afterwards, so that a capture of another thread cannot take the note and the old bytes.
         self.dirty.add(run);

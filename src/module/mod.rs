@@ -68,7 +68,7 @@ pub(crate) struct MappedModule {
     pub(crate) fell_back: bool,
     /// The caller has writers that the tracker cannot see.
     pub(crate) foreign_writers: bool,
-    /// The parts of the memory, in order, without gaps.
+    /// The parts of the memory, in order, without gaps. None: it was unmapped.
     spans: RwLock<Vec<Span>>,
     /// Pages that the tracker does not know to be dirty any more, or never did: marked ones, and
     /// those of failed and cancelled captures.
@@ -284,6 +284,16 @@ impl MappedModule {
         self.tracking.forget(&self.memory, &self.spans.read(), runs)
     }
 
+    /// Ends the library's say over its memory, which may be the caller's: whoever still holds the module
+    /// cannot change a byte of it any more. Waits for a discard under way.
+    pub(crate) fn retire(&self) {
+        let mut spans = self.spans.write();
+        if !spans.is_empty() {
+            spans.clear();
+            self.tracking.stop(&self.memory);
+        }
+    }
+
     /// Takes memory that was mapped behind its end as part of it. Its pages read as zeros, or are
     /// `dirty`. Nothing has happened when it fails.
     pub(crate) fn grow(&self, size: u64, kind: Kind, dirty: bool) -> Result<()> {
@@ -346,6 +356,6 @@ fn no_kernel_tracker(id: &str, error: &Error) -> Error {
 
 impl Drop for MappedModule {
     fn drop(&mut self) {
-        self.tracking.stop(&self.memory);
+        self.retire();
     }
 }

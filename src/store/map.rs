@@ -92,6 +92,7 @@ impl Module {
         state.bound(&self.mapped)?;
         state.forget_precopy();
         state.modules.remove(&self.mapped.id);
+        self.mapped.retire();
         Ok(())
     }
 }
@@ -184,7 +185,10 @@ impl Store {
         let recorded = state.history.head_commit().and_then(|head| head.module(id));
         let page = self.0.pages.page_size;
         match recorded {
-            Some(entry) if size == 0 || size == entry.size => return Ok(entry.size),
+            Some(entry) if size == 0 || size == entry.size => {
+                check_most(id, entry.size)?;
+                return Ok(entry.size);
+            }
             Some(entry) => {
                 return Err(Error::Size {
                     module: id.to_owned(),

@@ -334,7 +334,9 @@ impl Store {
         }
         self.0.closed.store(true, Ordering::Release);
         state.precopied = None;
-        state.modules.clear();
+        for bound in std::mem::take(&mut state.modules).into_values() {
+            bound.module.retire();
+        }
         state.arena = None;
         state.unsynced.clear();
         state.journal = None;

@@ -6,6 +6,7 @@ mod crashed;
 mod damage;
 mod explorer;
 mod faults;
+mod misuse;
 mod ordering;
 mod parts;
 mod recorded;

@@ -1,0 +1,89 @@
+//! Modules that are used after their end, and records of modules that no host could hold.
+
+use std::sync::Arc;
+
+use super::{MapOptions, OpenOptions, Store, map_options};
+use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::pages::{Draft, place};
+use crate::sys::fs::Place;
+use crate::sys::host;
+use crate::sys::memory::Memory;
+use crate::{Error, MapMode};
+
+fn store(directory: &tempfile::TempDir) -> Store {
+    Store::open(directory.path(), OpenOptions::default()).unwrap()
+}
+
+#[test]
+fn adopted_memory_is_the_callers_again_when_it_was_unmapped_or_the_store_closed() {
+    let page = host::page_size();
+    let bytes = vec![0xaa; 2 * page as usize];
+    for closes in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory);
+        let own = Memory::anonymous(2 * page).unwrap();
+        own.write(0, &bytes);
+        for tracker in [map_options().tracker, None] {
+            let options = MapOptions {
+                mode: MapMode::Adopt,
+                address: own.address(),
+                tracker,
+                ..MapOptions::default()
+            };
+            let module = store.map_module("ram", 2 * page, &options).unwrap();
+            if closes && tracker.is_none() {
+                store.close().unwrap();
+            } else {
+                module.unmap().unwrap();
+            }
+            let discarded = module.discard(0, page);
+            assert!(
+                matches!(discarded, Err(Error::Handle { .. })),
+                "{discarded:?}"
+            );
+            assert!(own.equals(0, &bytes));
+        }
+    }
+}
+
+#[test]
+fn a_recorded_size_is_bounded_like_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    let size = (host::memory() * 65).next_multiple_of(host::page_size());
+    let pages = &store.0.pages;
+    // A file system may have no files of that size; a module with an image below has a small one.
+    let image = Draft::new(pages, Place::hidden("new-0"), "ram", 4096, 1, None);
+    let image = image.finish(pages).unwrap();
+    let delta = Draft::new(
+        pages,
+        Place::hidden("new-1"),
+        "ram",
+        size,
+        2,
+        Some(&image.index),
+    );
+    let delta = delta.finish(pages).unwrap();
+    for file in [&image, &delta] {
+        let name = place("ram", file.index.commit);
+        store.0.files.rename(&file.temporary, &name).unwrap();
+    }
+    let commit = Commit {
+        number: 2,
+        unique_id: [1; 16],
+        parent: 0,
+        time: 0,
+        label: String::new(),
+        user_data: Arc::default(),
+        modules: vec![ModuleEntry {
+            id: "ram".into(),
+            module_commit: 2,
+            size,
+            digest: delta.index.digest,
+        }],
+    };
+    let event = Event::Committed(Arc::new(commit));
+    store.0.state.lock().record(event).unwrap();
+    let mapped = store.map_module("ram", 0, &map_options()).map(drop);
+    assert!(matches!(mapped, Err(Error::NoMemory { .. })), "{mapped:?}");
+}
