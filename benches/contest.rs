@@ -1,0 +1,114 @@
+//! How a contest is held: contestants in random order, round after round, their times kept by name.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Xorshift: the same contest again for the same seed.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 11) as usize % limit
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.below(at + 1));
+        }
+    }
+
+    /// `count` different pages of `pages`, spread over all of them, in ascending order.
+    pub fn scattered(&mut self, count: usize, pages: usize) -> Vec<usize> {
+        let stride = pages / count;
+        (0..count)
+            .map(|i| i * stride + self.below(stride))
+            .collect()
+    }
+}
+
+/// What was measured of one contestant, in microseconds unless its name says otherwise.
+#[derive(Clone, Default)]
+pub struct Times(Vec<f64>);
+
+impl Times {
+    pub fn of(value: f64) -> Self {
+        Self(vec![value])
+    }
+
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub fn at(&self, quantile: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        match sorted.len() {
+            0 => f64::NAN,
+            count => sorted[((count - 1) as f64 * quantile).round() as usize],
+        }
+    }
+
+    pub fn median(&self) -> f64 {
+        self.at(0.5)
+    }
+}
+
+/// The times of a contest by contestant.
+#[derive(Default)]
+pub struct Sheet {
+    times: BTreeMap<&'static str, Times>,
+    warming_up: bool,
+}
+
+impl Sheet {
+    pub fn add(&mut self, name: &'static str, value: f64) {
+        if !self.warming_up {
+            self.times.entry(name).or_default().push(value);
+        }
+    }
+
+    /// Times one call.
+    pub fn time<R>(&mut self, name: &'static str, call: impl FnOnce() -> R) -> R {
+        let begun = Instant::now();
+        let result = call();
+        self.add(name, microseconds(begun));
+        result
+    }
+
+    pub fn get(&self, name: &str) -> Times {
+        self.times.get(name).cloned().unwrap_or_default()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.times.contains_key(name)
+    }
+}
+
+pub fn microseconds(begun: Instant) -> f64 {
+    begun.elapsed().as_nanos() as f64 / 1000.0
+}
+
+/// A contestant: does what has to be done before, and times what counts.
+pub type Player<'a> = Box<dyn FnMut(&mut Sheet, &mut Rng) + 'a>;
+
+/// Lets every contestant play once a round, in a new random order each time. The first rounds are not
+/// counted.
+pub fn hold(rounds: usize, warm_up: usize, rng: &mut Rng, mut players: Vec<Player<'_>>) -> Sheet {
+    let mut sheet = Sheet::default();
+    for round in 0..warm_up + rounds {
+        sheet.warming_up = round < warm_up;
+        let mut order: Vec<usize> = (0..players.len()).collect();
+        rng.shuffle(&mut order);
+        for player in order {
+            players[player](&mut sheet, rng);
+        }
+    }
+    sheet
+}

@@ -1,0 +1,130 @@
+//! vmstore beside its floors and its peers: `cargo bench -p vmstore-bench -- [option ...] [row ...]`.
+
+mod compare;
+mod contest;
+mod machine;
+mod memory;
+mod peers;
+mod plot;
+mod report;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use contest::Rng;
+use report::Report;
+use rows::{Bench, ROWS};
+
+const USAGE: &str = "cargo bench -p vmstore-bench -- [option ...] [row ...]
+
+Without rows, all of them. RocksDB takes part with `--features rocksdb` before the `--`.
+  --smoke              small and quick, no thresholds: does it run?
+  --rounds N           rounds of each contest; 15 (smoke: 2)
+  --seed N             of the order and the pages; else from the clock
+  --directory PATH     where stores lie, once for each file system; the last is used where the disk does
+                       not matter. Default: target/ of this workspace, and /dev/shm
+  --big                also a module of 16 GiB: needs 18 GiB of free memory
+  --write              write the tables into docs/performance.md and the plots beside it
+  --compare OLD NEW    build two commits of the project and run the rows with both, in turns
+  --list               the rows
+";
+
+fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let mut rows: Vec<String> = Vec::new();
+    let mut directories: Vec<PathBuf> = Vec::new();
+    let (mut smoke, mut raw, mut big, mut write) = (false, false, false, false);
+    let (mut rounds, mut seed, mut compared) = (None, None, None);
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .unwrap_or_else(|| usage(&format!("{argument} needs a value")))
+        };
+        let number = |text: String| {
+            text.parse()
+                .unwrap_or_else(|_| usage(&format!("{text} is no number")))
+        };
+        match argument.as_str() {
+            // Cargo says that this is a bench.
+            "--bench" => {}
+            "--smoke" => smoke = true,
+            "--raw" => raw = true,
+            "--big" => big = true,
+            "--write" => write = true,
+            "--rounds" => rounds = Some(number(value()) as usize),
+            "--seed" => seed = Some(number(value())),
+            "--directory" => directories.push(value().into()),
+            "--compare" => compared = Some((value(), value())),
+            "--child" => return rows::child(&value(), Path::new(&value())),
+            "--list" => {
+                ROWS.iter()
+                    .for_each(|(name, about, _)| println!("{name:<10} {about}"));
+                return;
+            }
+            row if ROWS.iter().any(|(name, ..)| *name == row) => rows.push(row.to_owned()),
+            other => usage(&format!("{other} is neither an option nor a row (--list)")),
+        }
+    }
+    if let Some((old, new)) = compared {
+        return compare::compare(&old, &new, &rows, smoke);
+    }
+    if directories.is_empty() {
+        let target = workspace().join("target");
+        std::fs::create_dir_all(&target).expect("target/");
+        directories = vec![target, "/dev/shm".into()];
+    }
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed: u64 = seed.unwrap_or(clock.map_or(1, |time| time.as_nanos() as u64) | 1);
+    let mut bench = Bench {
+        rng: Rng(seed.max(1)),
+        report: Report {
+            conditions: machine::conditions(seed, &directories),
+            lines: Vec::new(),
+            notes: Vec::new(),
+            smoke,
+            raw,
+        },
+        plots: plot::Plots::default(),
+        rounds: rounds.unwrap_or(if smoke { 2 } else { 15 }),
+        directories,
+        smoke,
+        big,
+    };
+    if !raw {
+        bench
+            .report
+            .conditions
+            .iter()
+            .for_each(|line| println!("{line}"));
+    }
+    bench.report.heading();
+    for (name, _, row) in ROWS {
+        if rows.is_empty() || rows.iter().any(|wanted| wanted == name) {
+            row(&mut bench);
+        }
+    }
+    bench.report.summary();
+    let load = format!("load average at the end {:.2}", machine::load());
+    if !raw {
+        println!("{load}");
+    }
+    bench.report.conditions.push(load);
+    if write {
+        let docs = workspace().join("docs");
+        bench
+            .report
+            .write_into(&docs.join("performance.md"))
+            .expect("docs/performance.md");
+        bench.plots.write_into(&docs).expect("the plots");
+    }
+}
+
+fn usage(why: &str) -> ! {
+    eprintln!("{why}\n\n{USAGE}");
+    std::process::exit(2)
+}
