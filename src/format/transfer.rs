@@ -303,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_is_refused_for_its_checksum_and_not_only_for_what_it_says() {
+        let stream = [5; 16];
+        for frame in frames() {
+            let bytes = Chain::new(stream).encode(&frame);
+            let (head, payload) = bytes.split_at(FRAME);
+            let mut chain = Chain::new(stream);
+            let head = chain.head(head.try_into().unwrap()).unwrap();
+            for bit in 0..payload.len() * 8 {
+                let mut bad = payload.to_vec();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(chain.frame(&head, &bad).is_err(), "{frame:?}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_of_the_header_is_seen() {
         let header = Header {
             stream: [1; 16],
