@@ -67,7 +67,8 @@
  *    memory and the knowledge of dirty pages as if it had not been made.
  *  4 No wrong bytes. What store_restore puts into memory was checked against a checksum. The one
  *    exception is named: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an image
- *    file; VMSTORE_MAP_EAGER has none. Damage is VMSTORE_E_CORRUPT, not silence. What mmap does stays
+ *    file, and what the guest makes of them: a page that it changes is committed as it then is.
+ *    VMSTORE_MAP_EAGER has none. Damage is VMSTORE_E_CORRUPT, not silence. What mmap does stays
  *    true: if somebody truncates a mapped image, or its disk fails, touching it is a SIGBUS.
  *  5 Dirty tracking is complete, or says what it cannot see: VMSTORE_TRACKER_KERNEL has the list,
  *    store_mark_dirty is the way in.
@@ -112,14 +113,15 @@
  *            by store_unmap_module or store_close. There is nothing to free.
  * Units      Sizes, offsets and lengths are in bytes. A page is the host's, sysconf(_SC_PAGESIZE);
  *            a module is a whole number of them.
- * Threads    Any thread may call any function. Calls on one store wait for one another, except that
- *            store_persist lets others pass while it waits for the disk, and that store_mark_dirty
- *            and the module getters never wait.
+ * Threads    Any thread may call any function. Calls on one store wait for one another: also those
+ *            that only look, like store_head and store_stats, wait for a commit that is being written. But
+ *            store_persist and store_compact let others pass while they wait for the disk, and
+ *            store_mark_dirty, store_import_dirty_bitmap, store_discard and the module getters never wait.
  * Callbacks  A call into a store from inside one of its callbacks, in the same thread, is
  *            VMSTORE_E_BUSY. Other threads may call meanwhile.
  * fork       In the child, the parent's handles give VMSTORE_E_FORKED and do nothing; the child may
- *            open stores of its own. The child must not write to a shared module: the parent would
- *            not see it as dirty.
+ *            open stores of its own. What the child writes to a shared module is a write of another
+ *            process: it has to be reported.
  * Signals    A call that a signal interrupts goes on (EINTR is retried).
  *
  * 6. PUTTING IT INTO YOUR VMM
@@ -159,8 +161,9 @@
  *                     own: mark what they wrote, or FOREIGN_WRITERS.
  *   libkrun           PRIVATE, or ADOPT; KERNEL: its devices are threads.
  *   WASM runtime      RESERVED at the start of each linear memory's reservation; memory.grow is
- *                     store_grow_module; a reset is store_restore, not madvise. KERNEL, or CALLER where the
- *                     compiler emits write barriers.
+ *                     store_grow_module. A reset is store_restore, not madvise; but the size stays: after
+ *                     growth, unmap, restore and map anew, so that what is beyond traps again. KERNEL, or
+ *                     CALLER where the compiler emits write barriers.
  *   Fuzzer            PRIVATE; CALLER with KVM's dirty ring, each entry marked; restore the same commit
  *                     again and again: the cost is that of the dirty pages.
  *
@@ -299,6 +302,12 @@
 #define VMSTORE_E_INTERNAL -5018
 
 /**
+ * A store that was opened read-only needs a file that its writer has deleted or rewritten since. Close
+ * it and open it again.
+ */
+#define VMSTORE_E_STALE -5019
+
+/**
  * Log level: something is wrong and was worked around or must be looked at.
  */
 #define VMSTORE_LOG_WARNING 1
@@ -362,7 +371,7 @@
  * anything there (`store_discard` apart, which is asked for). It stays the caller's: unmap the module,
  * or close the store, before it goes.
  */
-#define VMSTORE_MAP_ADOPT 3
+#define VMSTORE_MAP_ADOPT 4
 
 /**
  * Mapping flag: read and verify the whole module now, instead of mapping its image and leaving
@@ -742,8 +751,10 @@ typedef struct {
      */
     uint64_t fd_offset;
     /**
-     * The most bytes that the module will grow to (see `store_grow_module`): address space for
-     * that is set aside now. 0: none; growing then depends on what is mapped behind.
+     * Address space to set aside now for growing (see `store_grow_module`), in bytes from the module's
+     * beginning; at least its size. Set it if the module will ever grow: without it, whether
+     * there is room is chance. No limit: beyond it, growing depends on what is mapped behind. 0: none, and
+     * so it must be with `VMSTORE_MAP_RESERVED` and `VMSTORE_MAP_ADOPT`, where the room is the caller's.
      */
     uint64_t max_size;
 } vmstore_map_options;
@@ -1281,7 +1292,8 @@ int store_import_dirty_bitmap(vmstore_module *module,
 /**
  * Gives memory of the guest's back to the host, as a balloon or free page reporting does: the range
  * reads as zeros from now on, takes no memory until it is written again, and is dirty. `offset` and
- * `length` are in bytes, page-aligned. The guest may run, but must not use the range.
+ * `length` are in bytes, page-aligned. The guest may run, but must not use the range. Waits for no other
+ * call but a scan of the same module; works in a read-only store and beside a capture, too.
  *
  * In shared modes the range becomes a hole of the file, which all its mappings see; blocks of a
  * backing file stay reserved where the file system can (ext4, XFS), so that the guest can have the
@@ -1303,11 +1315,13 @@ int store_discard(vmstore_module *module,
  * writes into `*missed_pages` how many pages differ from it that neither a tracker nor the caller
  * reported. They are dirty from now on, so that the next commit is exact; the log names them.
  *
- * For tests of a VMM, and for doubt: 0 is what it should be. The caller has paused every writer. Reads
+ * For tests of a VMM, and for doubt: 0 is what it should be. Modules that are compared (see `compared` in
+ * vmstore_module_info) are left out: their next capture finds everything. A page of the head that cannot be
+ * read ends it with VMSTORE_E_CORRUPT, which names it. The caller has paused every writer. Reads
  * everything, so it takes about a second for 2 GiB; the state of tracking stays as it is otherwise.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
- * VMSTORE_E_POISONED, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
+ * VMSTORE_E_POISONED, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
  */
 int store_audit(vmstore *store,
                 uint64_t *missed_pages);
@@ -1439,11 +1453,14 @@ int store_persist(vmstore *store, const vmstore_persist_options *options);
  * `options` may be NULL.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
- * VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
+ * VMSTORE_E_SIZE (a mapped module is larger there: grow it, then restore), VMSTORE_E_STALE (read-only,
+ * and the writer has gone on: open the store again), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
  * (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
  * VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
-int store_restore(vmstore *store, uint64_t commit, const vmstore_restore_options *options);
+int store_restore(vmstore *store,
+                  uint64_t commit,
+                  const vmstore_restore_options *options);
 
 /**
  * The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no

@@ -80,6 +80,12 @@ pub enum Error {
         /// What is wrong in it.
         why: String,
     },
+    /// A read-only store fell behind its writer.
+    #[error("the store has changed since it was opened read-only; open it again ({what})")]
+    Stale {
+        /// What showed it.
+        what: String,
+    },
     /// A file needs a newer library.
     #[error("{file}: {why}")]
     Version {

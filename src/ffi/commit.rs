@@ -175,7 +175,8 @@ pub unsafe extern "C" fn store_persist(
 /// `options` may be NULL.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
-/// VMSTORE_E_SIZE (a mapped module has another size there), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
+/// VMSTORE_E_SIZE (a mapped module is larger there: grow it, then restore), VMSTORE_E_STALE (read-only,
+/// and the writer has gone on: open the store again), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
 /// (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
 /// VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]

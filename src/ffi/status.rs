@@ -49,6 +49,9 @@ pub const VMSTORE_E_FORKED: c_int = -5016;
 pub const VMSTORE_E_CANCELLED: c_int = -5017;
 /// A defect of this library, caught before it could do harm.
 pub const VMSTORE_E_INTERNAL: c_int = -5018;
+/// A store that was opened read-only needs a file that its writer has deleted or rewritten since. Close
+/// it and open it again.
+pub const VMSTORE_E_STALE: c_int = -5019;
 
 /// The status of an error.
 pub(super) fn of(error: &Error) -> c_int {
@@ -75,6 +78,7 @@ pub(super) fn of(error: &Error) -> c_int {
         Error::Forked => VMSTORE_E_FORKED,
         Error::Cancelled => VMSTORE_E_CANCELLED,
         Error::Internal { .. } => VMSTORE_E_INTERNAL,
+        Error::Stale { .. } => VMSTORE_E_STALE,
     }
 }
 
@@ -102,6 +106,7 @@ pub extern "C" fn store_strerror(status: c_int) -> *const c_char {
         VMSTORE_E_FORKED => c"handle belongs to the parent process",
         VMSTORE_E_CANCELLED => c"cancelled by the caller",
         VMSTORE_E_INTERNAL => c"internal error",
+        VMSTORE_E_STALE => c"store changed since it was opened read-only; reopen it",
         _ => c"unknown status",
     };
     text.as_ptr()

@@ -52,7 +52,8 @@ pub unsafe extern "C" fn store_import_dirty_bitmap(
 
 /// Gives memory of the guest's back to the host, as a balloon or free page reporting does: the range
 /// reads as zeros from now on, takes no memory until it is written again, and is dirty. `offset` and
-/// `length` are in bytes, page-aligned. The guest may run, but must not use the range.
+/// `length` are in bytes, page-aligned. The guest may run, but must not use the range. Waits for no other
+/// call but a scan of the same module; works in a read-only store and beside a capture, too.
 ///
 /// In shared modes the range becomes a hole of the file, which all its mappings see; blocks of a
 /// backing file stay reserved where the file system can (ext4, XFS), so that the guest can have the
@@ -75,11 +76,13 @@ pub extern "C" fn store_discard(module: *mut vmstore_module, offset: u64, length
 /// writes into `*missed_pages` how many pages differ from it that neither a tracker nor the caller
 /// reported. They are dirty from now on, so that the next commit is exact; the log names them.
 ///
-/// For tests of a VMM, and for doubt: 0 is what it should be. The caller has paused every writer. Reads
+/// For tests of a VMM, and for doubt: 0 is what it should be. Modules that are compared (see `compared` in
+/// vmstore_module_info) are left out: their next capture finds everything. A page of the head that cannot be
+/// read ends it with VMSTORE_E_CORRUPT, which names it. The caller has paused every writer. Reads
 /// everything, so it takes about a second for 2 GiB; the state of tracking stays as it is otherwise.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
-/// VMSTORE_E_POISONED, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
+/// VMSTORE_E_POISONED, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_audit(store: *mut vmstore, missed_pages: *mut u64) -> c_int {
     guard("store_audit", |at| {

@@ -107,7 +107,7 @@ pub const VMSTORE_MAP_MEMFD: u32 = 2;
 /// writable. The library copies into it and out of it, and never maps, unmaps, advises or protects
 /// anything there (`store_discard` apart, which is asked for). It stays the caller's: unmap the module,
 /// or close the store, before it goes.
-pub const VMSTORE_MAP_ADOPT: u32 = 3;
+pub const VMSTORE_MAP_ADOPT: u32 = 4;
 /// Mapping flag: read and verify the whole module now, instead of mapping its image and leaving
 /// the reading to page faults. Without it, pages that come straight from an image are not
 /// checked against their checksums by the library (see `unverified_bytes` in
@@ -177,8 +177,10 @@ pub struct vmstore_map_options {
     pub reserved: u32,
     /// Where the module begins in `fd`, in bytes, a multiple of its page size.
     pub fd_offset: u64,
-    /// The most bytes that the module will grow to (see `store_grow_module`): address space for
-    /// that is set aside now. 0: none; growing then depends on what is mapped behind.
+    /// Address space to set aside now for growing (see `store_grow_module`), in bytes from the module's
+    /// beginning; at least its size. Set it if the module will ever grow: without it, whether
+    /// there is room is chance. No limit: beyond it, growing depends on what is mapped behind. 0: none, and
+    /// so it must be with `VMSTORE_MAP_RESERVED` and `VMSTORE_MAP_ADOPT`, where the room is the caller's.
     pub max_size: u64,
 }
 

@@ -28,7 +28,7 @@ pub enum MapMode {
     /// A memfd, made here or the caller's, shared.
     Memfd = 2,
     /// Memory that the caller has mapped.
-    Adopt = 3,
+    Adopt = 4,
 }
 
 /// What is behind a shared module.
@@ -39,8 +39,8 @@ pub(crate) enum Descriptor {
     File(Arc<dyn File>),
     /// A memfd that was made here.
     Own(OwnedFd),
-    /// A copy of the caller's, from this offset.
-    Borrowed(OwnedFd, u64),
+    /// A copy of the caller's, from this offset, and the file that it is of.
+    Borrowed(OwnedFd, u64, (u64, u64)),
 }
 
 impl Descriptor {
@@ -50,7 +50,7 @@ impl Descriptor {
             Self::None => None,
             Self::File(file) => file.descriptor().map(|fd| (fd, 0)),
             Self::Own(fd) => Some((fd.as_raw_fd(), 0)),
-            Self::Borrowed(fd, offset) => Some((fd.as_raw_fd(), *offset)),
+            Self::Borrowed(fd, offset, _) => Some((fd.as_raw_fd(), *offset)),
         }
     }
 }

@@ -178,7 +178,7 @@ impl Store {
         options.check()?;
         self.check_reentry()?;
         self.no_capture()?;
-        let mut state = self.enter_to_write("store_capture")?;
+        let mut state = self.enter_to_write()?;
         let captured = self.take_capture(&mut state, options)?;
         let serial = captured.serial;
         state.capture = Some(captured);
@@ -197,7 +197,7 @@ impl Store {
         options.check()?;
         self.check_reentry()?;
         self.no_capture()?;
-        let mut state = self.enter_to_write("store_commit")?;
+        let mut state = self.enter_to_write()?;
         let captured = self.take_capture(&mut state, options)?;
         self.write_commit(&mut state, captured)
     }

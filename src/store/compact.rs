@@ -24,7 +24,7 @@ impl Store {
     pub fn compact(&self, options: &CompactOptions, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
-        drop(self.enter_to_write("store_compact")?);
+        drop(self.enter_to_write()?);
         self.tell(&mut progress, 0, 0)?;
         self.retain(options)?;
         // What deleted commits alone needed may go when their deletion is durable.
@@ -47,7 +47,7 @@ impl Store {
     /// Deletes what no rule keeps, if there is a rule.
     fn retain(&self, options: &CompactOptions) -> Result<()> {
         let gate = self.0.gate.lock();
-        let mut state = self.enter_to_write("store_compact")?;
+        let mut state = self.enter_to_write()?;
         let victims = options.victims(&state);
         if victims.is_empty() {
             return Ok(());
@@ -126,7 +126,7 @@ impl Store {
         }
         // A persist under way has the old file open.
         let _gate = self.0.gate.lock();
-        let mut state = self.enter_to_write("store_compact")?;
+        let mut state = self.enter_to_write()?;
         state.stats.syncs += 1;
         let image = chain.last().is_some_and(|last| last.shape == Shape::Image);
         self.install(&mut state, rewritten, &chain)?;
@@ -140,7 +140,7 @@ impl Store {
     fn drop_unneeded(&self) -> Result<()> {
         let mut gone = Vec::new();
         {
-            let mut state = self.enter_to_write("store_compact")?;
+            let mut state = self.enter_to_write()?;
             for (module, family) in &mut state.lineage(self)?.modules {
                 let unnamed = family.nodes().filter(|(_, node)| node.named == 0);
                 let unnamed: Vec<u64> = unnamed.map(|(commit, _)| commit).collect();
@@ -167,7 +167,7 @@ impl Store {
             self.persist(None)?;
             let mut gate = self.0.gate.lock();
             let (events, next) = {
-                let state = self.enter_to_write("store_compact")?;
+                let state = self.enter_to_write()?;
                 if !state.pending.is_empty() {
                     continue;
                 }

@@ -1,9 +1,9 @@
 //! Comparing memory with the head: what no tracker can tell.
 
 use super::{Bound, LogLevel, Store};
-use crate::Result;
 use crate::page::{Run, pages_in, push_run, split, without};
 use crate::pages::{Piece, Reading};
+use crate::{Error, Result};
 
 impl Store {
     /// Compares all memory with the head; see `store_audit`.
@@ -18,11 +18,18 @@ impl Store {
         // What was precopied is known to be dirty, and goes with the rest of it.
         state.forget_precopy();
         let mut missed = 0;
+        // A module that is compared needs no audit: its next capture compares what was not reported.
         for bound in state.modules.values() {
             let module = &bound.module;
             module.collect()?;
+            if module.compares() {
+                continue;
+            }
             let unknown = without(&[module.whole()], &module.dirty.runs());
-            let found = self.differing(bound, &unknown)?;
+            let (found, damage) = self.differing_and_damaged(bound, &unknown)?;
+            if let Some(damage) = damage {
+                return Err(damage);
+            }
             module.dirty.add_all(&found);
             if let Some(first) = found.first() {
                 let (count, id, first) = (pages_in(&found), &module.id, first.start);
@@ -40,6 +47,16 @@ impl Store {
     /// Those of `runs` whose memory differs from the head. A page of the head that cannot be read
     /// counts as different.
     pub(super) fn differing(&self, bound: &Bound, runs: &[Run]) -> Result<Vec<Run>> {
+        self.differing_and_damaged(bound, runs)
+            .map(|(runs, _)| runs)
+    }
+
+    /// The same, and why a page of the head could not be read, if one could not.
+    fn differing_and_damaged(
+        &self,
+        bound: &Bound,
+        runs: &[Run],
+    ) -> Result<(Vec<Run>, Option<Error>)> {
         let page = self.0.pages.page_size;
         let memory = &bound.module.memory;
         let zeros = crate::error::try_filled(page as usize, 0u8, "a page")?;
@@ -72,18 +89,22 @@ impl Store {
             }
             Ok(())
         };
-        let mut damaged = Vec::new();
+        let (mut damaged, mut damage) = (Vec::new(), None);
         if Reading::new(&self.0.pages)
             .pieces(pieces.clone(), &mut compare)
             .is_err()
         {
-            // Once more, piece by piece, to find the pages that cannot be read.
-            for piece in pieces {
-                if Reading::new(&self.0.pages)
-                    .pieces(vec![piece.clone()], &mut compare)
-                    .is_err()
-                {
-                    damaged.push(piece.run);
+            // Once more, page by page, to find those that cannot be read.
+            let mut reading = Reading::new(&self.0.pages);
+            for Piece { run, source } in &pieces {
+                for start in run.start..run.end() {
+                    let run = Run { start, count: 1 };
+                    let source = source.clone();
+                    let one = vec![Piece { run, source }];
+                    if let Err(error) = reading.pieces(one, &mut compare) {
+                        damage.get_or_insert(error);
+                        damaged.push(run);
+                    }
                 }
             }
         }
@@ -98,6 +119,6 @@ impl Store {
                 _ => push_run(&mut merged, run),
             }
         }
-        Ok(merged)
+        Ok((merged, damage))
     }
 }

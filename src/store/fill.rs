@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::options::MapOptions;
 use super::staging::Staging;
-use super::{State, Store};
+use super::{Bound, State, Store};
 use crate::dirty::{Kind, Span, Tracker};
 use crate::format::index::{Index, Shape};
 use crate::module::{self, Descriptor, Filled, MapMode};
@@ -218,6 +218,19 @@ impl Store {
                 given: fill.size,
             });
         }
+        let shares = |b: &&Bound| match &b.module.descriptor {
+            Descriptor::Borrowed(_, from, identity) => {
+                let overlap = *from < offset + fill.size && offset < from + b.module.size();
+                *identity == borrowed.identity && overlap
+            }
+            _ => false,
+        };
+        if let Some(bound) = state.modules.values().find(shares) {
+            return Err(Error::Exists {
+                what: format!("{} bytes of descriptor {number} from {offset}", fill.size),
+                why: format!("a part of them is module \"{}\"", bound.module.id).into(),
+            });
+        }
         let fd = borrowed.fd.as_raw_fd();
         let memory = fill.claim(granule)?;
         memory.map(0, fill.size, Backing::Shared(fd, offset))?;
@@ -226,7 +239,7 @@ impl Store {
         let dirty = self.overwrite(state, fill, &memory, data)?;
         Ok(Filled {
             mode_reason: format!("the caller's descriptor {number}, from {offset}"),
-            descriptor: Descriptor::Borrowed(borrowed.fd, offset),
+            descriptor: Descriptor::Borrowed(borrowed.fd, offset, borrowed.identity),
             holes_are_zero: borrowed.tmpfs,
             dirty,
             ..fill.filled(memory, spans, granule)

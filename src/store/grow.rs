@@ -17,7 +17,7 @@ impl Module {
     pub fn grow(&self, new_size: u64) -> Result<()> {
         let (store, module) = (self.store(), &self.mapped);
         store.no_capture()?;
-        let mut state = store.enter_to_write("store_grow_module")?;
+        let mut state = store.enter_to_write()?;
         store.no_capture()?;
         let size = module.size();
         if !new_size.is_multiple_of(module.granule) {
@@ -85,7 +85,7 @@ impl Module {
                 memfd::set_length(fd.as_raw_fd(), new_size)?;
                 behind(0)
             }
-            Descriptor::Borrowed(fd, offset) => {
+            Descriptor::Borrowed(fd, offset, _) => {
                 use std::os::fd::AsRawFd;
                 let length = memfd::length(fd.as_raw_fd())?;
                 if offset.checked_add(new_size).is_none_or(|end| end > length) {

@@ -83,7 +83,7 @@ impl Store {
     pub fn import(&self, fd: RawFd) -> Result<u64> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
-        drop(self.enter_to_write("store_import")?);
+        drop(self.enter_to_write()?);
         pipe::check(fd)?;
         let mut bytes = [0; HEADER];
         receive(fd, &mut bytes)?;
@@ -423,7 +423,7 @@ impl Import<'_> {
         store.no_capture()?;
         // A persist under way would not know of the files.
         let _gate = store.0.gate.lock();
-        let mut state = store.enter_to_write("store_import")?;
+        let mut state = store.enter_to_write()?;
         store.no_capture()?;
         let head = state.history.head();
         if head == 0 && !state.modules.is_empty() {

@@ -103,6 +103,10 @@ impl Store {
     /// # Errors
     /// As `store_map_module`.
     pub fn map_module(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
+        self.or_stale(self.map(id, size, options))
+    }
+
+    fn map(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
         self.no_capture()?;
         let mut state = self.enter()?;
         self.check_poison()?;

@@ -29,6 +29,7 @@ mod recover;
 mod reentry;
 mod restore;
 mod staging;
+mod stale;
 mod verify;
 
 #[cfg(test)]
@@ -218,12 +219,12 @@ impl Store {
     }
 
     /// Enters for a call that changes the store.
-    fn enter_to_write(&self, what: &'static str) -> Result<Entered<'_>> {
+    fn enter_to_write(&self) -> Result<Entered<'_>> {
         let state = self.enter()?;
         if self.0.read_only {
             return Err(Error::ReadOnly {
-                what: what.to_owned(),
-                why: "the store was opened read-only",
+                what: "it changes the store".into(),
+                why: "which was opened read-only",
             });
         }
         self.check_poison()?;

@@ -17,7 +17,7 @@ impl Store {
         self.check_reentry()?;
         let mut gate = self.0.gate.lock();
         let (events, files) = {
-            let mut state = self.enter_to_write("store_persist")?;
+            let mut state = self.enter_to_write()?;
             if state.links_behind {
                 self.update_links(&mut state);
             }

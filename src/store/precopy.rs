@@ -77,7 +77,7 @@ impl Store {
     /// As `store_precopy`.
     pub fn precopy(&self, options: &PrecopyOptions, mut progress: Progress<'_>) -> Result<u64> {
         self.no_capture()?;
-        let mut state = self.enter_to_write("store_precopy")?;
+        let mut state = self.enter_to_write()?;
         self.no_capture()?;
         let page = self.0.pages.page_size;
         let target = match options.target_pages {

@@ -30,7 +30,7 @@ impl Store {
         let _upkeep = self.0.upkeep.lock();
         // A persist under way has the files open that a fold would replace.
         let gate = self.0.gate.lock();
-        let mut state = self.enter_to_write("store_delete_commit")?;
+        let mut state = self.enter_to_write()?;
         let commit = state.history.get(commit)?.commit.clone();
         if commit.number == state.history.head() {
             return Err(Error::Busy {

@@ -34,7 +34,11 @@ impl Store {
     ///
     /// # Errors
     /// As `store_restore`.
-    pub fn restore(&self, commit: u64, mut progress: Progress<'_>) -> Result<()> {
+    pub fn restore(&self, commit: u64, progress: Progress<'_>) -> Result<()> {
+        self.or_stale(self.bring_to(commit, progress))
+    }
+
+    fn bring_to(&self, commit: u64, mut progress: Progress<'_>) -> Result<()> {
         let begun = Instant::now();
         self.no_capture()?;
         let mut state = self.enter()?;

@@ -81,6 +81,8 @@ pub(crate) struct Borrowed {
     pub(crate) granule: u64,
     /// It is on tmpfs, as memfds are: what is a hole there was never written.
     pub(crate) tmpfs: bool,
+    /// Device and inode: two descriptors may be of one file.
+    pub(crate) identity: (u64, u64),
 }
 
 /// Looks at a descriptor that the caller wants mapped.
@@ -122,6 +124,14 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
             "it must be open for reading and writing",
         ));
     }
+    // SAFETY: fcntl with F_GET_SEALS has no preconditions; -1 where there are no seals.
+    let seals = unsafe { libc::fcntl(own.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals > 0 && seals & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0 {
+        return Err(Error::invalid(
+            what(),
+            "it must not be sealed against writing (F_SEAL_WRITE, F_SEAL_FUTURE_WRITE)",
+        ));
+    }
     let magic = system.f_type as u64 & 0xffff_ffff;
     let huge = magic == HUGETLBFS_MAGIC;
     Ok(Borrowed {
@@ -133,6 +143,7 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
             host::page_size()
         },
         tmpfs: magic == TMPFS_MAGIC,
+        identity: (stat.st_dev, stat.st_ino),
     })
 }
 
