@@ -88,7 +88,7 @@ pub(super) fn recover(
     recovered.journal = Some(journal);
     recovered.condemned = remove_leftovers(pages, &recovered.history, &promised, last, note)?;
     // Of what is there now.
-    recovered.unsynced = unsynced(pages, &recovered.pending, suspect);
+    recovered.unsynced = unsynced(pages, &recovered.pending, suspect)?;
     Ok(recovered)
 }
 
@@ -231,21 +231,28 @@ fn check_files(
 ) -> Result<()> {
     for module in &commit.modules {
         let mut next = module.module_commit;
+        if next == commit.number && checked.contains(&(module.id.clone(), next)) {
+            // As one that another is made on.
+            super::verify::matches(&pages.load(&module.id, next)?, module)?;
+        }
+        // A file counts as checked when all that is below it does.
+        let mut whole = Vec::new();
         while next >= oldest && !checked.contains(&(module.id.clone(), next)) {
             let index = Arc::new(pages.load(&module.id, next)?);
             if next == module.module_commit {
                 super::verify::matches(&index, module)?;
             }
             super::verify::check_pages(pages, &index)?;
-            checked.insert((module.id.clone(), next));
+            whole.push((module.id.clone(), next));
             next = index.parent;
         }
+        checked.extend(whole);
     }
     Ok(())
 }
 
 /// The files of unpersisted commits. `suspect`: a sync of them may have failed.
-fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsynced> {
+fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Result<Vec<Unsynced>> {
     let mut all = Vec::new();
     let deleted: HashSet<u64> = pending
         .iter()
@@ -262,7 +269,8 @@ fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsyn
         for module in own_modules(commit) {
             let place = crate::pages::place(&module.id, commit.number);
             let file = pages.files.open(&place, Access::Read);
-            if deleted && matches!(file, Ok(None)) {
+            // Of a deleted commit it must be known: no persist can sync what is gone.
+            if deleted && file.clone()?.is_none() {
                 continue;
             }
             // For the progress of a persist alone.
@@ -280,7 +288,7 @@ fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Vec<Unsyn
             });
         }
     }
-    all
+    Ok(all)
 }
 
 /// Copies a module commit to a new file, page by checked page, and makes that one durable before it

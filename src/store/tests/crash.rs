@@ -86,3 +86,36 @@ fn promise_1_and_2_compacting_changes_nothing_that_stays_whatever_a_crash_leaves
         seed()
     );
 }
+
+#[test]
+fn promise_2_commits_whose_deletion_a_power_cut_takes_are_checked_themselves() {
+    let mut states = 0;
+    for tells_boot in [false, true] {
+        let mut random = Random(17);
+        let empty = RecordedFiles::new(tells_boot);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        for number in 1..6 {
+            rig.write();
+            rig.commit();
+            if number > 1 {
+                rig.delete(number - 1);
+            }
+        }
+        let count = rig.files.recorded();
+        let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
+        for number in 0..3000 {
+            let percent = [50, 80, 90, 95][number % 4];
+            let what = || format!("state {number}, {percent} of 100");
+            let store = open(&crashes.by_chance(percent, &mut random), &what);
+            check_reopened(
+                &store,
+                &rig.oracle,
+                rig.allowed(count, Crash::PowerCut),
+                &what,
+            );
+            states += 1;
+        }
+    }
+    println!("{states} power cuts of commits that were deleted: whole, or not there");
+}
