@@ -351,3 +351,36 @@ fn promise_2_what_a_failed_persist_has_told_is_taken_for_durable() {
         "{faults} faults, {states} states"
     );
 }
+
+#[test]
+fn promise_3_an_operation_that_fails_in_opening_spoils_no_later_persist() {
+    let (mut faults, mut failed) = (0, 0);
+    for at in 1.. {
+        let mut rig = Rig::small(RecordedFiles::new(true));
+        rig.map("a");
+        for _ in 0..2 {
+            rig.write();
+            rig.commit();
+        }
+        rig.delete(1);
+        rig.files.set_fuse(Fuse {
+            at,
+            times: 1,
+            errno: libc::EMFILE,
+            ..Fuse::default()
+        });
+        rig.reopen();
+        if rig.files.set_fuse(Fuse::default()).burnt == 0 {
+            break;
+        }
+        faults += 1;
+        failed += rig.failures;
+        (rig.patience, rig.failure) = (0, None);
+        rig.persist();
+        assert!(rig.failure.is_none(), "operation {at}: {:?}", rig.failure);
+    }
+    println!(
+        "{faults} operations failed once, {failed} opens with them; each persist after that went well"
+    );
+    assert!(failed > 10);
+}

@@ -1,6 +1,7 @@
 //! Tests of the store through its file traits: what reaches the disk, in which order, and what a
 //! crash leaves of it.
 
+mod abandoned;
 mod crash;
 mod crashed;
 mod damage;
