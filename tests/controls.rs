@@ -92,7 +92,7 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
         "commit: failed, its pages are dirty again",
         "faults",
         "src/store/commit.rs",
-        "module.dirty.add_all(&runs);",
+        "captured.module.dirty.add_all(&captured.runs);",
         "let _ = (&module, &runs);",
     ),
     (
@@ -148,15 +148,15 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
         "recovery: doubtful records are written again",
         "faults",
         "src/journal.rs",
-        "write_again(&*file, promised, half.end)?;",
+        "write_again(&*file, known, half.end)?;",
         "",
     ),
     (
         "recovery: commits cut back after a doubtful sync",
         "faults",
         "src/journal.rs",
-        "if journal.syncing && judged && reader == Reader::Owner {",
-        "if false {",
+        "if let Some(promised) = promised.filter(|_| journal.syncing)",
+        "if let Some(promised) = promised.filter(|_| false)",
     ),
     (
         "recovery: a journal behind commits is written anew",
@@ -176,15 +176,15 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
         "recovery: unpersisted files are checked",
         "explorer",
         "src/store/recover.rs",
-        "match check_files(pages, commit) {",
+        "match check_files(pages, commit, oldest.unwrap_or(1), &mut checked) {",
         "match Ok::<(), Error>(()) {",
     ),
     (
         "recovery: sync of a file written again",
         "faults",
         "src/store/recover.rs",
-        "file.sync()?;",
-        "",
+        "again.file.sync().and_then(|()| {",
+        "Ok(()).and_then(|()| {",
     ),
     (
         "making a store: sync of the identity",
@@ -246,7 +246,7 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
         "checksum of an index",
         "damage",
         "src/format/index.rs",
-        "|| checksum::metadata(store, bytes) != self.index_sum",
+        "|| checksum::metadata(store, bytes) != self.runs_sum",
         "",
     ),
     (
@@ -260,7 +260,7 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
         "checksum of a page",
         "damage",
         "src/pages/read.rs",
-        "if checksum::page(page) != index.checksums[part.slot as usize + number] {",
+        "if checksum::page(page) != checksums[part.slot as usize + number] {",
         "if false {",
     ),
     (
@@ -318,14 +318,15 @@ fn failures(tree: &Path, target: &Path, search: &str) -> Option<Vec<String>> {
 /// Every text is there, once: a control that takes out nothing would say nothing.
 #[test]
 fn every_control_takes_something_out() {
+    let mut wrong = Vec::new();
     for (name, _, file, from, to) in CONTROLS {
-        assert_eq!(
-            read(source(file)).matches(from).count(),
-            1,
-            "{name}: {file}: {from}"
-        );
+        let found = read(source(file)).matches(from).count();
+        if found != 1 {
+            wrong.push(format!("{name}: {file} has {found} times: {from}"));
+        }
         assert_ne!(from, to);
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ static void the_statuses(void)
             CHECK(strcmp(text, store_strerror(statuses[j])) != 0);
         }
     }
-    const int unknown[] = {-1, 1, -4096, -5000, -5019, -5999, 5001, INT_MAX, INT_MIN, INT_MIN + 1};
+    const int unknown[] = {-1, 1, -4096, -5000, -5020, -5999, 5001, INT_MAX, INT_MIN, INT_MIN + 1};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         trying("the unknown status %d", unknown[i]);
         CHECK(strcmp(store_strerror(unknown[i]), unknown_text) == 0);
