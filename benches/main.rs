@@ -10,6 +10,7 @@ mod report;
 mod rows;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 
 use contest::Rng;
 use report::Report;
@@ -23,6 +24,8 @@ Without rows, all of them. RocksDB takes part with `--features rocksdb` before t
   --seed N             of the order and the pages; else from the clock
   --directory PATH     where stores lie, once for each file system; the last is used where the disk does
                        not matter. Default: target/ of this workspace, and /dev/shm
+  --processor-time     count the thread's time on a processor instead of the time on the wall: ratios of rows that
+                       do not wait for the disk stay true on a busy machine; those of others mean nothing
   --big                also a module of 16 GiB: needs 18 GiB of free memory
   --write              write the tables into docs/performance.md and the plots beside it
   --compare OLD NEW    build two commits of the project and run the rows with both, in turns
@@ -54,6 +57,7 @@ fn main() {
             "--bench" => {}
             "--smoke" => smoke = true,
             "--raw" => raw = true,
+            "--processor-time" => contest::PROCESSOR_TIME.store(true, Relaxed),
             "--big" => big = true,
             "--write" => write = true,
             "--rounds" => rounds = Some(number(value()) as usize),

@@ -34,11 +34,11 @@ pub fn capture(bench: &mut Bench) {
             }),
             Box::new(|sheet, rng| {
                 memory::dirty(bare.region.base, pages, rng.next());
-                let begun = std::time::Instant::now();
+                let begun = crate::contest::begin();
                 assert_eq!(bare.scan(), pages.len() as u64);
-                let scanned = crate::contest::microseconds(begun);
+                let scanned = begun.microseconds();
                 memory::gather(bare.region.base, pages, &into);
-                let both = crate::contest::microseconds(begun);
+                let both = begun.microseconds();
                 sheet.add("bare scan", scanned);
                 sheet.add("memcpy", both - scanned);
                 sheet.add("scan + memcpy", both);

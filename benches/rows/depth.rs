@@ -1,11 +1,9 @@
 //! Long chains and long histories must cost nothing.
 
-use std::time::Instant;
-
 use vmstore::{CommitOptions, MapOptions, Store};
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, Sheet, Times, hold, microseconds};
+use crate::contest::{Player, Sheet, Times, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory;
 use crate::report::Target;
@@ -99,9 +97,9 @@ fn history(bench: &mut Bench) {
             &[bench.rng.below(length / page_size())],
             bench.rng.next(),
         );
-        let begun = Instant::now();
+        let begun = crate::contest::begin();
         store.commit(&CommitOptions::default()).expect("a commit");
-        let time = microseconds(begun);
+        let time = begun.microseconds();
         now.push(time);
         if number > total / 100 && number <= window {
             first.push(time);
@@ -116,9 +114,9 @@ fn history(bench: &mut Bench) {
             store.persist(None).expect("a persist");
             for _ in 0..3 {
                 store.close().expect("a close");
-                let begun = Instant::now();
+                let begun = crate::contest::begin();
                 store = open(&path);
-                times.push(microseconds(begun));
+                times.push(begun.microseconds());
             }
             opens.push((number as f64, times.median()));
             if number == total {
@@ -132,7 +130,7 @@ fn history(bench: &mut Bench) {
                     Target::Below(50_000.0),
                 );
             }
-            let begun = Instant::now();
+            let begun = crate::contest::begin();
             module = store
                 .map_module("ram", 0, &MapOptions::default())
                 .expect("the module");
@@ -141,7 +139,7 @@ fn history(bench: &mut Bench) {
                     "{total} commits, a chain of as many, {}",
                     file_system(&directory)
                 );
-                let map = Times::of(microseconds(begun));
+                let map = Times::of(begun.microseconds());
                 bench.report.line(
                     "depth",
                     case,

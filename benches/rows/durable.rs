@@ -147,9 +147,9 @@ pub fn batch(bench: &mut Bench) {
             let mut total = 0.0;
             for _ in 0..count {
                 burst(&store, base(&module), 1, pages, rng);
-                let begun = std::time::Instant::now();
+                let begun = crate::contest::begin();
                 store.persist(None).expect("a persist");
-                total += crate::contest::microseconds(begun);
+                total += begun.microseconds();
             }
             sheet.add("single persists", total);
         }),

@@ -2,19 +2,17 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
-
 use vmstore::MapOptions;
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, Sheet, hold, microseconds};
+use crate::contest::{Player, Sheet, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Region};
 use crate::report::Target;
 
 /// What the child does, by the kind of start; prints its figures in microseconds.
 pub fn child(kind: &str, path: &Path) {
-    let begun = Instant::now();
+    let begun = crate::contest::begin();
     let page = page_size();
     let (address, length, _keep): (usize, usize, Box<dyn std::any::Any>) = match kind {
         "store" => {
@@ -46,11 +44,11 @@ pub fn child(kind: &str, path: &Path) {
         }
     };
     memory::read(address as *const u8, &[length / page / 2]);
-    let first = microseconds(begun);
+    let first = begun.microseconds();
     let pages: Vec<usize> = (0..length / page).collect();
-    let begun = Instant::now();
+    let begun = crate::contest::begin();
     memory::read(address as *const u8, &pages);
-    println!("{first} {}", microseconds(begun));
+    println!("{first} {}", begun.microseconds());
 }
 
 fn start(kind: &str, path: &Path, sheet: &mut Sheet, first: &'static str, reads: &'static str) {

@@ -31,9 +31,9 @@ pub fn reset(bench: &mut Bench) {
                 .mark_dirty((at * page) as u64, page as u64)
                 .expect("a page");
         }
-        let begun = std::time::Instant::now();
+        let begun = crate::contest::begin();
         store.restore(head, None).expect("a restore");
-        crate::contest::microseconds(begun)
+        begun.microseconds()
     };
     let players: Vec<Player<'_>> = vec![
         Box::new(|sheet, rng| {
@@ -45,9 +45,9 @@ pub fn reset(bench: &mut Bench) {
             let mut times = Times::default();
             for _ in 0..each {
                 memory::dirty(base(&module), pages, rng.next());
-                let begun = std::time::Instant::now();
+                let begun = crate::contest::begin();
                 memory::scatter(&kept, base(&module), pages);
-                times.push(crate::contest::microseconds(begun));
+                times.push(begun.microseconds());
             }
             sheet.add("memcpy", times.median());
         }),

@@ -3,7 +3,7 @@
 use vmstore::{MapMode, MapOptions};
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, hold, microseconds};
+use crate::contest::{Player, hold};
 use crate::machine::page_size;
 use crate::memory::{self, Armed, Guarded, Region};
 use crate::report::Target;
@@ -15,9 +15,9 @@ pub fn tax(bench: &mut Bench) {
     let pages = &bench.rng.scattered(count, length / page_size());
     let per_page = 1.0 / count as f64;
     let write = |base: *mut u8, value: u64| {
-        let begun = std::time::Instant::now();
+        let begun = crate::contest::begin();
         memory::dirty(base, pages, value);
-        microseconds(begun) * per_page
+        begun.microseconds() * per_page
     };
     let scratch = bench.scratch(&bench.quiet_directory());
     let stores = [("private", MapMode::Private), ("memfd", MapMode::Memfd)].map(|(name, mode)| {

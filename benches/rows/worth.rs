@@ -6,7 +6,7 @@ use std::process::Command;
 use vmstore::{MapOptions, Store};
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, Times, hold, microseconds};
+use crate::contest::{Player, Times, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Armed, Region};
 use crate::report::Target;
@@ -128,9 +128,9 @@ fn arming(bench: &mut Bench) {
     let image = File::open(path.join("ram_Commit1")).expect("the image");
     let pages: Vec<usize> = (0..length / page_size()).collect();
     let reads = |base: *const u8| {
-        let begun = std::time::Instant::now();
+        let begun = crate::contest::begin();
         memory::read(base, &pages);
-        microseconds(begun)
+        begun.microseconds()
     };
     let players: Vec<Player<'_>> = vec![
         Box::new(|sheet, _| {
