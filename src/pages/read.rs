@@ -53,6 +53,10 @@ impl<'a> Reading<'a> {
         }
     }
 
+    pub(crate) fn page_size(&self) -> u64 {
+        self.pages.page_size
+    }
+
     /// For one module at a time: the files of another are another's.
     fn file(&mut self, index: &Index) -> Result<Arc<dyn File>> {
         if let Some(file) = self.open.get(&index.commit) {
@@ -70,12 +74,55 @@ impl<'a> Reading<'a> {
     /// sorted here so that each file is read forward.
     pub(crate) fn pieces(
         &mut self,
-        mut pieces: Vec<Piece>,
+        pieces: Vec<Piece>,
         mut each: impl FnMut(Run, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.together(pieces, |reading, parts, bytes| {
+            if buffer.len() < bytes {
+                buffer = try_filled(bytes, 0u8, "a buffer for pages")?;
+            }
+            reading.read(parts, &mut buffer[..bytes])?;
+            let mut rest = &buffer[..bytes];
+            for part in parts {
+                let (own, behind) =
+                    rest.split_at((part.run.count * reading.pages.page_size) as usize);
+                rest = behind;
+                each(part.run, own)?;
+            }
+            Ok(())
+        });
+        self.buffer = buffer;
+        read
+    }
+
+    /// The same into room of the caller's: `read_to` is asked for runs and their bytes together, and hands
+    /// the room to what it is given.
+    pub(crate) fn pieces_to(
+        &mut self,
+        pieces: Vec<Piece>,
+        mut read_to: impl FnMut(
+            &mut dyn Iterator<Item = Run>,
+            usize,
+            &mut dyn FnMut(&mut [u8]) -> Result<()>,
+        ) -> Result<()>,
+    ) -> Result<()> {
+        self.together(pieces, |reading, parts, bytes| {
+            let mut runs = parts.iter().map(|part| part.run);
+            read_to(&mut runs, bytes, &mut |room| reading.read(parts, room))
+        })
+    }
+
+    /// Hands out parts that one read can get, and their bytes.
+    fn together(
+        &mut self,
+        mut pieces: Vec<Piece>,
+        mut each: impl FnMut(&mut Self, &[Part], usize) -> Result<()>,
     ) -> Result<()> {
         pieces.sort_unstable_by_key(|piece| (piece.source.commit, piece.run.start));
         let page_size = self.pages.page_size;
         let mut parts: Vec<Part> = Vec::new();
+        let mut bytes = 0;
         for piece in &pieces {
             let most = (READ as u64 / page_size).max(1);
             let mut start = piece.run.start;
@@ -83,41 +130,34 @@ impl<'a> Reading<'a> {
                 let part = Part::new(&piece.source, start, (piece.run.end() - start).min(most))?;
                 start += part.run.count;
                 if let Some(last) = parts.last()
-                    && !last.is_followed_by(&part, &parts, page_size)
+                    && !last.is_followed_by(&part, bytes, page_size)
                 {
-                    self.read(&parts, &mut each)?;
+                    each(self, &parts, bytes as usize)?;
                     parts.clear();
+                    bytes = 0;
                 }
+                bytes += part.run.count * page_size;
                 parts.push(part);
             }
         }
-        self.read(&parts, &mut each)
+        if parts.is_empty() {
+            return Ok(());
+        }
+        each(self, &parts, bytes as usize)
     }
 
-    /// One read for parts that lie behind one another.
-    fn read(
-        &mut self,
-        parts: &[Part],
-        each: &mut impl FnMut(Run, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    /// One read for parts that lie behind one another, and the check of their pages.
+    fn read(&mut self, parts: &[Part], room: &mut [u8]) -> Result<()> {
         let Some(first) = parts.first() else {
             return Ok(());
         };
         let page_size = self.pages.page_size as usize;
-        let bytes = parts
-            .iter()
-            .map(|part| part.run.count as usize)
-            .sum::<usize>()
-            * page_size;
-        if self.buffer.len() < bytes {
-            self.buffer = try_filled(bytes, 0u8, "a buffer for pages")?;
-        }
         let index = &first.source;
         let file = self.file(index)?;
-        let name = place(&index.module, index.commit);
-        read_exact(&*file, &mut self.buffer[..bytes], first.offset, &name)?;
+        let name = Named(index);
+        read_exact(&*file, room, first.offset, &name)?;
         let checksums = self.pages.checksums(index)?;
-        let mut rest = &self.buffer[..bytes];
+        let mut rest = &*room;
         for part in parts {
             let (own, behind) = rest.split_at(part.run.count as usize * page_size);
             rest = behind;
@@ -133,7 +173,6 @@ impl<'a> Reading<'a> {
                     ));
                 }
             }
-            each(part.run, own)?;
         }
         Ok(())
     }
@@ -155,6 +194,15 @@ impl<'a> Reading<'a> {
         let buffer = &mut self.buffer[..bytes.len()];
         matches!(file.read_at(buffer, index.offset(page, slot)), Ok(got) if got == bytes.len())
             && buffer == bytes
+    }
+}
+
+/// A file's name, made up only when an error wants it.
+struct Named<'a>(&'a Index);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        place(&self.0.module, self.0.commit).fmt(f)
     }
 }
 
@@ -186,8 +234,8 @@ impl Part {
         })
     }
 
-    fn is_followed_by(&self, next: &Self, parts: &[Self], page_size: u64) -> bool {
-        let bytes = parts.iter().map(|part| part.run.count).sum::<u64>() * page_size;
+    /// Whether `next` can be read with parts of so many bytes, of which this is the last.
+    fn is_followed_by(&self, next: &Self, bytes: u64, page_size: u64) -> bool {
         Arc::ptr_eq(&self.source, &next.source)
             && self.offset + self.run.count * page_size == next.offset
             && bytes + next.run.count * page_size <= READ as u64

@@ -37,17 +37,19 @@ impl Staging {
         pieces: Vec<Piece>,
         mut told: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
-        reading.pieces(pieces, |run, bytes| {
+        let page = reading.page_size();
+        reading.pieces_to(pieces, |runs, bytes, read| {
             told(self.used as u64)?;
-            self.arena
-                .room(self.used, bytes.len())
-                .copy_from_slice(bytes);
-            self.staged.push(Staged {
-                module,
-                run,
-                at: self.used,
-            });
-            self.used += bytes.len();
+            // Straight to where they wait: until they are put into memory this is their only copy.
+            read(self.arena.room(self.used, bytes))?;
+            for run in runs {
+                self.staged.push(Staged {
+                    module,
+                    run,
+                    at: self.used,
+                });
+                self.used += (run.count * page) as usize;
+            }
             Ok(())
         })
     }
