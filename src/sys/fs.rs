@@ -111,6 +111,9 @@ pub(crate) trait File: Send + Sync {
     fn set_len(&self, length: u64) -> Result<()>;
     /// Reserves blocks for a range; `keep_size` leaves the length as it is.
     fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()>;
+    /// Begins to write the file's data out, so that the syncs of several files wait together. Promises
+    /// nothing, and hides no error from the sync.
+    fn begin_sync(&self);
     /// Makes the file's data and length durable.
     fn sync(&self) -> Result<()>;
     /// The descriptor, where there is one that can be mapped.
