@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The files of `src/ffi` that hold what C sees, in the order in which the header presents them.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "status",
     "types",
     "store",
@@ -12,6 +12,7 @@ const SOURCES: [&str; 11] = [
     "commit",
     "history",
     "diff",
+    "read",
     "prune",
     "transfer",
     "last_error",

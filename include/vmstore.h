@@ -1066,6 +1066,50 @@ typedef int (*vmstore_range_callback)(const char *module_id,
                                       void *user_data);
 
 /**
+ * What `store_list_files` tells of one file that a commit needs.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_file_info)` of the library.
+     */
+    size_t struct_size;
+    /**
+     * The module.
+     */
+    const char *module_id;
+    /**
+     * The number in the file's name, `<module>_Commit<N>`.
+     */
+    uint64_t module_commit;
+    /**
+     * The module commit below it; 0: none, it is an image, and holds the whole module.
+     */
+    uint64_t parent;
+    /**
+     * The module's size there, in bytes.
+     */
+    uint64_t module_size;
+    /**
+     * The file's length in bytes. Zero pages of an image are holes.
+     */
+    uint64_t length;
+    /**
+     * Pages whose bytes are in it.
+     */
+    uint64_t data_pages;
+    /**
+     * Pages that it says became zero; an image says nothing of pages that are zero.
+     */
+    uint64_t zero_pages;
+} vmstore_file_info;
+
+/**
+ * Receives one file of `store_list_files`. The struct and its string are valid during the call only. A
+ * non-zero return ends the listing early; `store_list_files` then returns `VMSTORE_OK`.
+ */
+typedef int (*vmstore_file_callback)(const vmstore_file_info *info, void *user_data);
+
+/**
  * Options of `store_compact`. The `keep_...` fields and flag are rules of retention: a commit that at
  * least one of them keeps stays, and so does the head; the others are deleted. With no rule, none is.
  */
@@ -1561,6 +1605,37 @@ int store_diff(const vmstore *store,
  * has), VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
 int store_find_commit(const vmstore *store, const char *label, uint64_t *commit);
+
+/**
+ * Reads `length` bytes of a module from `offset` on, as they are at a commit, into `buffer`. Nothing is
+ * mapped, and what is mapped is neither read nor changed; a read-only store will do. Every page is
+ * checked against its checksum. Offset and length need not be whole pages; they must lie within the
+ * module. On failure the buffer's contents are undefined.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or it does not
+ * know the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
+ */
+int store_read(const vmstore *store,
+               uint64_t commit,
+               const char *module_id,
+               uint64_t offset,
+               void *buffer,
+               size_t length);
+
+/**
+ * Calls `callback` for each file that a commit needs: for each of its modules the module commit that
+ * its map names, and then those below it, down to an image. Files that several commits need are told
+ * for each of them. What a file takes on the disk is for stat(2) on `<module>_Commit<N>` to say.
+ * The callback is made without any lock held.
+ *
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
+ * VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ */
+int store_list_files(const vmstore *store,
+                     uint64_t commit,
+                     vmstore_file_callback callback,
+                     void *user_data);
 
 /**
  * Deletes a commit. No other commit changes: what was made on it stays, and its parent, as

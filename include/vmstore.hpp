@@ -58,6 +58,7 @@ using Stats = Sized<::vmstore_stats>;
 using CommitInfo = Sized<::vmstore_commit_info>;
 using Capabilities = Sized<::vmstore_capabilities>;
 using ModuleInfo = ::vmstore_module_info;
+using FileInfo = ::vmstore_file_info;
 
 /// The version of the library that runs; whether this header fits it; what a status means.
 inline const char *version() noexcept { return store_version(); }
@@ -142,6 +143,8 @@ template <class Function> struct Callback {
     static int progress(std::uint64_t finished, std::uint64_t total, void *self) noexcept
     { return static_cast<Callback *>(self)->call(finished, total); }
     static int module(const ModuleInfo *info, void *self) noexcept
+    { return static_cast<Callback *>(self)->call(*info); }
+    static int file(const FileInfo *info, void *self) noexcept
     { return static_cast<Callback *>(self)->call(*info); }
     static int range(const char *id, std::uint64_t offset, std::uint64_t length, void *self) noexcept
     { return static_cast<Callback *>(self)->call(id, offset, length); }
@@ -331,6 +334,14 @@ public:
     {
         detail::Callback<std::remove_reference_t<Function>> call{callback, nullptr};
         return call.finish(store_diff(get(), from, to, id, &decltype(call)::range, &call));
+    }
+    Done read(std::uint64_t commit, const char *id, std::uint64_t offset, void *buffer, std::size_t length) const
+    { return detail::done(store_read(get(), commit, id, offset, buffer, length)); }
+    /// Calls callback(const FileInfo &) for each file that a commit needs.
+    template <class Function> Done list_files(std::uint64_t commit, Function &&callback) const
+    {
+        detail::Callback<std::remove_reference_t<Function>> call{callback, nullptr};
+        return call.finish(store_list_files(get(), commit, &decltype(call)::file, &call));
     }
     /// Calls callback(const ModuleInfo &) for each module.
     template <class Function> Done list_modules(std::uint64_t commit, Function &&callback) const

@@ -37,7 +37,7 @@ pub use dirty::Tracker;
 pub use error::{Error, Result};
 pub use module::MapMode;
 pub use store::{
-    Capabilities, Capture, CommitInfo, CommitOptions, CompactOptions, Finding, Listener, Log,
-    LogLevel, MapOptions, Module, ModuleInfo, OpenOptions, PrecopyOptions, Progress, Range, Stats,
-    Store, VerifyOptions, probe,
+    Capabilities, Capture, CommitInfo, CommitOptions, CompactOptions, FileInfo, Finding, Listener,
+    Log, LogLevel, MapOptions, Module, ModuleInfo, OpenOptions, PrecopyOptions, Progress, Range,
+    Stats, Store, VerifyOptions, probe,
 };

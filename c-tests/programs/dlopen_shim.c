@@ -106,6 +106,10 @@ FORWARD(int, store_compact, (vmstore *a, const vmstore_compact_options *b), (a, 
 FORWARD(int, store_diff,
         (const vmstore *a, uint64_t b, uint64_t c, const char *d, vmstore_range_callback e, void *f),
         (a, b, c, d, e, f))
+FORWARD(int, store_read,
+        (const vmstore *a, uint64_t b, const char *c, uint64_t d, void *e, size_t f), (a, b, c, d, e, f))
+FORWARD(int, store_list_files,
+        (const vmstore *a, uint64_t b, vmstore_file_callback c, void *d), (a, b, c, d))
 FORWARD(int, store_find_commit, (const vmstore *a, const char *b, uint64_t *c), (a, b, c))
 FORWARD(int, store_clone, (const vmstore *a, uint64_t b, const char *c), (a, b, c))
 FORWARD(int, store_export, (const vmstore *a, uint64_t b, uint64_t c, int d), (a, b, c, d))

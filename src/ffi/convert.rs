@@ -179,6 +179,30 @@ impl<T: Copy> Room<T> {
     }
 }
 
+impl Room<u8> {
+    /// Fills it with zeros.
+    pub(super) fn zero(&self) {
+        if self.1 != 0 {
+            // SAFETY: not NULL, as `room` checked, and its caller vouches for the bytes.
+            unsafe { self.0.write_bytes(0, self.1) };
+        }
+    }
+
+    /// Writes bytes from `at` on, as many as fit.
+    pub(super) fn put(&self, at: usize, bytes: &[u8]) {
+        let length = bytes.len().min(self.1.saturating_sub(at));
+        if length != 0 {
+            // SAFETY: at + length <= capacity, for which `room`'s caller vouches; the bytes are the
+            // library's own buffer.
+            unsafe {
+                self.0
+                    .add(at)
+                    .copy_from_nonoverlapping(bytes.as_ptr(), length)
+            };
+        }
+    }
+}
+
 /// The words of a bitmap, in order.
 ///
 /// # Safety

@@ -28,6 +28,7 @@ mod history;
 mod last_error;
 mod module;
 mod prune;
+mod read;
 mod status;
 mod store;
 mod tracking;

@@ -43,6 +43,11 @@ pub type vmstore_range_callback = Option<
     ) -> c_int,
 >;
 
+/// Receives one file of `store_list_files`. The struct and its string are valid during the call only. A
+/// non-zero return ends the listing early; `store_list_files` then returns `VMSTORE_OK`.
+pub type vmstore_file_callback =
+    Option<unsafe extern "C" fn(info: *const vmstore_file_info, user_data: *mut c_void) -> c_int>;
+
 /// Receives one module of `store_list_modules`. The struct and its strings are valid during the
 /// call only. A non-zero return ends the listing early; `store_list_modules` then returns
 /// `VMSTORE_OK`.
@@ -398,6 +403,28 @@ pub struct vmstore_module_info {
     /// 1 when every capture compares pages that were not reported: the tracker is
     /// `VMSTORE_TRACKER_COMPARE`, or `VMSTORE_MAP_FOREIGN_WRITERS` was given.
     pub compared: u32,
+}
+
+/// What `store_list_files` tells of one file that a commit needs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_file_info {
+    /// `sizeof(vmstore_file_info)` of the library.
+    pub struct_size: usize,
+    /// The module.
+    pub module_id: *const c_char,
+    /// The number in the file's name, `<module>_Commit<N>`.
+    pub module_commit: u64,
+    /// The module commit below it; 0: none, it is an image, and holds the whole module.
+    pub parent: u64,
+    /// The module's size there, in bytes.
+    pub module_size: u64,
+    /// The file's length in bytes. Zero pages of an image are holes.
+    pub length: u64,
+    /// Pages whose bytes are in it.
+    pub data_pages: u64,
+    /// Pages that it says became zero; an image says nothing of pages that are zero.
+    pub zero_pages: u64,
 }
 
 /// What `store_stats` tells. Counters run from `store_open`. Set `struct_size` before the call.

@@ -71,7 +71,7 @@ impl PageFiles {
     }
 
     /// Where pages are at a module commit: newest first down its chain, until each is found.
-    fn resolve(
+    pub(crate) fn resolve(
         &self,
         module: &str,
         size: u64,

@@ -25,6 +25,7 @@ mod options;
 mod persist;
 mod precopy;
 mod prune;
+mod read;
 mod recover;
 mod reentry;
 mod restore;
@@ -44,6 +45,7 @@ pub use options::{
     Capabilities, CommitInfo, CommitOptions, CompactOptions, Log, LogLevel, MapOptions, ModuleInfo,
     OpenOptions, PrecopyOptions, Progress, Stats, VerifyOptions,
 };
+pub use read::FileInfo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
