@@ -197,7 +197,7 @@ impl Room<u8> {
             unsafe {
                 self.0
                     .add(at)
-                    .copy_from_nonoverlapping(bytes.as_ptr(), length)
+                    .copy_from_nonoverlapping(bytes.as_ptr(), length);
             };
         }
     }

@@ -32,7 +32,7 @@ pub unsafe extern "C" fn store_read(
         let room = unsafe { convert::room("buffer", buffer.cast::<u8>(), length) }?;
         room.zero();
         store.read_data(commit, &module, offset, length as u64, |at, bytes| {
-            room.put(at, bytes)
+            room.put(at, bytes);
         })
     })
 }

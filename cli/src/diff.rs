@@ -1,0 +1,130 @@
+//! `vmstore diff`: what differs between two commits.
+
+use anstream::println;
+use serde_json::json;
+use vmstore::{Range, Store};
+
+use crate::args;
+use crate::commits;
+use crate::fail::{Code, Outcome};
+use crate::heat::Heat;
+use crate::hex;
+use crate::place::Place;
+use crate::screen::{DIM, LABEL, NUMBER, Screen, paint};
+use crate::units::{bytes, count, share};
+
+/// Ranges that are listed without being asked for.
+const FEW: usize = 8;
+
+pub(crate) fn diff(place: &Place, screen: &Screen, options: &args::Diff) -> Outcome {
+    let looked = place.look()?;
+    let store = &looked.store;
+    let from = commits::find_or_nothing(store, &options.from)?;
+    let to = commits::find_or_nothing(store, &options.to)?;
+    let ranges = store
+        .diff(from, to, options.module.as_deref())
+        .map_err(|error| place.explain(error))?;
+    if options.json {
+        let list = ranges.iter().map(
+            |range| json!({"module": range.module, "offset": range.offset, "length": range.length}),
+        );
+        println!(
+            "{:#}",
+            json!({"from": from, "to": to, "ranges": list.collect::<Vec<_>>()})
+        );
+    } else if ranges.is_empty() {
+        println!("commits {from} and {to} hold the same bytes");
+    } else {
+        text(store, screen, options, (from, to), &ranges).map_err(|error| place.explain(error))?;
+    }
+    let found = !ranges.is_empty() || looked.damage.is_some();
+    Ok(if found { Code::Found } else { Code::Good })
+}
+
+fn text(
+    store: &Store,
+    screen: &Screen,
+    options: &args::Diff,
+    (from, to): (u64, u64),
+    ranges: &[Range],
+) -> vmstore::Result<()> {
+    let page = store.stats()?.page_size;
+    let total: u64 = ranges.iter().map(|range| range.length).sum();
+    let name = |commit: u64| match commit {
+        0 => "empty memory".to_owned(),
+        commit => format!("commit {}", paint(NUMBER, &commit.to_string())),
+    };
+    println!(
+        "{} to {}: {} ({}) in {}",
+        name(from),
+        name(to),
+        count(total / page, "page"),
+        bytes(total),
+        count(ranges.len() as u64, "place")
+    );
+    let mut lines = options.lines;
+    for (module, size) in crate::show::sizes(store, from, to)? {
+        let own: Vec<&Range> = ranges
+            .iter()
+            .filter(|range| range.module == module)
+            .collect();
+        if own.is_empty() {
+            continue;
+        }
+        let places: Vec<(u64, u64)> = own
+            .iter()
+            .map(|range| (range.offset, range.length))
+            .collect();
+        let changed: u64 = places.iter().map(|(_, length)| length).sum();
+        println!();
+        println!(
+            "{}  {} of {}, {}",
+            paint(LABEL, &module),
+            bytes(changed),
+            bytes(size),
+            share(changed, size)
+        );
+        let heat = Heat::new(screen, options.rows, size, page, &places);
+        for line in heat.lines(screen) {
+            println!("{line}");
+        }
+        println!("{}", heat.legend(screen));
+        if options.ranges || places.len() <= FEW {
+            println!();
+            list(&places, page);
+        } else {
+            println!(
+                "{}",
+                paint(
+                    DIM,
+                    &format!("{:>12}  {} places; --ranges lists them", "", places.len())
+                )
+            );
+        }
+        if options.hex {
+            println!();
+            hex::differences(store, (from, to), &module, &places, &mut lines)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where it differs: first and last byte, and how much.
+fn list(places: &[(u64, u64)], page: u64) {
+    println!(
+        "{}",
+        paint(
+            DIM,
+            &format!("{:>12}  {:>12}   pages    bytes", "from", "to")
+        )
+    );
+    for (offset, length) in places {
+        let end = offset + length - 1;
+        println!(
+            "{:>12x}  {end:>12x}  {:>6}  {:>7}",
+            offset,
+            length / page,
+            bytes(*length)
+        );
+    }
+}

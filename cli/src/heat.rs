@@ -1,0 +1,231 @@
+//! Heat maps: a module's address space as rows of cells, each as dark as the share of its pages that changed.
+
+use anstyle::{AnsiColor, Color, Style};
+
+use crate::screen::{DIM, Screen, paint};
+use crate::units::{bytes, count};
+
+/// A module's changed pages, to be drawn.
+pub(crate) struct Heat {
+    /// Pages in each cell, a power of two.
+    per_cell: u64,
+    columns: u64,
+    page: u64,
+    /// Changed pages in each cell, and how many there are.
+    cells: Vec<(u64, u64)>,
+}
+
+/// The levels above "none": the least share of pages, in percent, and how they look.
+const LEVELS: [(u64, &str, &str, AnsiColor); 4] = [
+    (0, "\u{2591}", ".", AnsiColor::Blue),
+    (25, "\u{2592}", "+", AnsiColor::Cyan),
+    (50, "\u{2593}", "#", AnsiColor::Yellow),
+    (100, "\u{2588}", "@", AnsiColor::Red),
+];
+
+impl Heat {
+    /// Of a module of `size` bytes with pages of `page`; `ranges` are byte ranges that changed, ascending.
+    pub(crate) fn new(
+        screen: &Screen,
+        rows: u64,
+        size: u64,
+        page: u64,
+        ranges: &[(u64, u64)],
+    ) -> Self {
+        let pages = size / page;
+        let room = screen.width.saturating_sub(Self::MARGIN) as u64;
+        let columns = if room >= 128 {
+            128
+        } else if room >= 64 {
+            64
+        } else {
+            32
+        };
+        let mut per_cell = 1;
+        while pages.div_ceil(per_cell) > columns * rows.max(1) {
+            per_cell *= 2;
+        }
+        let whole = pages.div_ceil(per_cell);
+        let mut cells: Vec<(u64, u64)> = (0..whole)
+            .map(|at| (0, per_cell.min(pages - at * per_cell)))
+            .collect();
+        for (offset, length) in ranges {
+            let (mut at, end) = (offset / page, (offset + length) / page);
+            while at < end {
+                let cell = at / per_cell;
+                let stop = end.min((cell + 1) * per_cell);
+                if let Some((changed, _)) = cells.get_mut(cell as usize) {
+                    *changed += stop - at;
+                }
+                at = stop;
+            }
+        }
+        Self {
+            per_cell,
+            columns,
+            page,
+            cells,
+        }
+    }
+
+    /// What is left of a row, beside its cells: the address and the frame.
+    const MARGIN: usize = 16;
+
+    /// The rows; those without a change are counted only.
+    pub(crate) fn lines(&self, screen: &Screen) -> Vec<String> {
+        let bar = paint(DIM, screen.either("\u{2502}", "|"));
+        let mut lines = Vec::new();
+        let mut still = 0;
+        let rows: Vec<&[(u64, u64)]> = self.cells.chunks(self.columns as usize).collect();
+        for (number, row) in rows.iter().enumerate() {
+            if row.iter().all(|(changed, _)| *changed == 0) {
+                still += 1;
+                continue;
+            }
+            self.push_still(&mut lines, still);
+            still = 0;
+            let address = number as u64 * self.columns * self.per_cell * self.page;
+            lines.push(format!(
+                "{} {bar}{}{bar}",
+                paint(DIM, &format!("{address:>12x}")),
+                cells(screen, row)
+            ));
+        }
+        self.push_still(&mut lines, still);
+        lines
+    }
+
+    fn push_still(&self, lines: &mut Vec<String>, still: u64) {
+        if still > 0 {
+            let size = bytes(still * self.columns * self.per_cell * self.page);
+            let rows = count(still, "row");
+            lines.push(paint(
+                DIM,
+                &format!("{:>12}  {rows} unchanged ({size})", ""),
+            ));
+        }
+    }
+
+    /// What the cells mean.
+    pub(crate) fn legend(&self, screen: &Screen) -> String {
+        let cell = self.per_cell * self.page;
+        let mut text = format!("{:>12}  one cell = {}", "", bytes(cell));
+        if self.per_cell == 1 {
+            let (_, unicode, ascii, colour) = LEVELS[3];
+            let mark = paint(fore(colour), screen.either(unicode, ascii));
+            return format!("{text}, one page: {} same  {mark} changed", none(screen));
+        }
+        text.push_str(&format!(
+            ", {}: {} 0%",
+            count(self.per_cell, "page"),
+            none(screen)
+        ));
+        let shares = ["<25%", "<50%", "<100%", "100%"];
+        for ((_, unicode, ascii, colour), share) in LEVELS.iter().zip(shares) {
+            text.push_str(&format!(
+                "  {} {share}",
+                paint(fore(*colour), screen.either(unicode, ascii))
+            ));
+        }
+        text
+    }
+}
+
+fn fore(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(Color::Ansi(colour)))
+}
+
+fn none(screen: &Screen) -> String {
+    paint(DIM, screen.either("\u{b7}", "-"))
+}
+
+/// The cells of a row; neighbours of one level share their colour's codes.
+fn cells(screen: &Screen, row: &[(u64, u64)]) -> String {
+    let mut line = String::new();
+    let mut open: Option<Style> = None;
+    for (changed, pages) in row {
+        let (mark, style) = if *changed == 0 {
+            (screen.either("\u{b7}", "-"), DIM)
+        } else {
+            let share = changed * 100 / pages.max(&1);
+            let level = LEVELS
+                .iter()
+                .rev()
+                .find(|level| share >= level.0)
+                .unwrap_or(&LEVELS[0]);
+            (screen.either(level.1, level.2), fore(level.3))
+        };
+        if open != Some(style) {
+            if let Some(style) = open {
+                line.push_str(&format!("{style:#}"));
+            }
+            line.push_str(&style.to_string());
+            open = Some(style);
+        }
+        line.push_str(mark);
+    }
+    if let Some(style) = open {
+        line.push_str(&format!("{style:#}"));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(size: u64, ranges: &[(u64, u64)]) -> Vec<String> {
+        let screen = Screen {
+            width: 80,
+            unicode: false,
+        };
+        let heat = Heat::new(&screen, 4, size, 4096, ranges);
+        let lines = heat
+            .lines(&screen)
+            .into_iter()
+            .chain([heat.legend(&screen)]);
+        lines
+            .map(|line| {
+                anstream::adapter::strip_str(&line)
+                    .to_string()
+                    .trim()
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_page_counts_once_and_in_its_cell() {
+        let page = 4096;
+        // 1024 pages in 4 rows of 64 cells of 4 pages.
+        let lines = plain(
+            1024 * page,
+            &[
+                (0, page),
+                (4 * page, 2 * page),
+                (9 * page, 3 * page),
+                (12 * page, 4 * page),
+                (1023 * page, page),
+            ],
+        );
+        assert_eq!(
+            lines[0],
+            format!("0 |+#+@{}|", "-".repeat(60)).replace("+#+@", "+##@")
+        );
+        assert_eq!(lines[1], "2 rows unchanged (2 MiB)");
+        assert_eq!(lines[2], format!("300000 |{}+|", "-".repeat(63)));
+        assert!(
+            lines[3].starts_with("one cell = 16 KiB, 4 pages"),
+            "{}",
+            lines[3]
+        );
+    }
+
+    #[test]
+    fn small_modules_have_a_cell_for_each_page_and_odd_ones_a_short_last_row() {
+        assert_eq!(plain(3 * 4096, &[(4096, 4096)])[0], "0 |-@-|");
+        // The last cell has fewer pages, and all of them changed.
+        let lines = plain(257 * 4096, &[(256 * 4096, 4096)]);
+        assert!(lines.iter().any(|line| line.ends_with("|@|")), "{lines:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! `vmstore verify`: every byte against its checksum.
+
+use anstream::println;
+use vmstore::{Error, Finding, Store, VerifyOptions};
+
+use crate::args;
+use crate::change::named;
+use crate::commits;
+use crate::fail::{Code, Failure, Outcome};
+use crate::place::Place;
+use crate::progress::Bar;
+use crate::screen::{BOLD, DIM, ERROR, GOOD, hint, paint, printable};
+use crate::units::count;
+
+/// What a verification found.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// One line for each damage.
+    pub(crate) damage: Vec<String>,
+    pub(crate) good: Vec<u64>,
+    pub(crate) lost: Vec<u64>,
+}
+
+pub(crate) fn verify(place: &Place, options: &args::Verify) -> Outcome {
+    let looked = place.look()?;
+    let store = &looked.store;
+    let commit = match &options.commit {
+        None => 0,
+        Some(name) => commits::find(store, name)?,
+    };
+    let wanted = VerifyOptions {
+        metadata_only: options.metadata,
+        commit,
+    };
+    let found = run(place, store, &wanted)?;
+    for line in &found.damage {
+        println!("{} {line}", paint(ERROR, "damaged"));
+    }
+    let what = if options.metadata {
+        "history and indexes"
+    } else {
+        "history, indexes and every page"
+    };
+    let clean = found.damage.is_empty() && found.lost.is_empty() && looked.damage.is_none();
+    if clean {
+        let about = match commit {
+            0 => count(found.good.len() as u64, "commit"),
+            commit => named(store, commit)?,
+        };
+        println!("{} {about}: {what} are intact", paint(GOOD, "good"));
+        return Ok(Code::Good);
+    }
+    if !found.damage.is_empty() {
+        println!();
+    }
+    summary(store, &found)?;
+    if place.owner().is_some() {
+        let text = "a VMM has the store open: what it deleted or compacted meanwhile may look missing; verify again to be sure";
+        println!("{}", hint(text));
+    }
+    Ok(Code::Found)
+}
+
+/// Which commits are lost and which are good, and what to do with that.
+fn summary(store: &Store, found: &Found) -> Result<(), Failure> {
+    if found.lost.is_empty() {
+        println!(
+            "{}",
+            paint(BOLD, "no commit that can be found needs what is damaged")
+        );
+    } else {
+        println!(
+            "{}",
+            paint(
+                BOLD,
+                &format!("{} lost", count(found.lost.len() as u64, "commit"))
+            )
+        );
+        for commit in &found.lost {
+            println!("  {}", named(store, *commit)?);
+        }
+    }
+    println!(
+        "{} {}",
+        paint(
+            GOOD,
+            &format!("{} good", count(found.good.len() as u64, "commit"))
+        ),
+        paint(DIM, &ranges(&found.good))
+    );
+    if let Some(newest) = found.good.last() {
+        println!(
+            "{}",
+            hint(&format!(
+                "the newest good one is {newest}: `vmstore restore {newest}` makes it the head,"
+            ))
+        );
+        println!(
+            "{}",
+            hint(&format!(
+                "`vmstore dump {newest}` saves its memory; copy the store before you change it"
+            ))
+        );
+    }
+    Ok(())
+}
+
+/// Runs a verification to its end, whatever it finds.
+pub(crate) fn run(place: &Place, store: &Store, options: &VerifyOptions) -> Result<Found, Failure> {
+    let mut found = Found::default();
+    let mut bar = Bar::new("verify", place.quiet);
+    let mut progress = |done, total| {
+        bar.tell(done, total);
+        true
+    };
+    let mut listener = |finding: &Finding<'_>| {
+        match finding {
+            Finding::Damage {
+                module,
+                commit,
+                page,
+                error,
+                ..
+            } => {
+                let at = match (*commit, page) {
+                    (0, _) => String::new(),
+                    (commit, None) => format!(" [module {}, commit {commit}]", printable(module)),
+                    (commit, Some(page)) => format!(
+                        " [module {}, commit {commit}, page {page}]",
+                        printable(module)
+                    ),
+                };
+                let text = error.to_string().replacen(": damaged: ", ": ", 1);
+                found.damage.push(format!("{}{at}", printable(&text)));
+            }
+            Finding::Good(commit) => found.good.push(*commit),
+            Finding::Lost(commit) => found.lost.push(*commit),
+        }
+        true
+    };
+    match store.verify_all(options, Some(&mut listener), Some(&mut progress)) {
+        // They were told one by one.
+        Ok(()) | Err(Error::Corrupt { .. } | Error::Version { .. } | Error::Io { .. }) => Ok(found),
+        Err(error) => Err(place.explain(error)),
+    }
+}
+
+/// "1-4, 6, 8-9".
+pub(crate) fn ranges(numbers: &[u64]) -> String {
+    let mut parts: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => parts.push((*number, *number)),
+        }
+    }
+    let text = parts.iter().map(|(first, last)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    });
+    text.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn neighbours_become_ranges() {
+        assert_eq!(super::ranges(&[1, 2, 3, 5, 7, 8]), "1-3, 5, 7-8");
+        assert_eq!(super::ranges(&[]), "");
+    }
+}
