@@ -18,6 +18,11 @@ use crate::units::{bytes, count};
 pub(crate) fn named(store: &Store, commit: u64) -> Result<String, Failure> {
     let label = store.commit_info(commit)?.label;
     let number = paint(NUMBER, &commit.to_string());
+    // In a sentence, the beginning of a label will do.
+    let label = match label.char_indices().nth(24) {
+        Some((at, _)) => format!("{}...", &label[..at]),
+        None => label,
+    };
     Ok(match label.as_str() {
         "" => format!("commit {number}"),
         label => format!("commit {number} ({})", paint(LABEL, &printable(label))),

@@ -97,7 +97,7 @@ fn text(
                 "{}",
                 paint(
                     DIM,
-                    &format!("{:>12}  {} places; --ranges lists them", "", places.len())
+                    &format!("{:>10}  {} places; --ranges lists them", "", places.len())
                 )
             );
         }
@@ -115,13 +115,13 @@ fn list(places: &[(u64, u64)], page: u64) {
         "{}",
         paint(
             DIM,
-            &format!("{:>12}  {:>12}   pages    bytes", "from", "to")
+            &format!("{:>10}  {:>10}   pages    bytes", "from", "to")
         )
     );
     for (offset, length) in places {
         let end = offset + length - 1;
         println!(
-            "{:>12x}  {end:>12x}  {:>6}  {:>7}",
+            "{:>10x}  {end:>10x}  {:>6}  {:>7}",
             offset,
             length / page,
             bytes(*length)

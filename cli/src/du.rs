@@ -15,10 +15,21 @@ use crate::screen::{BOLD, DIM, LABEL, NUMBER, Screen, WARNING, paint, printable}
 use crate::table::{Align, Cell, Table};
 use crate::units::bytes;
 
+/// The disk blocks of the files that a commit needs.
+#[derive(Default)]
+struct Held {
+    /// Files that it made itself.
+    made: u64,
+    /// Files that no other commit needs.
+    own: u64,
+    /// Files that others need, too.
+    shared: u64,
+}
+
 /// The disk blocks of a store.
 struct Usage {
-    /// Those of each commit's files: needed by it alone, and by others, too.
-    commits: BTreeMap<u64, (u64, u64)>,
+    /// Those that each commit holds.
+    commits: BTreeMap<u64, Held>,
     /// Module commit files, each once.
     files: u64,
     /// Of these, files of deleted commits that others are made on.
@@ -69,7 +80,7 @@ impl Usage {
             commits: history
                 .nodes
                 .keys()
-                .map(|commit| (*commit, (0, 0)))
+                .map(|commit| (*commit, Held::default()))
                 .collect(),
             files: 0,
             unnamed: 0,
@@ -87,9 +98,20 @@ impl Usage {
                 if !named.contains(&name) {
                     usage.unnamed += blocks;
                 }
+                let maker = name
+                    .rsplit_once("_Commit")
+                    .and_then(|(_, n)| n.parse().ok());
                 for user in users {
-                    if let Some((own, shared)) = usage.commits.get_mut(user) {
-                        *(if users.len() == 1 { own } else { shared }) += blocks;
+                    let Some(held) = usage.commits.get_mut(user) else {
+                        continue;
+                    };
+                    if users.len() == 1 {
+                        held.own += blocks;
+                    } else {
+                        held.shared += blocks;
+                    }
+                    if maker == Some(*user) {
+                        held.made += blocks;
                     }
                 }
                 if found.nlink() > 1 {
@@ -121,7 +143,7 @@ impl Usage {
         let commits = self
             .commits
             .iter()
-            .map(|(commit, (own, shared))| json!({"commit": commit, "own": own, "shared": shared}));
+            .map(|(commit, held)| json!({"commit": commit, "made": held.made, "own": held.own, "shared": held.shared}));
         json!({
             "commits": commits.collect::<Vec<_>>(),
             "module_commits": self.files,
@@ -136,25 +158,28 @@ impl Usage {
     fn lines(&self, screen: &Screen, history: &History) -> Vec<String> {
         let mut table = Table::new(&[
             ("commit", Align::Right),
+            ("made", Align::Right),
             ("own", Align::Right),
             ("shared", Align::Right),
             ("label", Align::Flexible),
         ]);
-        for (commit, (own, shared)) in self.commits.iter().rev() {
+        for (commit, held) in self.commits.iter().rev() {
             let node = &history.nodes[commit];
             let label = Cell::new(printable(&node.info.label), LABEL);
             let number = Cell::new(commit.to_string(), NUMBER);
             if node.files.is_some() {
                 table.row(vec![
                     number,
-                    bytes(*own).into(),
-                    bytes(*shared).into(),
+                    bytes(held.made).into(),
+                    bytes(held.own).into(),
+                    bytes(held.shared).into(),
                     label,
                 ]);
             } else {
                 table.row(vec![
                     number,
                     Cell::new("damaged", WARNING),
+                    "".into(),
                     "".into(),
                     label,
                 ]);
@@ -197,7 +222,7 @@ impl Usage {
             lines.push(String::new());
             lines.push(paint(
                 DIM,
-                "own: no other commit needs it; shared: others do, too",
+                "made: its own files; own: no other commit needs them; shared: others do",
             ));
         }
         lines

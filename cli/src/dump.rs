@@ -16,7 +16,7 @@ use crate::progress::Bar;
 const PART: u64 = 4 << 20;
 
 pub(crate) fn dump(place: &Place, options: &args::Dump) -> Outcome {
-    let store = place.look_strictly()?;
+    let store = place.look()?.store;
     let commit = commits::find(&store, &options.commit)?;
     let (module, size) = module(&store, commit, options.module.as_deref())?;
     let mut bar = Bar::new("dump", place.quiet);

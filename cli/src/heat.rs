@@ -11,6 +11,8 @@ pub(crate) struct Heat {
     per_cell: u64,
     columns: u64,
     page: u64,
+    /// The width of addresses.
+    address: usize,
     /// Changed pages in each cell, and how many there are.
     cells: Vec<(u64, u64)>,
 }
@@ -33,7 +35,9 @@ impl Heat {
         ranges: &[(u64, u64)],
     ) -> Self {
         let pages = size / page;
-        let room = screen.width.saturating_sub(Self::MARGIN) as u64;
+        let address = format!("{:x}", size.saturating_sub(1)).len().max(8);
+        // Beside the cells there are the address, a blank and the frame.
+        let room = screen.width.saturating_sub(address + 3) as u64;
         let columns = if room >= 128 {
             128
         } else if room >= 64 {
@@ -64,12 +68,10 @@ impl Heat {
             per_cell,
             columns,
             page,
+            address,
             cells,
         }
     }
-
-    /// What is left of a row, beside its cells: the address and the frame.
-    const MARGIN: usize = 16;
 
     /// The rows; those without a change are counted only.
     pub(crate) fn lines(&self, screen: &Screen) -> Vec<String> {
@@ -84,10 +86,10 @@ impl Heat {
             }
             self.push_still(&mut lines, still);
             still = 0;
-            let address = number as u64 * self.columns * self.per_cell * self.page;
+            let at = number as u64 * self.columns * self.per_cell * self.page;
             lines.push(format!(
                 "{} {bar}{}{bar}",
-                paint(DIM, &format!("{address:>12x}")),
+                paint(DIM, &format!("{at:>width$x}", width = self.address)),
                 cells(screen, row)
             ));
         }
@@ -101,7 +103,7 @@ impl Heat {
             let rows = count(still, "row");
             lines.push(paint(
                 DIM,
-                &format!("{:>12}  {rows} unchanged ({size})", ""),
+                &format!("{:>at$}  {rows} unchanged ({size})", "", at = self.address),
             ));
         }
     }
@@ -109,7 +111,7 @@ impl Heat {
     /// What the cells mean.
     pub(crate) fn legend(&self, screen: &Screen) -> String {
         let cell = self.per_cell * self.page;
-        let mut text = format!("{:>12}  one cell = {}", "", bytes(cell));
+        let mut text = format!("{:>at$}  cell = {}", "", bytes(cell), at = self.address);
         if self.per_cell == 1 {
             let (_, unicode, ascii, colour) = LEVELS[3];
             let mark = paint(fore(colour), screen.either(unicode, ascii));
@@ -215,7 +217,7 @@ mod tests {
         assert_eq!(lines[1], "2 rows unchanged (2 MiB)");
         assert_eq!(lines[2], format!("300000 |{}+|", "-".repeat(63)));
         assert!(
-            lines[3].starts_with("one cell = 16 KiB, 4 pages"),
+            lines[3].starts_with("cell = 16 KiB, 4 pages"),
             "{}",
             lines[3]
         );

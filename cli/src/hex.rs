@@ -30,15 +30,15 @@ pub(crate) fn differences(
                         "{}",
                         paint(
                             DIM,
-                            &format!("{:>12}  more differs; --lines shows more", "")
+                            &format!("{:>10}  more differs; --lines shows more", "")
                         )
                     );
                     return Ok(());
                 }
                 *lines -= 1;
-                let address = format!("{:>12x}", at + (number * LINE) as u64);
+                let address = format!("{:>10x}", at + (number * LINE) as u64);
                 println!("{} {}", paint(DIM, &address), line("-", OLD, a, b));
-                println!("{} {}", " ".repeat(12), line("+", NEW, b, a));
+                println!("{} {}", " ".repeat(10), line("+", NEW, b, a));
             }
             at += part as u64;
         }

@@ -60,4 +60,10 @@ impl History {
             page: store.stats()?.page_size,
         })
     }
+
+    /// The commit that one was made on; 0: it is a first one. `None`: the history is damaged, and it is lost.
+    pub(crate) fn parent(&self, node: &Node) -> Option<u64> {
+        let parent = node.info.parent;
+        (parent == 0 || self.nodes.contains_key(&parent)).then_some(parent)
+    }
 }

@@ -1,13 +1,15 @@
 //! `vmstore log`: the tree of commits.
 
-use anstream::println;
+use anstream::{eprintln, println};
 use serde_json::{Value, json};
 
 use crate::args;
 use crate::fail::{Code, Outcome};
 use crate::history::{History, Node};
 use crate::place::Place;
-use crate::screen::{BOLD, DIM, HEAD, LABEL, NUMBER, Screen, WARNING, paint, printable, width};
+use crate::screen::{
+    BOLD, DIM, HEAD, LABEL, NUMBER, Screen, WARNING, hint, paint, printable, width,
+};
 use crate::table::{Align, Cell, Table};
 use crate::tree::Lanes;
 use crate::units::{age, bytes, count, id, now};
@@ -29,7 +31,14 @@ pub(crate) fn log(place: &Place, screen: &Screen, options: &args::Log) -> Outcom
             println!("{line}");
         }
     }
-    Ok(if looked.damage.is_some() {
+    let unreadable = history.nodes.values().any(|node| node.files.is_none());
+    if unreadable {
+        eprintln!(
+            "{}",
+            hint("`vmstore verify` says what is damaged, and which commits are good")
+        );
+    }
+    Ok(if unreadable || looked.damage.is_some() {
         Code::Found
     } else {
         Code::Good
@@ -68,7 +77,9 @@ pub(crate) fn lines(screen: &Screen, history: &History, limit: usize, now: u64) 
     let newest = history.nodes.values().rev().take(limit);
     let drawn: Vec<_> = newest
         .map(|node| {
-            let (commit, parent) = (node.info.commit, node.info.parent);
+            let commit = node.info.commit;
+            // Of a damaged history a parent may be lost.
+            let parent = history.parent(node).unwrap_or(0);
             (
                 node,
                 lanes.next(screen, commit, parent, commit == history.head),
@@ -132,6 +143,8 @@ fn row(history: &History, node: &Node, now: u64) -> Vec<Cell> {
     let info = &node.info;
     let (note, style) = if node.files.is_none() {
         ("damaged", WARNING)
+    } else if history.parent(node).is_none() {
+        ("parent lost", WARNING)
     } else if info.commit == history.head {
         ("head", HEAD)
     } else if !info.persisted {

@@ -58,7 +58,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Log(options) => log::log(&place, &screen, &options),
         Command::Show(options) => show::show(&place, &screen, &options),
         Command::Diff(options) => diff::diff(&place, &screen, &options),
-        Command::Verify(options) => verify::verify(&place, &options),
+        Command::Verify(options) => verify::verify(&place, &screen, &options),
         Command::Du(options) => du::du(&place, &screen, &options),
         Command::Dump(options) => dump::dump(&place, &options),
         Command::Restore(options) => change::restore(&place, &options),

@@ -45,9 +45,10 @@ impl Place {
                 damage: None,
             }),
             Err(damage @ Error::Corrupt { .. }) => {
+                // What it would log is the damage that is told here.
                 let salvage = OpenOptions {
                     salvage: true,
-                    ..self.options()
+                    ..OpenOptions::default()
                 };
                 let Ok(store) = Store::open(&self.directory, salvage) else {
                     return Err(self.explain(damage));

@@ -22,6 +22,9 @@ pub(crate) const NEW: Style = colour(AnsiColor::Green);
 
 /// Text in a style.
 pub(crate) fn paint(style: Style, text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
     format!("{style}{text}{style:#}")
 }
 
@@ -60,6 +63,24 @@ impl Screen {
     /// One of two texts, as the characters allow.
     pub(crate) fn either<'a>(&self, unicode: &'a str, ascii: &'a str) -> &'a str {
         if self.unicode { unicode } else { ascii }
+    }
+
+    /// A text in lines that fit, each of them `indent` columns shorter than the screen, broken at blanks.
+    pub(crate) fn wrap(&self, text: &str, indent: usize) -> Vec<String> {
+        let room = self.width.saturating_sub(indent).max(20);
+        let mut lines = vec![String::new()];
+        for word in text.split(' ') {
+            let last = lines.len() - 1;
+            if lines[last].is_empty() {
+                lines[last].push_str(word);
+            } else if lines[last].width() + 1 + word.width() <= room {
+                lines[last].push(' ');
+                lines[last].push_str(word);
+            } else {
+                lines.push(word.to_owned());
+            }
+        }
+        lines
     }
 
     /// As much of a text as fits, with a mark where it was cut.

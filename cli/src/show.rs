@@ -17,6 +17,8 @@ pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outc
     let store = &looked.store;
     let commit = commits::find(store, &options.commit)?;
     let info = store.commit_info(commit)?;
+    let known = info.parent == 0 || store.commit_info(info.parent).is_ok();
+    let parent = known.then_some(info.parent);
     let head = if store.head()? == commit {
         paint(HEAD, "  head")
     } else {
@@ -34,10 +36,10 @@ pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outc
     line("id", &id(&info.unique_id));
     line(
         "parent",
-        &if info.parent == 0 {
-            "none: it is the first".into()
-        } else {
-            info.parent.to_string()
+        &match parent {
+            Some(0) => "none: it is the first".to_owned(),
+            Some(parent) => parent.to_string(),
+            None => format!("{}, which is lost: the history is damaged", info.parent),
         },
     );
     line(
@@ -60,7 +62,7 @@ pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outc
         println!("{line}");
     }
     println!();
-    changes(store, screen, info.parent, commit, options.rows)
+    changes(store, screen, parent.unwrap_or(0), commit, options.rows)
         .map_err(|error| place.explain(error))?;
     Ok(if looked.damage.is_some() {
         Code::Found

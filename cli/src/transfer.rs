@@ -15,7 +15,7 @@ use crate::place::Place;
 use crate::units::count;
 
 pub(crate) fn export(place: &Place, options: &args::Export) -> Outcome {
-    let store = place.look_strictly()?;
+    let store = place.look()?.store;
     let from = match &options.from {
         None => 0,
         Some(name) => commits::find(&store, name)?,

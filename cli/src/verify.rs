@@ -9,7 +9,7 @@ use crate::commits;
 use crate::fail::{Code, Failure, Outcome};
 use crate::place::Place;
 use crate::progress::Bar;
-use crate::screen::{BOLD, DIM, ERROR, GOOD, hint, paint, printable};
+use crate::screen::{BOLD, DIM, ERROR, GOOD, Screen, hint, paint, printable};
 use crate::units::count;
 
 /// What a verification found.
@@ -21,7 +21,7 @@ pub(crate) struct Found {
     pub(crate) lost: Vec<u64>,
 }
 
-pub(crate) fn verify(place: &Place, options: &args::Verify) -> Outcome {
+pub(crate) fn verify(place: &Place, screen: &Screen, options: &args::Verify) -> Outcome {
     let looked = place.look()?;
     let store = &looked.store;
     let commit = match &options.commit {
@@ -34,7 +34,15 @@ pub(crate) fn verify(place: &Place, options: &args::Verify) -> Outcome {
     };
     let found = run(place, store, &wanted)?;
     for line in &found.damage {
-        println!("{} {line}", paint(ERROR, "damaged"));
+        // The mark has eight columns.
+        for (number, line) in screen.wrap(line, 8).into_iter().enumerate() {
+            let mark = if number == 0 {
+                paint(ERROR, "damaged")
+            } else {
+                " ".repeat(7)
+            };
+            println!("{mark} {line}");
+        }
     }
     let what = if options.metadata {
         "history and indexes"
@@ -53,7 +61,7 @@ pub(crate) fn verify(place: &Place, options: &args::Verify) -> Outcome {
     if !found.damage.is_empty() {
         println!();
     }
-    summary(store, &found)?;
+    summary(store, &found, looked.damage.is_none())?;
     if place.owner().is_some() {
         let text = "a VMM has the store open: what it deleted or compacted meanwhile may look missing; verify again to be sure";
         println!("{}", hint(text));
@@ -62,7 +70,7 @@ pub(crate) fn verify(place: &Place, options: &args::Verify) -> Outcome {
 }
 
 /// Which commits are lost and which are good, and what to do with that.
-fn summary(store: &Store, found: &Found) -> Result<(), Failure> {
+fn summary(store: &Store, found: &Found, writable: bool) -> Result<(), Failure> {
     if found.lost.is_empty() {
         println!(
             "{}",
@@ -89,18 +97,15 @@ fn summary(store: &Store, found: &Found) -> Result<(), Failure> {
         paint(DIM, &ranges(&found.good))
     );
     if let Some(newest) = found.good.last() {
-        println!(
-            "{}",
-            hint(&format!(
-                "the newest good one is {newest}: `vmstore restore {newest}` makes it the head,"
-            ))
-        );
-        println!(
-            "{}",
-            hint(&format!(
-                "`vmstore dump {newest}` saves its memory; copy the store before you change it"
-            ))
-        );
+        if writable {
+            let text = format!(
+                "the newest good one is {newest}: `vmstore restore {newest}` makes it the head"
+            );
+            println!("{}", hint(&text));
+        }
+        let text =
+            format!("`vmstore dump {newest}` saves its memory; copy the store before a change");
+        println!("{}", hint(&text));
     }
     Ok(())
 }
@@ -115,23 +120,14 @@ pub(crate) fn run(place: &Place, store: &Store, options: &VerifyOptions) -> Resu
     };
     let mut listener = |finding: &Finding<'_>| {
         match finding {
-            Finding::Damage {
-                module,
-                commit,
-                page,
-                error,
-                ..
-            } => {
-                let at = match (*commit, page) {
-                    (0, _) => String::new(),
-                    (commit, None) => format!(" [module {}, commit {commit}]", printable(module)),
-                    (commit, Some(page)) => format!(
-                        " [module {}, commit {commit}, page {page}]",
-                        printable(module)
-                    ),
-                };
+            Finding::Damage { page, error, .. } => {
                 let text = error.to_string().replacen(": damaged: ", ": ", 1);
-                found.damage.push(format!("{}{at}", printable(&text)));
+                let text = match page {
+                    // The text names the file, and with it module and commit; not always the page.
+                    Some(page) if !text.contains("page ") => format!("{text} (page {page})"),
+                    _ => text,
+                };
+                found.damage.push(printable(&text));
             }
             Finding::Good(commit) => found.good.push(*commit),
             Finding::Lost(commit) => found.lost.push(*commit),
