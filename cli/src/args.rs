@@ -14,9 +14,11 @@ Commits are named by
   head~2      two commits before it; ^ is short for ~1
 
 Beside a running VMM
-  log, show, diff, verify, du, dump, export, clone and doctor take no lock and write nothing: they work
-  on a store that a VMM has open, and see the history as it is when they start. restore, rm, compact
-  and import change the store and need it to themselves.
+  log, show, diff, verify, du, dump, export, clone and doctor take no lock and
+  write nothing in the store: they work while a VMM has it open, and see the
+  history as it is when they start. What the VMM deletes or compacts meanwhile
+  may look missing; run the command again then.
+  restore, rm, compact and import change the store and need it to themselves.
 
 Exit codes
   0  done; nothing is wrong, nothing differs
