@@ -1626,7 +1626,8 @@ int store_read(const vmstore *store,
 /**
  * Calls `callback` for each file that a commit needs: for each of its modules the module commit that
  * its map names, and then those below it, down to an image. Files that several commits need are told
- * for each of them. What a file takes on the disk is for stat(2) on `<module>_Commit<N>` to say.
+ * for each of them. `commit` 0: the files of all commits, each once, ascending within its module; damaged
+ * ones are left out. What a file takes on the disk is for stat(2) on `<module>_Commit<N>` to say.
  * The callback is made without any lock held.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),

@@ -35,6 +35,33 @@ static int hear(const vmstore_file_info *file, void *user_data)
     return ++heard.calls == heard.limit;
 }
 
+/* All files: each once, parents before what was made on them. */
+static int hear_all(const vmstore_file_info *file, void *user_data)
+{
+    static unsigned char told[MODULES][COMMITS + 1];
+    int m = !strcmp(file->module_id, names[1]);
+    if (heard.calls == 0) memset(told, 0, sizeof told);
+    CHECK(user_data == &heard && !strcmp(file->module_id, names[m]) && !told[m][file->module_commit]);
+    CHECK(strcmp(heard.module, file->module_id) < 0 || heard.below < file->module_commit);
+    CHECK(file->parent == 0 || told[m][file->parent]);
+    snprintf(heard.module, sizeof heard.module, "%s", file->module_id);
+    heard.below = file->module_commit;
+    told[m][file->module_commit] = 1;
+    heard.calls++;
+    return 0;
+}
+
+static void check_all(vmstore *store)
+{
+    uint64_t there = 0;
+    heard.calls = heard.below = 0, heard.module[0] = 0;
+    OK(store_list_files(store, 0, hear_all, &heard));
+    for (const char *name = listing(heard.directory); (name = strstr(name, "_Commit")); name++)
+        there++;
+    /* Each link names the file that it leads to. */
+    CHECK(there == heard.calls + MODULES);
+}
+
 static void check_commit(vmstore *store, rng *r, uint64_t number, int modules)
 {
     static unsigned char got[PAGES * 4096 + 2];
@@ -110,6 +137,7 @@ int main(int count, char **arguments)
         vmstore_compact_options images = {.struct_size = sizeof images, .image_percent = 50};
         OK(store_compact(store, &images));
     }
+    check_all(store);
     /* A reader beside the writer reads the same; a flipped bit is told. */
     vmstore *reader = open_store(heard.directory, VMSTORE_OPEN_READ_ONLY);
     check_commit(reader, &r, 1, 1);

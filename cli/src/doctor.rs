@@ -1,6 +1,7 @@
 //! `vmstore doctor`: what kernel and file system offer, what the library would choose, and what is wrong with
 //! this store.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use vmstore::{Capabilities, Tracker, VerifyOptions};
 
 use crate::args;
 use crate::fail::{Code, Outcome};
-use crate::history::History;
+use crate::history::{FileId, History, below};
 use crate::place::Place;
 use crate::screen::{BOLD, DIM, ERROR, GOOD, Screen, WARNING, hint, paint, printable};
 use crate::units::{bytes, count};
@@ -316,17 +317,13 @@ fn leftovers(report: &mut Report, place: &Place) {
 }
 
 fn chains(report: &mut Report, history: &History) {
-    let below = |node: &crate::history::Node| {
-        let files = node.files.as_deref().unwrap_or_default();
-        let mut longest = 0;
-        let mut length = 0;
-        for file in files {
-            length = if file.is_image() { 0 } else { length + 1 };
-            longest = longest.max(length);
-        }
-        longest
-    };
-    let longest = history.nodes.values().map(below).max().unwrap_or(0);
+    let mut deltas: HashMap<FileId, usize> = HashMap::new();
+    for file in history.ascending() {
+        let on = deltas.get(&below(file)).copied().unwrap_or(0);
+        let id = (file.module.clone(), file.module_commit);
+        deltas.insert(id, if file.is_image() { 0 } else { on + 1 });
+    }
+    let longest = deltas.values().copied().max().unwrap_or(0);
     if longest > LONG {
         report.fact(
             Mark::Note,

@@ -1,15 +1,16 @@
 //! `vmstore du`: who holds which bytes of the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anstream::println;
 use serde_json::json;
+use vmstore::FileInfo;
 
 use crate::args;
 use crate::fail::{Code, Failure, Outcome};
-use crate::history::History;
+use crate::history::{FileId, History, below};
 use crate::place::Place;
 use crate::screen::{BOLD, DIM, LABEL, NUMBER, Screen, WARNING, paint, printable};
 use crate::table::{Align, Cell, Table};
@@ -62,20 +63,6 @@ pub(crate) fn du(place: &Place, screen: &Screen, options: &args::Du) -> Outcome 
 
 impl Usage {
     fn of(directory: &Path, history: &History) -> Result<Self, Failure> {
-        // Who needs each file, and who names it.
-        let mut needed: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        let mut named = BTreeSet::new();
-        for (commit, node) in &history.nodes {
-            let mut last = None;
-            for file in node.files.iter().flatten() {
-                let name = format!("{}_Commit{}", file.module, file.module_commit);
-                if last.as_ref() != Some(&file.module) {
-                    named.insert(name.clone());
-                    last = Some(file.module.clone());
-                }
-                needed.entry(name).or_default().push(*commit);
-            }
-        }
         let mut usage = Self {
             commits: history
                 .nodes
@@ -88,44 +75,33 @@ impl Usage {
             records: 0,
             linked: 0,
         };
-        let mut images = BTreeSet::new();
+        let mut inodes = BTreeSet::new();
         let mut others = Vec::new();
+        let mut blocks: HashMap<FileId, u64> = HashMap::new();
+        let names: HashMap<String, &FileInfo> = history
+            .files
+            .values()
+            .map(|file| (name(file), file))
+            .collect();
         for (name, found) in entries(directory)? {
-            let blocks = found.blocks() * 512;
-            if let Some(users) = needed.get(&name) {
-                usage.files += blocks;
-                images.insert(found.ino());
-                if !named.contains(&name) {
-                    usage.unnamed += blocks;
-                }
-                let maker = name
-                    .rsplit_once("_Commit")
-                    .and_then(|(_, n)| n.parse().ok());
-                for user in users {
-                    let Some(held) = usage.commits.get_mut(user) else {
-                        continue;
-                    };
-                    if users.len() == 1 {
-                        held.own += blocks;
-                    } else {
-                        held.shared += blocks;
-                    }
-                    if maker == Some(*user) {
-                        held.made += blocks;
-                    }
-                }
+            let size = found.blocks() * 512;
+            if let Some(file) = names.get(&name) {
+                usage.files += size;
+                inodes.insert(found.ino());
+                blocks.insert((file.module.clone(), file.module_commit), size);
                 if found.nlink() > 1 {
-                    usage.linked += blocks;
+                    usage.linked += size;
                 }
             } else if name == "commits" {
-                usage.records += blocks;
+                usage.records += size;
             } else {
                 others.push(found);
             }
         }
+        usage.share_out(history, &blocks);
         for found in others
             .into_iter()
-            .filter(|found| !images.contains(&found.ino()))
+            .filter(|found| !inodes.contains(&found.ino()))
         {
             usage.backing += found.blocks() * 512;
         }
@@ -133,6 +109,63 @@ impl Usage {
             usage.records += found.blocks() * 512;
         }
         Ok(usage)
+    }
+
+    /// What each commit holds of the files: from the bottom up what is below each, from the top down how
+    /// many commits need it. So it costs the files, and not their square.
+    fn share_out(&mut self, history: &History, blocks: &HashMap<FileId, u64>) {
+        let size = |id: &FileId| blocks.get(id).copied().unwrap_or(0);
+        let mut all: HashMap<FileId, u64> = HashMap::new();
+        let files = history.ascending();
+        for file in &files {
+            let id = (file.module.clone(), file.module_commit);
+            let under = all.get(&below(file)).copied().unwrap_or(0);
+            let sum = size(&id) + under;
+            all.insert(id, sum);
+        }
+        let mut users: HashMap<FileId, u64> = HashMap::new();
+        for id in history.nodes.values().flat_map(|node| &node.named) {
+            *users.entry(id.clone()).or_default() += 1;
+        }
+        for file in files.iter().rev() {
+            let id = (file.module.clone(), file.module_commit);
+            let named = users.get(&id).copied().unwrap_or(0);
+            if !file.is_image() {
+                *users.entry(below(file)).or_default() += named;
+            }
+        }
+        let named: BTreeSet<&FileId> = history
+            .nodes
+            .values()
+            .flat_map(|node| &node.named)
+            .collect();
+        self.unnamed = blocks
+            .iter()
+            .filter(|(id, _)| !named.contains(id))
+            .map(|(_, size)| size)
+            .sum();
+        for (commit, node) in &history.nodes {
+            let Some(held) = self.commits.get_mut(commit) else {
+                continue;
+            };
+            for id in &node.named {
+                if id.1 == *commit {
+                    held.made += size(id);
+                }
+                // Own files are on top: what is below a shared one is shared.
+                let mut own = 0;
+                let mut next = id.clone();
+                while users.get(&next) == Some(&1) {
+                    own += size(&next);
+                    let Some(file) = history.files.get(&next) else {
+                        break;
+                    };
+                    next = below(file);
+                }
+                held.own += own;
+                held.shared += all.get(id).copied().unwrap_or(0).saturating_sub(own);
+            }
+        }
     }
 
     fn total(&self) -> u64 {
@@ -167,7 +200,7 @@ impl Usage {
             let node = &history.nodes[commit];
             let label = Cell::new(printable(&node.info.label), LABEL);
             let number = Cell::new(commit.to_string(), NUMBER);
-            if node.files.is_some() {
+            if node.readable {
                 table.row(vec![
                     number,
                     bytes(held.made).into(),
@@ -227,6 +260,11 @@ impl Usage {
         }
         lines
     }
+}
+
+/// What a file is called.
+fn name(file: &FileInfo) -> String {
+    format!("{}_Commit{}", file.module, file.module_commit)
 }
 
 /// The regular files of a directory.

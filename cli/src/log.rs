@@ -31,7 +31,7 @@ pub(crate) fn log(place: &Place, screen: &Screen, options: &args::Log) -> Outcom
             println!("{line}");
         }
     }
-    let unreadable = history.nodes.values().any(|node| node.files.is_none());
+    let unreadable = history.nodes.values().any(|node| !node.readable);
     if unreadable {
         eprintln!(
             "{}",
@@ -56,9 +56,9 @@ fn object(history: &History, node: &Node) -> Value {
         "persisted": node.info.persisted,
         "modules": node.info.modules,
         "size": node.size,
-        "wrote": node.wrote().map(|pages| pages * history.page),
+        "wrote": history.wrote(node),
         "user_data": node.info.user_data.len(),
-        "readable": node.files.is_some(),
+        "readable": node.readable,
     })
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn lines(screen: &Screen, history: &History, limit: usize, now: u64) 
 
 fn row(history: &History, node: &Node, now: u64) -> Vec<Cell> {
     let info = &node.info;
-    let (note, style) = if node.files.is_none() {
+    let (note, style) = if !node.readable {
         ("damaged", WARNING)
     } else if history.parent(node).is_none() {
         ("parent lost", WARNING)
@@ -152,9 +152,7 @@ fn row(history: &History, node: &Node, now: u64) -> Vec<Cell> {
     } else {
         ("", DIM)
     };
-    let wrote = node
-        .wrote()
-        .map_or("?".into(), |pages| bytes(pages * history.page));
+    let wrote = history.wrote(node).map_or("?".into(), bytes);
     vec![
         Cell::new(info.commit.to_string(), NUMBER),
         Cell::new(printable(&info.label), LABEL),

@@ -1,5 +1,6 @@
 //! Reading what a commit holds without mapping it: its bytes, and the files that they are in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Entered, Store};
@@ -111,13 +112,17 @@ impl Store {
         })
     }
 
-    /// The files that a commit needs, module by module, newest first; see `store_list_files`.
+    /// The files that a commit needs, module by module, newest first; for 0 those of all commits; see
+    /// `store_list_files`.
     ///
     /// # Errors
     /// As `store_list_files`.
     pub fn files(&self, commit: u64) -> Result<Vec<FileInfo>> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
+        if commit == 0 {
+            return self.all_files();
+        }
         let commit = commit_of(&self.enter()?, commit)?;
         let mut files = Vec::new();
         for module in &commit.modules {
@@ -130,6 +135,26 @@ impl Store {
             }
         }
         Ok(files)
+    }
+
+    /// Every file once, ascending within its module. Damaged ones are left out, and what is below them
+    /// unless another leads there.
+    fn all_files(&self) -> Result<Vec<FileInfo>> {
+        let commits: Vec<Arc<Commit>> = self.enter()?.history.commits().cloned().collect();
+        let mut files = BTreeMap::new();
+        for module in commits.iter().flat_map(|commit| &commit.modules) {
+            let mut next = module.module_commit;
+            while next != 0 && !files.contains_key(&(module.id.clone(), next)) {
+                let index = match self.0.pages.index(&module.id, next) {
+                    Ok(index) => index,
+                    Err(Error::Corrupt { .. } | Error::Version { .. } | Error::Io { .. }) => break,
+                    Err(error) => return Err(error),
+                };
+                files.insert((module.id.clone(), next), FileInfo::of(&index));
+                next = index.parent;
+            }
+        }
+        Ok(files.into_values().collect())
     }
 
     fn entry(&self, commit: u64, module: &str) -> Result<ModuleEntry> {
