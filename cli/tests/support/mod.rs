@@ -94,6 +94,14 @@ impl Vmm {
     }
 }
 
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        // Closing gives the lock back at once, also where a child that another test is starting has a copy
+        // of its descriptor.
+        let _ = self.store.close();
+    }
+}
+
 /// The command, deaf to the environment of whoever runs the tests.
 pub(crate) fn vmstore(store: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmstore"));
