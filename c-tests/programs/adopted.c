@@ -241,6 +241,46 @@ static void a_damaged_head(void)
     free(head);
 }
 
+/* A directory where the backing file belongs: the map fails after all is read, and the bytes are the caller's. */
+static void no_place_for_the_backing_file(void)
+{
+    const size_t page = page_size(), size = PAGES * page;
+    char path[4096], file[4200];
+    uint64_t commit;
+    vmstore *store;
+    vmstore_module *module;
+    CHECK(snprintf(path, sizeof path, "%s/placeless", directory) < (int)sizeof path);
+    CHECK(snprintf(file, sizeof file, "%s/ram", path) < (int)sizeof file);
+    OK(store_open(path, NULL, &store));
+    OK(store_map_module(store, "ram", size, NULL, &module));
+    memset(store_module_address(module), 7, size);
+    OK(store_commit(store, NULL, &commit));
+    OK(store_unmap_module(module));
+    CHECK(unlink(file) == 0 && mkdir(file, 0700) == 0);
+    unsigned char *ground = place(PAGES, PROT_READ | PROT_WRITE);
+    int fd = memfd_of(PAGES);
+    unsigned char *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(shared != MAP_FAILED);
+    memset(ground, GUARD, size);
+    memset(shared, GUARD, size);
+    vmstore_map_options adopt = {
+        .struct_size = sizeof adopt, .flags = VMSTORE_MAP_ADOPT, .address = ground};
+    vmstore_map_options borrow = {
+        .struct_size = sizeof borrow, .flags = VMSTORE_MAP_MEMFD | VMSTORE_MAP_FD, .fd = fd};
+    trying("a directory in the place of the backing file");
+    FAILS(store_map_module(store, "ram", 0, &adopt, &module), VMSTORE_E_IO, "ram");
+    FAILS(store_map_module(store, "ram", 0, &borrow, &module), VMSTORE_E_IO, "ram");
+    CHECK(all_bytes_are(ground, size, GUARD) && all_bytes_are(shared, size, GUARD));
+    refused += 2;
+    CHECK(rmdir(file) == 0);
+    OK(store_map_module(store, "ram", 0, &adopt, &module));
+    CHECK(all_bytes_are(ground, size, 7));
+    brought++;
+    OK(store_close(store));
+    CHECK(munmap(shared, size) == 0 && close(fd) == 0);
+    unplace(ground, PAGES);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc > 1);
@@ -255,6 +295,7 @@ int main(int argc, char **argv)
         another_has_a_part(PAGES - 2, 2);
     }
     a_damaged_head();
+    no_place_for_the_backing_file();
     return finished("%u maps were refused and left the caller's memory alone%s, %u commits by the trackers that were "
                     "offered instead, %u heads brought into the caller's memory",
                     refused, found ? "" : " (without userfaultfd)", commits, brought);

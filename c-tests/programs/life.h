@@ -214,7 +214,9 @@ static const step steps[] = {
     {"store_precopy", "", do_precopy, 0, write_pages},
     {"store_capture", "", do_capture, 0, NULL}, /* which makes lists of what it takes over */
     {"store_capture_cancel", "", do_capture_cancel, 0, NULL},
-    {"store_persist", "again", do_persist, 0, NULL},
+    {"store_capture", "", do_capture, 0, write_pages},
+    {"store_capture_commit", "", do_capture_commit, 0, NULL},
+    {"store_persist", "again", do_persist, 0, NULL}, /* of several files */
     {"store_persist", "nothing", do_persist, 1, NULL},
     {"store_restore", "", do_restore, 0, NULL},
     {"store_discard", "", do_discard, 0, NULL},

@@ -140,7 +140,13 @@ impl Store {
             }
         };
         let table = PageTable::of_chain(size / self.0.pages.page_size, &chain)?;
+        let image = chain.last().filter(|index| index.shape == Shape::Image);
+        // Memory of the caller's is written to when nothing can fail any more.
+        let own_bytes = options.mode == MapMode::Adopt || options.fd.is_some();
         let mapped = (|| {
+            if own_bytes && !self.0.read_only {
+                self.link_backing_file(id, size, image)?;
+            }
             let filled = self.fill(&state, id, size, options, &chain, &table)?;
             let (wanted, foreign) = (options.tracker, options.foreign_writers);
             let module = Arc::new(MappedModule::new(filled, wanted, foreign, &state.kernel)?);
@@ -151,14 +157,18 @@ impl Store {
                     state.arena = Some(arena);
                 }
                 // Last, so that a failure before leaves the file as it was.
-                let image = chain.last().filter(|index| index.shape == Shape::Image);
-                self.name_backing_file(&module, image)?;
+                if !own_bytes {
+                    self.name_backing_file(&module, image)?;
+                }
             }
             Ok(module)
         })();
         let module = mapped.inspect_err(|_: &Error| {
             if !self.0.read_only {
                 let _ = self.0.files.unlink(&backing_place());
+                if own_bytes && entry.is_none() {
+                    let _ = self.0.files.unlink(&Place::root(id));
+                }
             }
         })?;
         if module.fell_back {
