@@ -325,8 +325,10 @@
 /**
  * Open flag: take no lock, change nothing on disk. Works beside a writer, and sees the history
  * as it was when it was opened. Commit and persist fail with `VMSTORE_E_READ_ONLY`; map
- * (private mode) and restore work and stay private to this process. Where there is no store:
- * `VMSTORE_E_NOT_FOUND`.
+ * (in all modes but shared) and restore work and stay private to this process. What is mapped stays, whatever
+ * the writer does; where map or restore need a file that the writer has deleted or rewritten since, they fail
+ * with `VMSTORE_E_STALE`: open the store again. So many processes map clones of one commit, and share its
+ * image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`.
  */
 #define VMSTORE_OPEN_READ_ONLY 1
 
@@ -1241,7 +1243,7 @@ uint32_t store_abi_version(void);
  * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS
  * (it is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with
  * another size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store),
- * VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
+ * VMSTORE_E_CORRUPT, VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
  * VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
  * VMSTORE_E_NO_MEMORY (also: more than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
  */
@@ -1654,7 +1656,7 @@ int store_list_files(const vmstore *store,
  *
  * Memory, the head and captures are not touched. What a process has mapped stays mapped. A store
  * that is open read-only elsewhere keeps its view of the history, and where that needs a file that
- * is gone, its calls fail: open it again.
+ * is gone, its calls fail with VMSTORE_E_STALE: open it again.
  *
  * The guest need not be paused. Waits for store_persist and store_verify of other threads.
  *

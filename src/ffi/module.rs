@@ -30,7 +30,7 @@ use crate::{Error, MapMode, MapOptions, Result, Tracker};
 /// Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS
 /// (it is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with
 /// another size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store),
-/// VMSTORE_E_CORRUPT, VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
+/// VMSTORE_E_CORRUPT, VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
 /// VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
 /// VMSTORE_E_NO_MEMORY (also: more than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]

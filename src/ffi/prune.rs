@@ -24,7 +24,7 @@ use crate::CompactOptions;
 ///
 /// Memory, the head and captures are not touched. What a process has mapped stays mapped. A store
 /// that is open read-only elsewhere keeps its view of the history, and where that needs a file that
-/// is gone, its calls fail: open it again.
+/// is gone, its calls fail with VMSTORE_E_STALE: open it again.
 ///
 /// The guest need not be paused. Waits for store_persist and store_verify of other threads.
 ///

@@ -63,8 +63,10 @@ pub const VMSTORE_LOG_INFO: c_int = 2;
 pub const VMSTORE_OPEN_CREATE: u32 = 0;
 /// Open flag: take no lock, change nothing on disk. Works beside a writer, and sees the history
 /// as it was when it was opened. Commit and persist fail with `VMSTORE_E_READ_ONLY`; map
-/// (private mode) and restore work and stay private to this process. Where there is no store:
-/// `VMSTORE_E_NOT_FOUND`.
+/// (in all modes but shared) and restore work and stay private to this process. What is mapped stays, whatever
+/// the writer does; where map or restore need a file that the writer has deleted or rewritten since, they fail
+/// with `VMSTORE_E_STALE`: open the store again. So many processes map clones of one commit, and share its
+/// image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`.
 pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
 /// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
 pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;

@@ -1,0 +1,76 @@
+/* A reader beside a writer that deletes and compacts: what it can still have is exact, and what it cannot is
+ * VMSTORE_E_STALE, never damage. Opened again, it has all that is there. */
+#define _GNU_SOURCE
+#include "model.h"
+
+enum { PAGES = 64, COMMITS = 6 };
+
+static unsigned exact, stale, reopened;
+static unsigned char bytes[COMMITS + 1][PAGES * PAGE];
+
+/* Restores and maps a commit in a reader; says whether the reader could. */
+static int look(vmstore *reader, uint64_t number)
+{
+    vmstore_map_options options = {.struct_size = sizeof options, .flags = VMSTORE_MAP_EAGER};
+    vmstore_module *module;
+    int status = store_restore(reader, number, NULL);
+    if (status == VMSTORE_OK) status = store_map_module(reader, "ram", 0, &options, &module);
+    if (status == VMSTORE_E_STALE) {
+        CHECK(strstr(last_error(), "open it again"));
+        stale++;
+        return 0;
+    }
+    if (status != VMSTORE_OK) FAIL("commit %u: %s", (unsigned)number, last_error());
+    same(store_module_address(module), bytes[number], PAGES * PAGE, "a reader's memory");
+    OK(store_unmap_module(module));
+    exact++;
+    return 1;
+}
+
+static void round_of(const char *directory, int compacts)
+{
+    rng r = {seed() + (uint64_t)compacts};
+    vmstore *writer = open_store(directory, 0), *reader;
+    mapped ram = map(writer, "ram", PAGES * PAGE, 0, VMSTORE_TRACKER_CALLER);
+    for (int i = 1; i <= COMMITS; i++) {
+        for (int n = 0; n < 12; n++) {
+            size_t page = below(&r, PAGES);
+            fill(ram.memory + page * PAGE, PAGE, next(&r));
+            OK(store_mark_dirty(ram.handle, page * PAGE, PAGE));
+        }
+        CHECK(commit(writer) == (uint64_t)i);
+        memcpy(bytes[i], ram.memory, PAGES * PAGE);
+    }
+    OK(store_persist(writer, NULL));
+    for (uint64_t gone = 1; gone < COMMITS; gone++) {
+        reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
+        /* Its indexes are those of now. */
+        for (uint64_t number = gone; number <= COMMITS; number++) CHECK(look(reader, number));
+        OK(store_delete_commit(writer, gone));
+        OK(store_persist(writer, NULL));
+        if (compacts) OK(store_compact(writer, NULL));
+        for (uint64_t number = gone; number <= COMMITS; number++) look(reader, number);
+        OK(store_close(reader));
+        reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
+        FAILS(store_restore(reader, gone, NULL), VMSTORE_E_NOT_FOUND, "commit");
+        for (uint64_t number = gone + 1; number <= COMMITS; number++) CHECK(look(reader, number));
+        reopened++;
+        OK(store_close(reader));
+    }
+    OK(store_close(writer));
+}
+
+int main(int argc, char **argv)
+{
+    char directory[4096];
+    CHECK(argc > 1);
+    require_small_pages("stale");
+    name_directory(directory, argv[1], "deletes");
+    round_of(directory, 0);
+    name_directory(directory, argv[1], "compacts");
+    round_of(directory, 1);
+    CHECK(stale > 0);
+    printf("stale: seed %" PRIu64 ": %u looks exact, %u of a reader that fell behind, %u readers opened again\n", seed(), exact,
+           stale, reopened);
+    return 0;
+}
