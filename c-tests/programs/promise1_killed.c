@@ -11,7 +11,7 @@
 
 #define RAM_PAGES 256
 #define ALL_PAGES (RAM_PAGES + 16)
-enum { STORES = 10, MOST_COMMITS = 8192 };
+enum { MOST_COMMITS = 8192 };
 
 /* What goes through the pipe. A commit's bytes follow from its parent and its tag. */
 typedef struct {
@@ -241,14 +241,16 @@ int main(int count, char **arguments)
     if (have_memory) atexit(remove_in_memory);
     rng r = {seed()};
     unsigned wanted = slow() ? 20 : brief() ? 60 : 2000;
-    for (unsigned s = 0; s < STORES; s++) {
+    /* 50 kills a store: a fast machine makes some thousands of commits between them. */
+    unsigned stores = wanted > 500 ? wanted / 50 : 10;
+    for (unsigned s = 0; s < stores; s++) {
         char directory[4096], name[32];
         uint32_t mode = s % 2 ? VMSTORE_MAP_SHARED : VMSTORE_MAP_PRIVATE;
         snprintf(name, sizeof name, "store%u", s);
         name_directory(directory, s >= 2 && have_memory ? in_memory : arguments[1], name);
         memset(known, 0, sizeof known);
         model_head = 0;
-        while (kills < wanted * (s + 1) / STORES) one_kill(&r, directory, mode);
+        while (kills < wanted * (s + 1) / stores) one_kill(&r, directory, mode);
 
         machine end = start(directory, mode);
         for (uint64_t n = 1; n < MOST_COMMITS; n++)
