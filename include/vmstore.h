@@ -328,7 +328,8 @@
  * (in all modes but shared) and restore work and stay private to this process. What is mapped stays, whatever
  * the writer does; where map or restore need a file that the writer has deleted or rewritten since, they fail
  * with `VMSTORE_E_STALE`: open the store again. So many processes map clones of one commit, and share its
- * image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`.
+ * image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`. After a
+ * power cut a store may have to be opened for writing once before: `VMSTORE_E_READ_ONLY`.
  */
 #define VMSTORE_OPEN_READ_ONLY 1
 
@@ -1464,7 +1465,8 @@ int store_capture_cancel(vmstore_capture *capture);
  *
  * When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
  * power cut at any other moment keeps, of the commits made since, the oldest few, whole and
- * without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest
+ * without a hole, or none. Costs one flush where up to 256 KiB of pages are new (they are written twice then),
+ * else a few; with nothing new it costs nothing. The guest
  * need not be paused, and other threads may capture and commit meanwhile. store_close does not
  * persist.
  *
@@ -1477,7 +1479,8 @@ int store_capture_cancel(vmstore_capture *capture);
  * VMSTORE_E_IO, VMSTORE_E_CORRUPT (a file that a killed owner left is damaged),
  * VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
  */
-int store_persist(vmstore *store, const vmstore_persist_options *options);
+int store_persist(vmstore *store,
+                  const vmstore_persist_options *options);
 
 /**
  * Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit

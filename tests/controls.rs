@@ -119,56 +119,147 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
     (
         "making a stream: sync of its file",
         "explorer",
-        "src/journal.rs",
+        "src/journal/mod.rs",
         "stream.file.sync()?;",
         "",
     ),
     (
         "making a stream: sync of its name",
         "explorer",
-        "src/journal.rs",
+        "src/journal/mod.rs",
         "files.sync_dir(stream.place.dir)",
         "Ok::<(), Error>(())",
     ),
     (
         "recovery: sync of what a dead owner appended",
         "explorer",
-        "src/journal.rs",
+        "src/journal/replay.rs",
         "file.sync()?;\n                // The file's name",
         "// The file's name",
     ),
     (
         "recovery: sync of its name",
         "explorer",
-        "src/journal.rs",
+        "src/journal/replay.rs",
         "files.sync_dir(place(kind).dir)?;",
         "",
     ),
     (
         "recovery: doubtful records are written again",
         "faults",
-        "src/journal.rs",
+        "src/journal/replay.rs",
         "write_again(&*file, known, half.end)?;",
         "",
     ),
     (
         "recovery: commits cut back after a doubtful sync",
         "faults",
-        "src/journal.rs",
+        "src/journal/replay.rs",
         "if let Some(promised) = promised.filter(|_| journal.syncing)",
         "if let Some(promised) = promised.filter(|_| false)",
     ),
     (
+        "little: sync of the journal",
+        "explorer",
+        "src/store/keep.rs",
+        "            file.sync()\n        } else {",
+        "            Ok(())\n        } else {",
+    ),
+    (
+        "little: sync of the journal's name",
+        "explorer",
+        "src/store/keep.rs",
+        "named.and_then(|()| file.sync())",
+        "{\ndrop(named);\nfile.sync()\n}",
+    ),
+    (
+        "little: the mark of a sync under way",
+        "faults",
+        "src/store/keep.rs",
+        "journal.set_syncing(true)?;",
+        "",
+    ),
+    (
+        "little: deletions take it for durable",
+        "crash",
+        "src/store/mod.rs",
+        "self.last.max(self.promised)",
+        "self.last",
+    ),
+    (
+        "unload: sync of a file that is whole",
+        "explorer",
+        "src/store/keep.rs",
+        "there.sync()?;",
+        "",
+    ),
+    (
+        "unload: sync of a file that is written again",
+        "explorer",
+        "src/store/keep.rs",
+        "new.sync()?;",
+        "",
+    ),
+    (
+        "unload: sync of the names",
+        "explorer",
+        "src/store/keep.rs",
+        "pages.files.sync_dir(Dir::Root)",
+        "Ok(())",
+    ),
+    (
+        "unload: after a failed sync all are written again",
+        "faults",
+        "src/store/keep.rs",
+        "!suspect && is_whole(pages, file)?",
+        "is_whole(pages, file)?",
+    ),
+    (
+        "unload: a file that is not whole is written again",
+        "explorer",
+        "src/store/keep.rs",
+        "!suspect && is_whole(pages, file)?",
+        "true || is_whole(pages, file)?",
+    ),
+    (
+        "recovery: a journal whose sync failed is written anew",
+        "faults",
+        "src/store/recover.rs",
+        "dropped || unload || suspect,",
+        "dropped || unload,",
+    ),
+    (
+        "recovery: sync of what a dead owner made durable in the journal",
+        "explorer",
+        "src/journal/replay.rs",
+        "stream.sync()?;",
+        "",
+    ),
+    (
+        "recovery: and of the journal's name",
+        "explorer",
+        "src/journal/replay.rs",
+        "files.sync_dir(stream.place.dir)?;",
+        "",
+    ),
+    (
+        "recovery: a durable commit that is not whole is damage",
+        "damage",
+        "src/store/recover.rs",
+        "if records[at].sequence <= replay.promised {",
+        "if false {",
+    ),
+    (
         "recovery: a journal behind commits is written anew",
         "explorer",
-        "src/journal.rs",
+        "src/journal/replay.rs",
         "record.sequence < last);",
         "record.sequence < last && false);",
     ),
     (
         "journal: a failed append is cut off",
         "faults",
-        "src/journal.rs",
+        "src/journal/mod.rs",
         "self.ragged = self.file.set_len(self.end).is_err();\n            return Err(error);",
         "return Err(error);",
     ),
@@ -217,7 +308,7 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
     (
         "checksum of a stream's header",
         "damage",
-        "src/format/record.rs",
+        "src/format/header.rs",
         "if sum != checksum::metadata(store, body).to_le_bytes() {",
         "if false {",
     ),
@@ -345,6 +436,7 @@ fn every_precaution_that_is_taken_out_is_missed() {
         "cmake",
         "benches",
         "c-tests",
+        "cli",
         "crash-tests",
         "README.md",
         "examples",
@@ -357,7 +449,12 @@ fn every_precaution_that_is_taken_out_is_missed() {
     assert!(sound.is_empty(), "with everything in place: {sound:?}");
     let mut missed = Vec::new();
     println!("| taken out | caught by |\n|---|---|");
+    // A part of a name, for some of them.
+    let wanted = std::env::var("VMSTORE_CONTROLS").unwrap_or_default();
     for (name, search, file, from, to) in CONTROLS {
+        if !name.contains(&wanted) {
+            continue;
+        }
         let sound = read(source(file));
         std::fs::write(tree.join(file), sound.replacen(from, to, 1)).unwrap();
         let failed =

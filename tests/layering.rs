@@ -155,7 +155,7 @@ fn unsafe_stays_in_two_rooms_and_is_explained() {
         "error",
         "page",
         "dirty",
-        "journal",
+        "journal/mod",
         "module/mod",
         "format/mod",
         "pages/mod",

@@ -130,7 +130,8 @@ pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
 ///
 /// When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
 /// power cut at any other moment keeps, of the commits made since, the oldest few, whole and
-/// without a hole, or none. Costs a few flushes; with nothing new it costs nothing. The guest
+/// without a hole, or none. Costs one flush where up to 256 KiB of pages are new (they are written twice then),
+/// else a few; with nothing new it costs nothing. The guest
 /// need not be paused, and other threads may capture and commit meanwhile. store_close does not
 /// persist.
 ///

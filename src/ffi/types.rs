@@ -66,7 +66,8 @@ pub const VMSTORE_OPEN_CREATE: u32 = 0;
 /// (in all modes but shared) and restore work and stay private to this process. What is mapped stays, whatever
 /// the writer does; where map or restore need a file that the writer has deleted or rewritten since, they fail
 /// with `VMSTORE_E_STALE`: open the store again. So many processes map clones of one commit, and share its
-/// image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`.
+/// image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`. After a
+/// power cut a store may have to be opened for writing once before: `VMSTORE_E_READ_ONLY`.
 pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
 /// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
 pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;

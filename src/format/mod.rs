@@ -5,8 +5,10 @@
 pub(crate) mod bytes;
 pub(crate) mod checksum;
 pub(crate) mod commit;
+pub(crate) mod header;
 pub(crate) mod identity;
 pub(crate) mod index;
+pub(crate) mod kept;
 pub(crate) mod name;
 pub(crate) mod record;
 pub(crate) mod transfer;

@@ -1,29 +1,13 @@
-//! The record stream: the one format of `commits` and of the journal. A header, then records, each
+//! The record stream: the one format of `commits` and of the journal. Behind the header come records, each
 //! with its length, type, place in history and checksums, each linked to the one before.
 
 use super::bytes::{Reader, Writer};
 use super::commit::Event;
-use super::{StoreId, VERSION, checksum};
+use super::header::{HEADER, Header};
+use super::kept::{self, Kept};
+use super::{StoreId, checksum};
 use crate::{Error, Result};
 
-/// Which stream a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StreamKind {
-    Commits,
-    Journal,
-}
-
-impl StreamKind {
-    fn magic(self) -> [u8; 8] {
-        match self {
-            Self::Commits => *b"VMSCMTS\n",
-            Self::Journal => *b"VMSJRNL\n",
-        }
-    }
-}
-
-/// The header's length; less than a sector, so that the disk writes it whole or not at all.
-pub(crate) const HEADER: usize = 128;
 /// The length of a record before its payload.
 pub(crate) const HEAD: usize = 56;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"VREC");
@@ -33,122 +17,6 @@ const MORE: u16 = 2;
 /// User data has at most 16 MiB; the rest is for the map of modules.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
 
-/// The first bytes of a stream. In the journal it is rewritten in place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
-    /// What the first record is linked to; a new one whenever the stream starts anew.
-    pub(crate) generation: u64,
-    /// Journal: the generation before, whose records may still lie behind the header.
-    pub(crate) previous: u64,
-    /// Journal: how much of `commits` is known to be durable.
-    pub(crate) durable: Mark,
-    /// Journal: the boot during which it was written.
-    pub(crate) boot_id: [u8; 16],
-    /// Journal: a sync of unpersisted files has begun and its success is not known.
-    pub(crate) syncing: bool,
-}
-
-const SYNCING: u32 = 1;
-
-/// A length of `commits`. `commits` is made anew now and then, and is durable as a whole when it gets its
-/// name, so that a length says nothing of a stream of another generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Mark {
-    pub(crate) length: u64,
-    /// 0: not noted, and then any.
-    pub(crate) generation: u64,
-}
-
-impl Mark {
-    /// The length, if it speaks of the stream with this header.
-    pub(crate) fn of(self, commits: &Header) -> Option<u64> {
-        let same = self.generation == 0 || self.generation == commits.generation;
-        same.then_some(self.length)
-    }
-}
-
-impl Header {
-    pub(crate) fn encode(&self, kind: StreamKind, store: &StoreId) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER);
-        let mut w = Writer(&mut bytes);
-        w.bytes(&kind.magic())
-            .u32(VERSION)
-            .u32(0)
-            .bytes(store)
-            .u64(self.generation);
-        w.u64(self.previous);
-        w.u64(self.durable.length)
-            .bytes(&self.boot_id)
-            .u32(if self.syncing { SYNCING } else { 0 })
-            .u32(0)
-            .u64(self.durable.generation);
-        w.pad_to(HEADER - 8);
-        let sum = checksum::metadata(store, &bytes);
-        Writer(&mut bytes).u64(sum);
-        bytes
-    }
-
-    pub(crate) fn decode(
-        bytes: &[u8],
-        kind: StreamKind,
-        store: &StoreId,
-        file: &str,
-    ) -> Result<Self> {
-        let bad = |why: &str| Error::corrupt(file, why);
-        let Some((body, sum)) = bytes
-            .get(..HEADER)
-            .and_then(|b| b.split_at_checked(HEADER - 8))
-        else {
-            return Err(bad("it is shorter than its header"));
-        };
-        if body[..8] != kind.magic() {
-            return Err(bad("it does not begin with its magic"));
-        }
-        if sum != checksum::metadata(store, body).to_le_bytes() {
-            return Err(bad(
-                "the checksum of its header does not match, or it belongs to another store",
-            ));
-        }
-        let mut r = Reader(&body[8..]);
-        let fields = (|| {
-            Some((
-                r.u32()?,
-                r.u32()?,
-                r.take(16)?,
-                r.u64()?,
-                r.u64()?,
-                r.u64()?,
-                r.array()?,
-                r.u32()?,
-                r.u32()?,
-                r.u64()?,
-            ))
-        })();
-        let Some((version, flags, _, generation, previous, length, boot_id, state, _, of)) = fields
-        else {
-            return Err(bad("it is shorter than its header"));
-        };
-        if version != VERSION || flags != 0 {
-            return Err(Error::Version {
-                file: file.into(),
-                why: format!(
-                    "format version {version}, flags {flags:#x}; this library knows version {VERSION}"
-                ),
-            });
-        }
-        Ok(Self {
-            generation,
-            previous,
-            durable: Mark {
-                length,
-                generation: of,
-            },
-            boot_id,
-            syncing: state & SYNCING != 0,
-        })
-    }
-}
-
 /// A record that verified.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
@@ -156,6 +24,13 @@ pub(crate) struct Record {
     /// Where it begins in the file.
     pub(crate) offset: u64,
     pub(crate) event: Event,
+}
+
+/// A record that says how far the stream is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptRecord {
+    pub(crate) offset: u64,
+    pub(crate) kept: Kept,
 }
 
 /// Appends a record to `bytes`; `batch` is the file offset at which its write begins, and `more` says
@@ -169,16 +44,46 @@ pub(crate) fn encode(
     sequence: u64,
     event: &Event,
 ) -> u64 {
+    let flags = if more { MORE } else { 0 };
+    let place = (link, batch, sequence);
+    seal(bytes, store, place, event.kind(), flags, |bytes| {
+        event.encode(bytes);
+    })
+}
+
+/// The same for a record that says how far the stream is durable; `sequence` is that of the record before it.
+pub(crate) fn encode_kept(
+    bytes: &mut Vec<u8>,
+    store: &StoreId,
+    link: u64,
+    batch: u64,
+    sequence: u64,
+    kept: &Kept,
+) -> u64 {
+    let place = (link, batch, sequence);
+    seal(bytes, store, place, kept::KIND, 0, |bytes| {
+        kept.encode(bytes);
+    })
+}
+
+fn seal(
+    bytes: &mut Vec<u8>,
+    store: &StoreId,
+    (link, batch, sequence): (u64, u64, u64),
+    kind: u16,
+    flags: u16,
+    payload: impl FnOnce(&mut Vec<u8>),
+) -> u64 {
     let start = bytes.len();
     bytes.resize(start + HEAD, 0);
-    event.encode(bytes);
+    payload(bytes);
     let payload = &bytes[start + HEAD..];
     let (length, payload_sum) = (payload.len(), checksum::metadata(store, payload));
     let mut head = Vec::with_capacity(HEAD);
     let mut w = Writer(&mut head);
     w.u32(RECORD_MAGIC)
-        .u16(event.kind())
-        .u16(if more { MORE } else { 0 })
+        .u16(kind)
+        .u16(flags)
         .u64(length as u64)
         .u64(sequence)
         .u64(batch);
@@ -207,6 +112,8 @@ pub(crate) enum Tail {
 pub(crate) struct Scan {
     /// The records from the beginning, up to the first that does not verify.
     pub(crate) records: Vec<Record>,
+    /// Among them, what says how far they are durable.
+    pub(crate) kept: Vec<KeptRecord>,
     /// Where they end, and the link for the next one.
     pub(crate) end: u64,
     pub(crate) link: u64,
@@ -228,6 +135,7 @@ struct Batch {
 pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -> Result<Scan> {
     let mut scan = Scan {
         records: Vec::new(),
+        kept: Vec::new(),
         end: HEADER as u64,
         link: header.generation,
         tail: Tail::Clean,
@@ -245,14 +153,15 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
                 break;
             }
         };
-        let expected = scan.records.last().map(|r: &Record| r.sequence + 1);
+        let last = scan.records.last().map(|r: &Record| r.sequence);
+        let numbered = u64::from(parsed.kind != kept::KIND);
         if at == HEADER && header.previous != 0 && parsed.link == header.previous {
             // The stream started anew, and its owner was killed before it had cut the old records
             // off.
             scan.tail = Tail::Cut;
             break;
         }
-        if parsed.link != scan.link || expected.is_some_and(|e| e != parsed.sequence) {
+        if parsed.link != scan.link || last.is_some_and(|n| n + numbered != parsed.sequence) {
             scan.tail = Tail::Bad("a record that does not follow the one before it".into());
             break;
         }
@@ -268,7 +177,10 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         let offset = at as u64;
         at = parsed.next;
         scan.end = at as u64;
-        if let Some(event) = parsed.event(file)? {
+        if parsed.kind == kept::KIND {
+            let kept = parsed.kept(file)?;
+            scan.kept.push(KeptRecord { offset, kept });
+        } else if let Some(event) = parsed.event(file)? {
             scan.records.push(Record {
                 sequence: parsed.sequence,
                 offset,
@@ -284,6 +196,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         (scan.end, scan.link) = (batch.at, batch.link);
         let keep = scan.records.partition_point(|r| r.offset < batch.at);
         let cut = scan.records.split_off(keep);
+        scan.kept.retain(|kept| kept.offset < batch.at);
         scan.beyond.splice(0..0, cut);
         if scan.tail == Tail::Clean {
             scan.tail = Tail::Cut;
@@ -344,6 +257,22 @@ struct Parsed<'a> {
 }
 
 impl Parsed<'_> {
+    fn kept(&self, file: &str) -> Result<Kept> {
+        let kept = Kept::decode(self.payload)?;
+        let kept = kept.and_then(|kept| {
+            let told = kept.upto <= self.sequence;
+            told.then_some(kept)
+                .ok_or("it speaks of records that follow it")
+        });
+        kept.map_err(|why| {
+            let sequence = self.sequence;
+            Error::corrupt(
+                file,
+                format!("what was kept up to record {sequence}: {why}"),
+            )
+        })
+    }
+
     /// The event; `None` for one that this library does not know and may skip.
     fn event(&self, file: &str) -> Result<Option<Event>> {
         if !Event::knows(self.kind) {
@@ -427,6 +356,7 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::{Mark, StreamKind};
     use super::*;
 
     const STORE: StoreId = [9; 16];
@@ -438,6 +368,7 @@ mod tests {
             durable: Mark::default(),
             boot_id: [1; 16],
             syncing: false,
+            kept: 0,
         }
     }
 

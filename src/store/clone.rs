@@ -6,9 +6,9 @@ use std::path::Path;
 use super::lineage::Lineage;
 use super::{Store, history::History, open};
 use crate::error::try_filled;
+use crate::format::header::{Mark, StreamKind};
 use crate::format::identity::Identity;
 use crate::format::name;
-use crate::format::record::{Mark, StreamKind};
 use crate::journal::{Numbered, Stream};
 use crate::pages::place;
 use crate::sys::fs::{Dir, File, Files, Place, read_exact};
@@ -30,7 +30,7 @@ impl Store {
         drop(self.enter()?);
         if !self.0.read_only {
             // Then every file was synced by the descriptor that wrote it.
-            self.persist(None)?;
+            self.persist_in_files(None)?;
         }
         let part = {
             let state = self.enter()?;
@@ -95,8 +95,13 @@ impl Store {
             .collect();
         if !events.is_empty() {
             let kind = StreamKind::Commits;
-            let commits =
-                Stream::create(files, kind, pages.store, Mark::default(), false, &events)?;
+            let commits = Stream::create(
+                files,
+                kind,
+                pages.store,
+                (Mark::default(), false, 0),
+                &events,
+            )?;
             made.push(Place::root(name::COMMITS));
             mark = commits.mark();
         }

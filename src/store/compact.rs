@@ -7,9 +7,10 @@ use super::images::{self, Job};
 use super::options::{CompactOptions, Progress};
 use super::{LogLevel, State, Store};
 use crate::format::commit::{Commit, Event};
+use crate::format::header::{HEADER, Mark, StreamKind};
 use crate::format::index::{Index, Shape};
 use crate::format::name;
-use crate::format::record::{HEAD, HEADER, Mark, StreamKind};
+use crate::format::record::HEAD;
 use crate::journal::{Numbered, Stream};
 use crate::pages::rewrite;
 use crate::sys::fs::{Dir, Place};
@@ -28,7 +29,7 @@ impl Store {
         self.tell(&mut progress, 0, 0)?;
         self.retain(options)?;
         // What deleted commits alone needed may go when their deletion is durable.
-        self.persist(None)?;
+        self.persist_in_files(None)?;
         let work = self.compaction_plan(options)?;
         let total = work.iter().map(|(_, _, bytes)| bytes).sum();
         let mut done = 0;
@@ -59,7 +60,7 @@ impl Store {
         for commit in &victims {
             gone.extend(state.lineage(self)?.remove(commit));
         }
-        self.remove_unneeded(&mut state, gone, sequence, gate.last);
+        self.remove_unneeded(&mut state, gone, sequence, gate.told());
         Ok(())
     }
 
@@ -164,7 +165,7 @@ impl Store {
     fn retell_commits(&self) -> Result<()> {
         for _ in 0..4 {
             // A commit of another thread may have come between; what it recorded is persisted first.
-            self.persist(None)?;
+            self.persist_in_files(None)?;
             let mut gate = self.0.gate.lock();
             let (events, next) = {
                 let state = self.enter_to_write()?;
@@ -195,8 +196,7 @@ impl Store {
                 &*self.0.files,
                 StreamKind::Commits,
                 self.0.pages.store,
-                Mark::default(),
-                false,
+                (Mark::default(), false, 0),
                 &events,
             );
             // A failed sync may have been the one of the name, and then the old file is gone.

@@ -17,6 +17,7 @@ mod images;
 mod import;
 mod inspect;
 mod install;
+mod keep;
 mod lineage;
 mod links;
 mod map;
@@ -62,6 +63,7 @@ use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
 use capture::{Captured, Spare};
 use history::History;
+use keep::Carrying;
 use lineage::{Gone, Lineage};
 use precopy::Precopied;
 use reentry::Inside;
@@ -132,11 +134,26 @@ impl Drop for PoisonOnPanic<'_> {
     }
 }
 
-/// What only persist touches.
+/// What is durable.
 struct Gate {
     commits: Option<Stream>,
     /// The last record that was appended to `commits`.
     last: u64,
+    /// The last record that what was appended to the journal makes durable, whether or not its sync succeeded.
+    promised: u64,
+    /// The last record that is durable, in `commits` or in the journal.
+    kept: u64,
+    /// What the journal carries.
+    carrying: Carrying,
+    /// The journal's name is durable.
+    journal_named: bool,
+}
+
+impl Gate {
+    /// Records up to this one may be durable, whether or not the persist that was to make them so succeeded.
+    fn told(&self) -> u64 {
+        self.last.max(self.promised)
+    }
 }
 
 struct State {
@@ -144,9 +161,9 @@ struct State {
     /// `None` in a read-only store.
     journal: Option<Stream>,
     next_sequence: u64,
-    /// What is in the journal and not in `commits`.
+    /// What is in the journal and not in `commits`. Some of it may be durable there.
     pending: Vec<Numbered>,
-    /// Files of unpersisted commits, oldest first.
+    /// Files that no persist has synced, oldest first.
     unsynced: Vec<Unsynced>,
     /// Files that nothing needs any more once the deletions of their commits are durable.
     condemned: Vec<Condemned>,

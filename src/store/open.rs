@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use super::options::{OpenOptions, Stats};
 use super::recover::{self, Recovered};
-use super::{Gate, Inner, LogLevel, State, Store};
+use super::{Inner, LogLevel, State, Store};
 use crate::dirty::KernelTracker;
+use crate::format::header::{Mark, StreamKind};
 use crate::format::identity::{self, Identity};
 use crate::format::name;
-use crate::format::record::{Mark, StreamKind};
 use crate::journal::{Stream, journal_place};
 use crate::pages::PageFiles;
 use crate::sys::fork::ForkMarker;
@@ -96,8 +96,7 @@ impl Store {
             unsynced,
             condemned,
             next_sequence,
-            durable,
-            commits,
+            gate,
             journal,
         } = recover::recover(&pages, read_only, options.salvage, &mut note)?;
         let kernel = KernelTracker::open();
@@ -125,10 +124,7 @@ impl Store {
             capturing: AtomicBool::new(false),
             poison: Mutex::new(None),
             upkeep: Mutex::new(()),
-            gate: Mutex::new(Gate {
-                commits,
-                last: durable,
-            }),
+            gate: Mutex::new(gate),
             state: Mutex::new(State {
                 history,
                 journal,
@@ -194,7 +190,7 @@ fn make_identity(files: &dyn Files) -> Result<Identity> {
 pub(super) fn write_identity(files: &dyn Files, identity: &Identity, durable: Mark) -> Result<()> {
     files.unlink(&journal_place())?;
     let kind = StreamKind::Journal;
-    Stream::create(files, kind, identity.store, durable, false, &[])?;
+    Stream::create(files, kind, identity.store, (durable, false, 0), &[])?;
     let temporary = Place::hidden(format!("{}identity", name::TEMPORARY));
     files.unlink(&temporary)?;
     let file = files.create(&temporary)?;

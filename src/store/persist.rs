@@ -1,9 +1,10 @@
-//! Persist: files first, then their names, then the records that speak of them.
+//! Persist: files first, then their names, then the records that speak of them. Where that is little, `keep` does it.
 
+use super::keep::Carrying;
 use super::options::Progress;
 use super::{Condemned, Gate, LogLevel, PoisonOnPanic, State, Store, SyncState, Unsynced};
 use crate::format::commit::Event;
-use crate::format::record::{Mark, StreamKind};
+use crate::format::header::{Mark, StreamKind};
 use crate::journal::{Numbered, Stream};
 use crate::sys::fs::Dir;
 use crate::{Error, Result};
@@ -16,6 +17,19 @@ impl Store {
     pub fn persist(&self, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         let mut gate = self.0.gate.lock();
+        if self.keep(&mut gate, &mut progress)? {
+            return Ok(());
+        }
+        self.all_in_files(&mut gate, progress)
+    }
+
+    /// Makes every commit so far durable in files of its own, and nothing else is needed for it.
+    pub(super) fn persist_in_files(&self, progress: Progress<'_>) -> Result<()> {
+        self.check_reentry()?;
+        self.all_in_files(&mut self.0.gate.lock(), progress)
+    }
+
+    fn all_in_files(&self, gate: &mut Gate, mut progress: Progress<'_>) -> Result<()> {
         let (events, files) = {
             let mut state = self.enter_to_write()?;
             if state.links_behind {
@@ -32,7 +46,7 @@ impl Store {
         };
         // Commits and captures may go on from here.
         let _panic = PoisonOnPanic(self);
-        let outcome = self.make_durable(&mut gate, &events, &files, &mut progress);
+        let outcome = self.make_durable(gate, &events, &files, &mut progress);
         let mut state = self.lock_state();
         match outcome {
             Ok(syncs) => state.stats.syncs += syncs,
@@ -62,11 +76,11 @@ impl Store {
             self.leave_sync_mark(&mut state);
             return Err(error);
         }
-        for event in &events {
-            if let Event::Committed(commit) = &event.event {
-                state.history.set_persisted(commit.number);
-            }
+        gate.kept = last;
+        if all {
+            gate.carrying = Carrying::default();
         }
+        state.set_persisted(&events);
         state.pending.retain(|event| event.sequence > last);
         state.unsynced.retain(|file| file.sequence > last);
         // Not before the journal has let go of the records: until then the next open may take the
@@ -152,12 +166,22 @@ impl Store {
                 files,
                 kind,
                 store,
-                Mark::default(),
-                false,
+                (Mark::default(), false, 0),
                 events,
             )?);
         }
         gate.last = events.last().map_or(gate.last, |event| event.sequence);
         Ok(syncs + 2)
+    }
+}
+
+impl State {
+    /// Notes that events are durable.
+    pub(super) fn set_persisted(&mut self, events: &[Numbered]) {
+        for event in events {
+            if let Event::Committed(commit) = &event.event {
+                self.history.set_persisted(commit.number);
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ impl Store {
             });
         }
         state.lineage(self)?;
-        for fold in self.folds(&mut state, &commit, gate.last) {
+        for fold in self.folds(&mut state, &commit, gate.told()) {
             // Whether or not the commit is deleted after this, the child is what it was.
             let module = fold.rewritten.index.module.clone();
             let image = fold.rewritten.index.shape == Shape::Image;
@@ -50,7 +50,7 @@ impl Store {
         }
         let sequence = state.record(Event::Deleted(commit.number))?;
         let gone = state.lineage(self)?.remove(&commit);
-        self.remove_unneeded(&mut state, gone, sequence, gate.last);
+        self.remove_unneeded(&mut state, gone, sequence, gate.told());
         Ok(())
     }
 

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::history::History;
+use super::keep::{self, Carrying};
 use super::lineage::{Gone, Lineage};
-use super::{Condemned, LogLevel, SyncState, Unsynced};
+use super::{Condemned, Gate, LogLevel, SyncState, Unsynced};
 use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::format::index::Index;
 use crate::format::name;
@@ -22,9 +23,8 @@ pub(super) struct Recovered {
     pub(super) unsynced: Vec<Unsynced>,
     pub(super) condemned: Vec<Condemned>,
     pub(super) next_sequence: u64,
-    /// The last record of `commits`.
-    pub(super) durable: u64,
-    pub(super) commits: Option<Stream>,
+    /// What is durable already.
+    pub(super) gate: Gate,
     pub(super) journal: Option<Stream>,
 }
 
@@ -55,8 +55,21 @@ pub(super) fn recover(
     }
     let recent = std::mem::take(&mut replay.recent);
     let found = recent.len();
-    let promised = history.clone();
-    let pending = keep_whole(pages, &mut history, &replay, recent, salvage, note)?;
+    let doubtful = replay.booted != Booted::No || replay.suspect;
+    let suspect = replay.suspect && replay.booted != Booted::Yes;
+    // Where the journal stays as it is, so does what it carries.
+    let unload = !read_only && !replay.kept.is_empty() && (doubtful || replay.journal_torn);
+    if unload {
+        keep::unload(pages, &replay.kept, suspect, note)?;
+    }
+    let who = if salvage {
+        Reader::Salvager
+    } else if read_only {
+        Reader::Bystander
+    } else {
+        Reader::Owner
+    };
+    let (pending, promised) = keep_whole(pages, &mut history, &replay, recent, who, note)?;
     for record in std::mem::take(&mut replay.beyond) {
         history.salvage(&record.event);
     }
@@ -68,23 +81,34 @@ pub(super) fn recover(
         unsynced: Vec::new(),
         condemned: Vec::new(),
         next_sequence: last + 1,
-        durable,
-        commits: None,
+        gate: Gate {
+            commits: None,
+            last: durable,
+            promised: replay.promised,
+            kept: replay.promised,
+            carrying: if unload {
+                Carrying::default()
+            } else {
+                Carrying::of(&replay.kept)
+            },
+            journal_named: false,
+        },
         journal: None,
     };
     if read_only {
         return Ok(recovered);
     }
     let dropped = recovered.pending.len() < found || replay.journal_torn;
-    let suspect = replay.suspect && replay.booted != Booted::Yes && !recovered.pending.is_empty();
+    let suspect = suspect && !recovered.pending.is_empty();
     let (commits, journal) = replay.into_streams(
         &*pages.files,
         pages.store,
         &recovered.pending,
-        dropped,
+        // After a failed sync of it the kernel takes what it could not write for clean.
+        dropped || unload || suspect,
         suspect,
     )?;
-    recovered.commits = commits;
+    recovered.gate.commits = commits;
     recovered.journal = Some(journal);
     recovered.condemned = remove_leftovers(pages, &recovered.history, &promised, last, note)?;
     // Of what is there now.
@@ -136,23 +160,29 @@ fn follow(
 
 /// Replays the journal as far as its commits are whole. After a power cut, or a sync that may have
 /// failed, files are not trusted: every page of them is checked, and the first commit that is not
-/// whole ends the history.
+/// whole ends the history. Returned is also the history that is durable.
 fn keep_whole(
     pages: &PageFiles,
     history: &mut History,
     replay: &Replay,
     recent: Vec<Record>,
-    salvage: bool,
+    who: Reader,
     note: Note<'_>,
-) -> Result<Vec<Numbered>> {
+) -> Result<(Vec<Numbered>, History)> {
     let mut kept: Vec<Numbered> = Vec::new();
     let journal = journal::journal_place().to_string();
     let mut recent = recent;
     if replay.booted != Booted::No || replay.suspect {
-        recent = whole_part(pages, recent, note)?;
+        recent = whole_part(pages, recent, replay, who, note)?;
     }
+    let mut durable = history.clone();
     for record in recent {
-        follow(history, &record, false, &journal, salvage)?;
+        let promised = record.sequence <= replay.promised;
+        let salvage = who == Reader::Salvager;
+        follow(history, &record, promised, &journal, salvage)?;
+        if promised {
+            durable.clone_from(history);
+        }
         kept.push(Numbered {
             sequence: record.sequence,
             event: record.event,
@@ -162,17 +192,23 @@ fn keep_whole(
         note(
             LogLevel::Info,
             format!(
-                "not persisted by the last owner, and replayed from the journal: {} record(s)",
+                "not moved to commits by the last owner, and replayed from the journal: {} record(s)",
                 kept.len()
             ),
         );
     }
-    Ok(kept)
+    Ok((kept, durable))
 }
 
 /// The records up to the first of a commit that is not whole. One that is deleted further on need not be
 /// whole, as long as the record of that stays.
-fn whole_part(pages: &PageFiles, mut records: Vec<Record>, note: Note<'_>) -> Result<Vec<Record>> {
+fn whole_part(
+    pages: &PageFiles,
+    mut records: Vec<Record>,
+    replay: &Replay,
+    who: Reader,
+    note: Note<'_>,
+) -> Result<Vec<Record>> {
     let mut checked = HashSet::new();
     'again: loop {
         let deleted: HashSet<u64> = records
@@ -196,6 +232,16 @@ fn whole_part(pages: &PageFiles, mut records: Vec<Record>, note: Note<'_>) -> Re
             match check_files(pages, commit, oldest.unwrap_or(1), &mut checked) {
                 Ok(()) => {}
                 Err(error @ (Error::Corrupt { .. } | Error::Version { .. })) => {
+                    if records[at].sequence <= replay.promised {
+                        match who {
+                            // As much as can be had of it.
+                            Reader::Salvager => continue,
+                            Reader::Bystander if !replay.kept.is_empty() => {
+                                return Err(keep::needs_an_owner(&error));
+                            }
+                            _ => return Err(error),
+                        }
+                    }
                     note(
                         LogLevel::Warning,
                         format!(

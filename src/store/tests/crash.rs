@@ -4,7 +4,8 @@
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::RecordedFiles;
-use super::{Random, Rig, check_reopened, long, open, seed};
+use super::{Moment, OpenOptions, Random, Rig, Store, check_reopened, long, open, seed};
+use crate::Error;
 
 /// Crashes one history at every operation from the one that `live` returns, and its recovery at a few. Returns
 /// the states tried.
@@ -118,4 +119,45 @@ fn promise_2_commits_whose_deletion_a_power_cut_takes_are_checked_themselves() {
         }
     }
     println!("{states} power cuts of commits that were deleted: whole, or not there");
+}
+
+#[test]
+fn promise_2_a_reader_sees_what_the_journal_carries_or_says_that_an_owner_must_come_first() {
+    let (mut seen, mut refused) = (0, 0);
+    for tells_boot in [false, true] {
+        let mut random = Random(23);
+        let empty = RecordedFiles::new(tells_boot);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        for _ in 0..4 {
+            rig.write();
+            rig.commit();
+            rig.persist();
+        }
+        let count = rig.files.recorded();
+        let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
+        for number in 0..200 {
+            let percent = [0, 20, 50, 80, 100][number % 5];
+            let left = crashes.by_chance(percent, &mut random);
+            let read_only = OpenOptions {
+                read_only: true,
+                ..OpenOptions::default()
+            };
+            let what = || format!("state {number}, {percent} of 100");
+            match Store::open_files(left.clone(), "test", read_only) {
+                Ok(reader) => {
+                    assert_eq!(Moment::of(&reader), *rig.oracle.now(), "{}", what());
+                    seen += 1;
+                }
+                Err(Error::ReadOnly { .. }) => refused += 1,
+                Err(error) => panic!("{}: {error}", what()),
+            }
+            let allowed = rig.allowed(count, Crash::PowerCut);
+            check_reopened(&open(&left, &what), &rig.oracle, allowed, &what);
+        }
+    }
+    assert!(seen > 50 && refused > 50, "{seen}, {refused}");
+    println!(
+        "{seen} readers after a power cut saw all that was persisted, {refused} sent for an owner"
+    );
 }

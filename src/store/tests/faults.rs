@@ -295,7 +295,11 @@ fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Op
         errno: libc::EIO,
         ..Fuse::default()
     });
-    rig.persist();
+    if order & 16 == 0 {
+        rig.persist();
+    } else {
+        rig.persist_in_files();
+    }
     let fuse = rig.files.set_fuse(Fuse::default());
     if fuse.burnt == 0 {
         return None;
@@ -336,7 +340,7 @@ fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Op
 fn promise_2_what_a_failed_persist_has_told_is_taken_for_durable() {
     let mut random = Random(5);
     let (mut faults, mut states) = (0, 0);
-    for order in 0..16 {
+    for order in 0..32 {
         let tried = |at| delete_after_a_failed_persist(at, order, &mut random);
         for tried in (1..).map_while(tried) {
             faults += 1;

@@ -122,7 +122,7 @@ fn promise_2_data_then_names_then_records() {
         }
         let before = rig.oracle.persisted;
         let begun = rig.files.recorded();
-        rig.persist();
+        rig.persist_in_files();
         if rig.oracle.persisted > before {
             files += check_persist(&rig.files.log(), rig.files.recorded(), begun);
             persists += 1;
@@ -139,6 +139,55 @@ fn promise_2_data_then_names_then_records() {
         "{persists} persists, {files} files"
     );
     println!("{persists} persists of {files} files: data, names, records, journal, in this order");
+}
+
+#[test]
+fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
+    let mut rig = Rig::new(RecordedFiles::new(true));
+    rig.map("a");
+    rig.map("b");
+    rig.write();
+    rig.commit();
+    rig.persist();
+    let (mut carried, mut in_files) = (0, 0);
+    for round in 0..600 {
+        rig.write();
+        rig.commit();
+        let begun = rig.files.recorded();
+        rig.persist();
+        let log = rig.files.log();
+        let log = &log[begun..];
+        let syncs = |inode: Option<usize>| {
+            let all = log.iter().enumerate();
+            let of = all.filter(|(_, o)| match (o, inode) {
+                (Operation::Sync { inode: i }, Some(inode)) => *i == inode,
+                (Operation::Sync { .. }, None) => true,
+                _ => false,
+            });
+            of.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let all = rig.files.log();
+        let journal = inode(&all, all.len(), &Place::hidden(name::JOURNAL));
+        if syncs(None).len() > 1 {
+            in_files += 1;
+            assert!(syncs(journal).is_empty(), "round {round}");
+            continue;
+        }
+        carried += 1;
+        let [synced] = syncs(journal)[..] else {
+            panic!("round {round}: no sync of the journal");
+        };
+        // All that it promises was written before, and nothing but the journal's header after.
+        for (at, operation) in log.iter().enumerate() {
+            if let Operation::Write { inode, offset, .. } = operation {
+                let header = Some(*inode) == journal && *offset == 0;
+                assert!(at < synced || header, "round {round}: {operation:?}");
+            }
+        }
+    }
+    // What the journal may carry is bounded.
+    assert!(in_files > 2 && carried > 500, "{in_files}, {carried}");
+    println!("{carried} persists with one sync each, {in_files} that emptied the journal");
 }
 
 #[test]

@@ -345,10 +345,25 @@ impl Rig {
     }
 
     pub(in crate::store) fn persist(&mut self) {
-        if self
-            .again("persist", |rig| rig.store.persist(None))
-            .is_some()
-        {
+        self.made_durable("persist", |store| store.persist(None));
+    }
+
+    /// As a persist of much does.
+    pub(in crate::store) fn persist_in_files(&mut self) {
+        self.made_durable("persist in files", |store| store.persist_in_files(None));
+    }
+
+    /// One or the other.
+    fn persist_somehow(&mut self, random: &mut Random) {
+        if random.below(2) == 0 {
+            self.persist();
+        } else {
+            self.persist_in_files();
+        }
+    }
+
+    fn made_durable(&mut self, name: &str, call: impl Fn(&Store) -> Result<()>) {
+        if self.again(name, |rig| call(&rig.store)).is_some() {
             self.oracle.persisted = self.oracle.last();
         }
         self.mark();
@@ -395,7 +410,7 @@ impl Rig {
             self.scribble(random);
             self.commit();
             if random.below(3) == 0 {
-                self.persist();
+                self.persist_somehow(random);
             }
             if random.below(4) == 0 {
                 let all = &self.oracle.now().commits;
@@ -403,7 +418,7 @@ impl Rig {
             }
         }
         if random.below(4) != 0 {
-            self.persist();
+            self.persist_somehow(random);
         }
         let from = self.files.recorded();
         let mut more = 4;
@@ -418,7 +433,7 @@ impl Rig {
                     let percent = [0, 1, 100][random.below(3) as usize];
                     self.compact(random.below(4) as usize, percent);
                 }
-                0 => self.persist(),
+                0 => self.persist_somehow(random),
                 1 if more > 0 => {
                     more -= 1;
                     self.scribble(random);
@@ -433,7 +448,7 @@ impl Rig {
         if compacts {
             self.compact(0, 0);
         }
-        self.persist();
+        self.persist_somehow(random);
         from
     }
 
@@ -449,7 +464,7 @@ impl Rig {
                     }
                 }
                 0 if !self.has("b") => self.map("b"),
-                1 | 2 => self.persist(),
+                1 | 2 => self.persist_somehow(random),
                 3 if !self.oracle.now().commits.is_empty() => {
                     let commits = &self.oracle.now().commits;
                     let commit = commits[random.below(commits.len() as u64) as usize];

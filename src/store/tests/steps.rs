@@ -11,6 +11,7 @@ pub(super) enum Step {
     Map,
     Commit,
     Persist,
+    PersistInFiles,
     Restore,
     Delete,
     Compact,
@@ -18,10 +19,11 @@ pub(super) enum Step {
     Reopen,
 }
 
-pub(super) const STEPS: [Step; 8] = [
+pub(super) const STEPS: [Step; 9] = [
     Step::Map,
     Step::Commit,
     Step::Persist,
+    Step::PersistInFiles,
     Step::Restore,
     Step::Delete,
     Step::Compact,
@@ -72,6 +74,7 @@ impl Player {
                 self.rig.commit();
             }
             Step::Persist => self.rig.persist(),
+            Step::PersistInFiles => self.rig.persist_in_files(),
             Step::Restore => {
                 let first = self.rig.oracle.now().commits[0];
                 self.rig.restore(first);

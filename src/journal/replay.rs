@@ -1,234 +1,15 @@
-//! The two record streams of a store: `commits`, which is durable, and the journal of what is not
-//! persisted yet. Appending, replaying, and telling what a power cut may leave from damage.
-
-#![forbid(unsafe_code)]
+//! Reading the two streams: replaying them, and telling what a power cut may leave from damage.
 
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::format::commit::Event;
-use crate::format::record::{self, HEADER, Header, Mark, Record, StreamKind, Tail};
+use super::{Numbered, Stream, commits_place, journal_place, place};
+use crate::format::header::{HEADER, Header, Mark, StreamKind};
+use crate::format::kept::Kept;
+use crate::format::record::{self, Record, Tail};
 use crate::format::{StoreId, name};
 use crate::sys::fs::{Access, File, Files, Place, read_exact};
-use crate::sys::host;
 use crate::{Error, Result};
-
-/// Space kept reserved behind the journal's end, so that restore and delete work on a full disk.
-const RESERVE: u64 = 4096;
-
-/// A stream that is open for appending.
-pub(crate) struct Stream {
-    file: Arc<dyn File>,
-    place: Place,
-    kind: StreamKind,
-    store: StoreId,
-    header: Header,
-    end: u64,
-    link: u64,
-    /// Up to where blocks are reserved.
-    reserved: u64,
-    /// A failed append left bytes behind the end, which have to go before the next one.
-    ragged: bool,
-}
-
-/// An event and its place in history.
-#[derive(Clone)]
-pub(crate) struct Numbered {
-    pub(crate) sequence: u64,
-    pub(crate) event: Event,
-}
-
-pub(crate) fn commits_place() -> Place {
-    Place::root(name::COMMITS)
-}
-
-pub(crate) fn journal_place() -> Place {
-    Place::hidden(name::JOURNAL)
-}
-
-fn place(kind: StreamKind) -> Place {
-    match kind {
-        StreamKind::Commits => commits_place(),
-        StreamKind::Journal => journal_place(),
-    }
-}
-
-fn fresh_generation() -> Result<u64> {
-    let id = host::random_id()?;
-    Ok(u64::from_le_bytes(std::array::from_fn(|i| id[i])))
-}
-
-impl Stream {
-    /// Makes a stream with its first records under a temporary name, durable, and gives it its
-    /// name. A reader and a crash see all of it or nothing.
-    pub(crate) fn create(
-        files: &dyn Files,
-        kind: StreamKind,
-        store: StoreId,
-        durable: Mark,
-        syncing: bool,
-        events: &[Numbered],
-    ) -> Result<Self> {
-        let place = place(kind);
-        let temporary = Place::hidden(format!("{}{}", name::TEMPORARY, place.name));
-        files.unlink(&temporary)?;
-        let file = files.create(&temporary)?;
-        let header = Header {
-            generation: fresh_generation()?,
-            previous: 0,
-            durable,
-            boot_id: if kind == StreamKind::Journal {
-                files.boot_id()
-            } else {
-                [0; 16]
-            },
-            syncing,
-        };
-        let link = header.generation;
-        let mut stream = Self {
-            file,
-            place,
-            kind,
-            store,
-            header,
-            end: HEADER as u64,
-            link,
-            reserved: 0,
-            ragged: false,
-        };
-        let made = (|| {
-            stream.write_header()?;
-            stream.append(events)?;
-            stream.file.sync()?;
-            files.rename(&temporary, &stream.place)?;
-            files.sync_dir(stream.place.dir)
-        })();
-        if let Err(error) = made {
-            let _ = files.unlink(&temporary);
-            return Err(error);
-        }
-        Ok(stream)
-    }
-
-    fn write_header(&self) -> Result<()> {
-        let bytes = self.header.encode(self.kind, &self.store);
-        self.file.write_at(&[IoSlice::new(&bytes)], 0)
-    }
-
-    /// Appends records in one write. On failure the stream is as before.
-    pub(crate) fn append(&mut self, events: &[Numbered]) -> Result<()> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        if self.ragged {
-            self.file.set_len(self.end)?;
-            self.ragged = false;
-        }
-        let mut bytes = Vec::new();
-        let length = events
-            .iter()
-            .map(|n| n.event.length() + record::HEAD + 8)
-            .sum();
-        bytes.try_reserve(length).map_err(|_| Error::NoMemory {
-            what: format!("{length} bytes of records").into(),
-        })?;
-        let mut link = self.link;
-        for (at, Numbered { sequence, event }) in events.iter().enumerate() {
-            let more = at + 1 < events.len();
-            link = record::encode(
-                &mut bytes,
-                &self.store,
-                link,
-                self.end,
-                more,
-                *sequence,
-                event,
-            );
-        }
-        let end = self.end + bytes.len() as u64;
-        if end > self.reserved {
-            self.reserve(end)?;
-        }
-        if let Err(error) = self.file.write_at(&[IoSlice::new(&bytes)], self.end) {
-            self.ragged = self.file.set_len(self.end).is_err();
-            return Err(error);
-        }
-        self.end = end;
-        self.link = link;
-        Ok(())
-    }
-
-    /// Reserves blocks beyond `end`. File systems without reservations go without.
-    fn reserve(&mut self, end: u64) -> Result<()> {
-        let until = (end + RESERVE).next_multiple_of(16 * RESERVE);
-        match self.file.allocate(0, until, true) {
-            Ok(()) => self.reserved = until,
-            // The blocks that are there may be enough; the write will tell.
-            Err(error) if error.errno() == libc::ENOSPC => {}
-            Err(error) if error.errno() == libc::EOPNOTSUPP => self.reserved = u64::MAX,
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    pub(crate) fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// Where it ends, for the journal to note.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark {
-            length: self.end,
-            generation: self.header.generation,
-        }
-    }
-
-    /// Journal: notes that `commits` is another file now.
-    pub(crate) fn set_durable(&mut self, durable: Mark) -> Result<()> {
-        self.header.durable = durable;
-        self.write_header()
-    }
-
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync()
-    }
-
-    /// Journal: notes that syncing has begun, so that a crash before its outcome is known is met
-    /// with doubt.
-    pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
-        self.header.syncing = syncing;
-        self.write_header()
-    }
-
-    pub(crate) fn is_syncing(&self) -> bool {
-        self.header.syncing
-    }
-
-    /// Journal: notes how long `commits` is, and forgets the records when all of them are in it.
-    pub(crate) fn persisted(&mut self, durable: Mark, all: bool) -> Result<()> {
-        self.header.durable = durable;
-        self.header.syncing = false;
-        if !all {
-            return self.write_header();
-        }
-        // The header first, in one write: with its new generation the old records no longer count,
-        // whether or not they are still there.
-        let old = (self.header.generation, self.header.previous);
-        (self.header.generation, self.header.previous) = (fresh_generation()?, old.0);
-        if let Err(error) = self.write_header() {
-            (self.header.generation, self.header.previous) = old;
-            return Err(error);
-        }
-        self.link = self.header.generation;
-        self.end = HEADER as u64;
-        self.reserved = 0;
-        // They go now, or before the next record comes.
-        self.ragged = self.file.set_len(self.end).is_err();
-        // Best effort: without it a later append reserves for itself.
-        let _ = self.reserve(self.end);
-        Ok(())
-    }
-}
 
 /// Whether the host booted since: what was not synced may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +26,10 @@ pub(crate) struct Replay {
     pub(crate) durable: Vec<Record>,
     /// Events of the journal that are not in `commits`.
     pub(crate) recent: Vec<Record>,
+    /// What the journal carries of them, oldest first.
+    pub(crate) kept: Vec<Kept>,
+    /// The events up to this one are durable, or will be when the journal is synced.
+    pub(crate) promised: u64,
     /// Since the journal was written.
     pub(crate) booted: Booted,
     /// A sync was under way, or had failed, when the last owner ended.
@@ -309,6 +94,7 @@ impl Found {
             durable: Mark::default(),
             boot_id: [0; 16],
             syncing: false,
+            kept: 0,
         };
         Self {
             file: None,
@@ -417,9 +203,9 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         .filter(|record| record.sequence > last)
         .collect();
     if let Tail::Bad(why) = &scanned.tail
-        && (judged || reader == Reader::Salvager)
+        && ((judged && !header.syncing) || reader == Reader::Salvager)
     {
-        // Nothing is lost but by a power cut, and there was none.
+        // Nothing is lost but by a power cut or a failed sync, and there was none.
         damage.note(Error::corrupt(name.clone(), why.clone()));
         damage.beyond.extend(scanned.beyond);
     }
@@ -430,9 +216,20 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         );
         damage.note(Error::corrupt(name, why));
     }
+    let mut kept: Vec<Kept> = scanned.kept.into_iter().map(|record| record.kept).collect();
+    kept.retain(|kept| kept.upto > last);
+    let upto = kept.last().map_or(0, |kept| kept.upto);
+    let promised = last.max(header.kept).max(upto);
+    let there = recent.last().map_or(last, |record| record.sequence);
+    if promised > there {
+        let why = format!("record {promised} was durable, and it ends with {there}");
+        damage.note(Error::corrupt(journal_place().to_string(), why));
+    }
     Ok(Replay {
         durable,
         recent,
+        kept,
+        promised,
         booted,
         suspect: header.syncing,
         journal_torn: scanned.tail != Tail::Clean || behind,
@@ -477,6 +274,10 @@ fn read_commits(
         found.bytes.truncate((promised as usize).max(HEADER));
     }
     let scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
+    if !scanned.kept.is_empty() {
+        let why = "it has a record that only the journal may have";
+        damage.note(Error::corrupt(name::COMMITS, why));
+    }
     let why = match &scanned.tail {
         Tail::Clean => None,
         Tail::Cut => Some("it is cut off"),
@@ -518,7 +319,7 @@ fn write_again(file: &dyn File, from: u64, to: u64) -> Result<()> {
 
 impl Replay {
     /// How long `commits` is durably, as far as the journal knows.
-    fn promised(&self) -> Mark {
+    fn promised_length(&self) -> Mark {
         self.journal.header.durable
     }
 
@@ -532,7 +333,8 @@ impl Replay {
         rewrite_journal: bool,
         suspect: bool,
     ) -> Result<(Option<Stream>, Stream)> {
-        let promised = self.promised();
+        let promised = self.promised_length();
+        let kept = self.promised;
         let doubtful = self.suspect && self.booted != Booted::Yes;
         let ready = |half: Half, kind| {
             let file = half.file.ok_or_else(|| Error::Internal {
@@ -572,9 +374,16 @@ impl Replay {
             .transpose()?;
         let durable = commits.as_ref().map_or(Mark::default(), Stream::mark);
         let journal = if rewrite_journal || self.journal.tail != Tail::Clean {
-            Stream::create(files, StreamKind::Journal, store, durable, suspect, keep)?
+            let known = (durable, suspect, kept);
+            Stream::create(files, StreamKind::Journal, store, known, keep)?
         } else {
             let mut stream = ready(self.journal, StreamKind::Journal)?;
+            if kept > stream.header.kept && !self.kept.is_empty() {
+                // A killed owner may have appended what makes it a promise, without the sync.
+                stream.sync()?;
+                files.sync_dir(stream.place.dir)?;
+                stream.header.kept = kept;
+            }
             stream.header.boot_id = files.boot_id();
             stream.header.durable = durable;
             stream.header.syncing = suspect;

@@ -1,0 +1,270 @@
+//! The two record streams of a store: `commits`, which is durable, and the journal of what is not
+//! persisted yet, or only in it. Appending to them; reading them is `replay`.
+
+#![forbid(unsafe_code)]
+
+mod replay;
+
+pub(crate) use replay::{Booted, Reader, Replay, replay};
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::format::commit::Event;
+use crate::format::header::{HEADER, Header, Mark, StreamKind};
+use crate::format::kept::Kept;
+use crate::format::{StoreId, name, record};
+use crate::sys::fs::{File, Files, Place};
+use crate::sys::host;
+use crate::{Error, Result};
+
+/// Space kept reserved behind the journal's end, so that restore and delete work on a full disk.
+const RESERVE: u64 = 4096;
+
+/// A stream that is open for appending.
+pub(crate) struct Stream {
+    file: Arc<dyn File>,
+    place: Place,
+    kind: StreamKind,
+    store: StoreId,
+    header: Header,
+    end: u64,
+    link: u64,
+    /// Up to where blocks are reserved.
+    reserved: u64,
+    /// A failed append left bytes behind the end, which have to go before the next one.
+    ragged: bool,
+}
+
+/// An event and its place in history.
+#[derive(Clone)]
+pub(crate) struct Numbered {
+    pub(crate) sequence: u64,
+    pub(crate) event: Event,
+}
+
+pub(crate) fn commits_place() -> Place {
+    Place::root(name::COMMITS)
+}
+
+pub(crate) fn journal_place() -> Place {
+    Place::hidden(name::JOURNAL)
+}
+
+fn place(kind: StreamKind) -> Place {
+    match kind {
+        StreamKind::Commits => commits_place(),
+        StreamKind::Journal => journal_place(),
+    }
+}
+
+/// What a new journal knows: how long `commits` is durably, whether a sync has begun whose outcome is not known, and
+/// up to which record it is durable itself.
+pub(crate) type Known = (Mark, bool, u64);
+
+fn fresh_generation() -> Result<u64> {
+    let id = host::random_id()?;
+    Ok(u64::from_le_bytes(std::array::from_fn(|i| id[i])))
+}
+
+fn room(length: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve(length).map_err(|_| Error::NoMemory {
+        what: format!("{length} bytes of records").into(),
+    })?;
+    Ok(bytes)
+}
+
+impl Stream {
+    /// Makes a stream with its first records under a temporary name, durable, and gives it its
+    /// name. A reader and a crash see all of it or nothing.
+    pub(crate) fn create(
+        files: &dyn Files,
+        kind: StreamKind,
+        store: StoreId,
+        (durable, syncing, kept): Known,
+        events: &[Numbered],
+    ) -> Result<Self> {
+        let place = place(kind);
+        let temporary = Place::hidden(format!("{}{}", name::TEMPORARY, place.name));
+        files.unlink(&temporary)?;
+        let file = files.create(&temporary)?;
+        let header = Header {
+            generation: fresh_generation()?,
+            previous: 0,
+            durable,
+            boot_id: if kind == StreamKind::Journal {
+                files.boot_id()
+            } else {
+                [0; 16]
+            },
+            syncing,
+            kept,
+        };
+        let link = header.generation;
+        let mut stream = Self {
+            file,
+            place,
+            kind,
+            store,
+            header,
+            end: HEADER as u64,
+            link,
+            reserved: 0,
+            ragged: false,
+        };
+        let made = (|| {
+            stream.write_header()?;
+            stream.append(events)?;
+            stream.file.sync()?;
+            files.rename(&temporary, &stream.place)?;
+            files.sync_dir(stream.place.dir)
+        })();
+        if let Err(error) = made {
+            let _ = files.unlink(&temporary);
+            return Err(error);
+        }
+        Ok(stream)
+    }
+
+    fn write_header(&self) -> Result<()> {
+        let bytes = self.header.encode(self.kind, &self.store);
+        self.file.write_at(&[IoSlice::new(&bytes)], 0)
+    }
+
+    /// Appends records in one write. On failure the stream is as before.
+    pub(crate) fn append(&mut self, events: &[Numbered]) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let events_length = events.iter().map(|n| n.event.length() + record::HEAD + 8);
+        let mut bytes = room(events_length.sum())?;
+        let mut link = self.link;
+        for (at, Numbered { sequence, event }) in events.iter().enumerate() {
+            let more = at + 1 < events.len();
+            link = record::encode(
+                &mut bytes,
+                &self.store,
+                link,
+                self.end,
+                more,
+                *sequence,
+                event,
+            );
+        }
+        self.write(&bytes, link)
+    }
+
+    /// Journal: appends what makes its records durable; `sequence` is that of the last of them. The sync is the
+    /// caller's.
+    pub(crate) fn append_kept(&mut self, sequence: u64, kept: &Kept) -> Result<()> {
+        let mut bytes = room(kept.length() + record::HEAD + 8)?;
+        let link =
+            record::encode_kept(&mut bytes, &self.store, self.link, self.end, sequence, kept);
+        self.write(&bytes, link)
+    }
+
+    /// Writes whole records at the end.
+    fn write(&mut self, bytes: &[u8], link: u64) -> Result<()> {
+        if self.ragged {
+            self.file.set_len(self.end)?;
+            self.ragged = false;
+        }
+        let end = self.end + bytes.len() as u64;
+        if end > self.reserved {
+            self.reserve(end)?;
+        }
+        if let Err(error) = self.file.write_at(&[IoSlice::new(bytes)], self.end) {
+            self.ragged = self.file.set_len(self.end).is_err();
+            return Err(error);
+        }
+        self.end = end;
+        self.link = link;
+        Ok(())
+    }
+
+    /// Reserves blocks beyond `end`. File systems without reservations go without.
+    fn reserve(&mut self, end: u64) -> Result<()> {
+        let until = (end + RESERVE).next_multiple_of(16 * RESERVE);
+        match self.file.allocate(0, until, true) {
+            Ok(()) => self.reserved = until,
+            // The blocks that are there may be enough; the write will tell.
+            Err(error) if error.errno() == libc::ENOSPC => {}
+            Err(error) if error.errno() == libc::EOPNOTSUPP => self.reserved = u64::MAX,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Where it ends, for the journal to note.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            length: self.end,
+            generation: self.header.generation,
+        }
+    }
+
+    /// Journal: notes that `commits` is another file now.
+    pub(crate) fn set_durable(&mut self, durable: Mark) -> Result<()> {
+        self.header.durable = durable;
+        self.write_header()
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync()
+    }
+
+    /// The file, to sync it while others append.
+    pub(crate) fn file(&self) -> Arc<dyn File> {
+        self.file.clone()
+    }
+
+    /// Journal: notes that syncing has begun, so that a crash before its outcome is known is met
+    /// with doubt.
+    pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
+        self.header.syncing = syncing;
+        self.write_header()
+    }
+
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.header.syncing
+    }
+
+    /// Journal: notes that it was synced and is durable up to a record.
+    pub(crate) fn set_kept(&mut self, upto: u64) -> Result<()> {
+        self.header.kept = upto;
+        self.header.syncing = false;
+        self.write_header()
+    }
+
+    /// Journal: notes how long `commits` is, and forgets the records when all of them are in it.
+    pub(crate) fn persisted(&mut self, durable: Mark, all: bool) -> Result<()> {
+        self.header.durable = durable;
+        self.header.syncing = false;
+        if !all {
+            return self.write_header();
+        }
+        // The header first, in one write: with its new generation the old records no longer count,
+        // whether or not they are still there.
+        let old = self.header.clone();
+        self.header.previous = old.generation;
+        self.header.generation = fresh_generation()?;
+        self.header.kept = 0;
+        if let Err(error) = self.write_header() {
+            self.header = old;
+            return Err(error);
+        }
+        self.link = self.header.generation;
+        self.end = HEADER as u64;
+        self.reserved = 0;
+        // They go now, or before the next record comes.
+        self.ragged = self.file.set_len(self.end).is_err();
+        // Best effort: without it a later append reserves for itself.
+        let _ = self.reserve(self.end);
+        Ok(())
+    }
+}
