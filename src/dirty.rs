@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::page::{PageSet, Run};
 use crate::sys::fork::ForkMarker;
@@ -105,20 +105,28 @@ pub(crate) enum Tracking {
         kernel: Arc<KernelTracker>,
         /// The kernel arms so many pages at once: more than one where they are huge, 0 where that is not known.
         granule: u64,
+        /// Parts that map an image are not registered yet: that takes away the kernel's fault-around, which
+        /// makes first reads about ten times slower, and a clone may never commit.
+        resting: AtomicBool,
     },
     Caller,
     Compare,
 }
 
 impl Tracking {
-    /// Puts a module's memory under the kernel tracker. Its pages count as unwritten from now on.
+    /// Puts a module's memory under the kernel tracker. Its pages count as unwritten from now on, but for those
+    /// that are private copies of an image's: they count as written when they are first looked for.
     pub(crate) fn kernel(
         kernel: Arc<KernelTracker>,
         granule: u64,
         spans: &[Span],
         memory: &Memory,
     ) -> Result<Self> {
-        let tracking = Self::Kernel { kernel, granule };
+        let tracking = Self::Kernel {
+            kernel,
+            granule,
+            resting: AtomicBool::new(true),
+        };
         let begun = spans
             .iter()
             .try_for_each(|span| tracking.begin(memory, *span));
@@ -128,11 +136,18 @@ impl Tracking {
 
     /// Puts a part of a module under the tracker: one that is new, or was mapped anew.
     pub(crate) fn begin(&self, memory: &Memory, span: Span) -> Result<()> {
-        let Self::Kernel { kernel, .. } = self else {
+        let Self::Kernel {
+            kernel, resting, ..
+        } = self
+        else {
             return Ok(());
         };
         let (address, length) = range(memory, span.pages);
         kernel.userfault.register(address, length)?;
+        if span.kind == Kind::Image && resting.load(Ordering::Relaxed) {
+            // It could be, and will be.
+            return kernel.userfault.unregister(address, length);
+        }
         let armed = match span.written() {
             Written::Unarmed => kernel.userfault.arm(address, length),
             Written::PrivateCopy => Ok(()),
@@ -172,9 +187,16 @@ impl Tracking {
         dirty: &PageSet,
         arm: bool,
     ) -> Result<()> {
-        let Self::Kernel { kernel, .. } = self else {
+        let Self::Kernel {
+            kernel, resting, ..
+        } = self
+        else {
             return Ok(());
         };
+        if resting.load(Ordering::Relaxed) {
+            wake(kernel, memory, spans)?;
+            resting.store(false, Ordering::Relaxed);
+        }
         let page = host::page_size();
         let base = memory.address() as u64;
         let adding = dirty.adding();
@@ -205,16 +227,22 @@ impl Tracking {
     /// Forgets writes to these pages: they were the library's own. Writers are paused, and nothing
     /// else that the tracker knows matters any more.
     pub(crate) fn forget(&self, memory: &Memory, spans: &[Span], runs: &[Run]) -> Result<()> {
-        let Self::Kernel { kernel, granule } = self else {
+        let Self::Kernel {
+            kernel,
+            granule,
+            resting,
+        } = self
+        else {
             return Ok(());
         };
+        let resting = resting.load(Ordering::Relaxed);
         let forget = |pages: Run, span: Span| {
             let (address, length) = range(memory, pages);
             kernel
                 .pagemap
                 .take_written(address, length, span.written(), |_, _| {})
         };
-        for span in spans {
+        for span in spans.iter().filter(|s| s.kind != Kind::Image || !resting) {
             // One call for each run, or one scan over all of them: a call costs about as much as
             // scanning 1024 armed pages. A part of a huge page cannot be armed.
             let may_be_huge = *granule == 0 && span.kind != Kind::Anonymous;
@@ -248,6 +276,15 @@ impl Tracking {
                 .unregister(memory.address(), memory.length());
         }
     }
+}
+
+/// Registers the parts that map an image.
+fn wake(kernel: &KernelTracker, memory: &Memory, spans: &[Span]) -> Result<()> {
+    for span in spans.iter().filter(|span| span.kind == Kind::Image) {
+        let (address, length) = range(memory, span.pages);
+        kernel.userfault.register(address, length)?;
+    }
+    Ok(())
 }
 
 fn range(memory: &Memory, pages: Run) -> (usize, u64) {
@@ -291,6 +328,8 @@ mod self_test {
             let kernel = Arc::new(KernelTracker::new()?);
             let tracking = Tracking::kernel(kernel, 1, &spans, &memory)?;
             let set = PageSet::new(pages)?;
+            tracking.collect(&memory, &spans, &set)?;
+            set.take();
             Ok(Self {
                 memory,
                 spans,

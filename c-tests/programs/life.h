@@ -68,6 +68,12 @@ static void write_pages(void)
         OK(store_mark_dirty(module, page * page_size(), page_size()));
 }
 
+static void write_few(void)
+{
+    memory[3 * page_size()]++;
+    OK(store_mark_dirty(module, 3 * page_size(), page_size()));
+}
+
 static void do_open(void)
 {
     vmstore_open_options options = {.struct_size = sizeof options,
@@ -218,6 +224,9 @@ static const step steps[] = {
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
     {"store_persist", "again", do_persist, 0, NULL}, /* of several files */
     {"store_persist", "nothing", do_persist, 1, NULL},
+    {"store_capture", "", do_capture, 1, write_few},
+    {"store_capture_commit", "", do_capture_commit, 0, NULL},
+    {"store_persist", "little", do_persist, 0, NULL},
     {"store_restore", "", do_restore, 0, NULL},
     {"store_discard", "", do_discard, 0, NULL},
     {"store_audit", "", do_audit, 0, NULL},
@@ -226,6 +235,8 @@ static const step steps[] = {
     {"store_verify", "", do_verify, 0, NULL},
     {"store_unmap_module", "", do_unmap, 0, NULL},
     {"store_map_module", "again image", do_map, 0, NULL},
+    {"store_capture", "image", do_capture, 0, write_pages},
+    {"store_capture_cancel", "", do_capture_cancel, 0, NULL},
     {"store_discard", "image", do_discard, 0, NULL},
     {"store_grow_module", "", do_grow, 0, NULL},
     {"store_close", "", do_close, 0, NULL},

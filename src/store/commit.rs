@@ -170,7 +170,13 @@ impl Store {
     fn give_descriptors_back(&self, state: &mut State) {
         let most = (host::descriptor_limit() / 4).clamp(16, 1024) as usize;
         let is_open = |file: &Unsynced| matches!(file.state, SyncState::Open(_));
-        let open = state.unsynced.iter().filter(|file| is_open(file)).count();
+        // The oldest were closed first: what is open is at the end, but for few that were rewritten since.
+        let open = state
+            .unsynced
+            .iter()
+            .rev()
+            .take_while(|f| is_open(f))
+            .count();
         if open <= most {
             return;
         }

@@ -68,7 +68,12 @@ impl Store {
             files: Vec::new(),
         };
         for (module, commit, _, file) in work.files {
-            let mut bytes = crate::error::try_filled(file.len()? as usize, 0u8, "a small file")?;
+            let length = file.len()?;
+            if length > LITTLE {
+                // An image of few pages, the rest of it holes.
+                return Ok(false);
+            }
+            let mut bytes = crate::error::try_filled(length as usize, 0u8, "a small file")?;
             read_exact(&*file, &mut bytes, 0, &pages::place(&module, commit))?;
             kept.files.push(Carried {
                 module,

@@ -52,8 +52,8 @@ pub(crate) enum Written {
     /// Memory that was armed as a whole: whatever is not armed any more. Pages that the host
     /// dropped (MADV_DONTNEED) count, because their bytes changed.
     Unarmed,
-    /// A private file mapping that was never armed as a whole, because arming takes away the
-    /// kernel's fault-around: pages that are private copies now and not armed since.
+    /// A private file mapping that was never armed as a whole, because every page of it would then have an entry
+    /// of its own in the page table: pages that are private copies now and not armed since.
     PrivateCopy,
 }
 

@@ -191,6 +191,34 @@ fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
 }
 
 #[test]
+fn an_image_of_holes_is_not_carried_by_the_journal() {
+    let mut rig = Rig::new(RecordedFiles::new(true));
+    rig.map("a");
+    rig.write();
+    rig.commit();
+    rig.persist();
+    let module = rig
+        .store
+        .map_module("large", 8 << 20, &super::map_options())
+        .unwrap();
+    module.mapped.memory.write(0, &[1]);
+    module.mark_dirty(0, 1).unwrap();
+    rig.store.commit(&crate::CommitOptions::default()).unwrap();
+    let begun = rig.files.recorded();
+    rig.store.persist(None).unwrap();
+    let log = rig.files.log();
+    let most = log[begun..].iter().map(|operation| match operation {
+        Operation::Write { bytes, .. } => bytes.len(),
+        _ => 0,
+    });
+    assert!(most.max() < Some(64 << 10), "the file was copied");
+    let syncs = log[begun..]
+        .iter()
+        .filter(|operation| matches!(operation, Operation::Sync { .. }));
+    assert_eq!(syncs.count(), 2, "of the file and of commits");
+}
+
+#[test]
 fn promise_1_a_commit_is_recorded_when_its_files_have_their_names() {
     let mut random = Random(77);
     let mut rig = Rig::new(RecordedFiles::new(true));
