@@ -73,7 +73,7 @@
  *  5 Dirty tracking is complete, or says what it cannot see: VMSTORE_TRACKER_KERNEL has the list,
  *    store_mark_dirty is the way in.
  *  6 Memory keeps its address. Restore copies bytes in; it never remaps.
- *  7 A polite guest in your process: no signal handlers, no threads, no output, no abort. SIGXFSZ is
+ *  7 A polite guest in your process: no signal handlers, no threads unless a capture asks for helpers, no output, no abort. SIGXFSZ is
  *    blocked in the calling thread around file writes. All descriptors are close-on-exec.
  *
  * 4. LIFE OF A STORE
@@ -822,6 +822,16 @@ typedef struct {
      * The length of `user_data` in bytes; 0 when it is NULL.
      */
     size_t user_data_length;
+    /**
+     * Threads that may help to copy in a capture of 4,096 pages or more, at most 15; 0, the default: none. They
+     * are made and gone within the call, with all signals blocked; where the host refuses to make them, the capture goes
+     * on without. They need processors of their own, and room for all the pages in the arena.
+     */
+    uint32_t helpers;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
 } vmstore_commit_options;
 
 /**

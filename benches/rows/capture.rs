@@ -107,6 +107,45 @@ pub fn capture(bench: &mut Bench) {
     }
 }
 
+/// One helper thread beside none.
+pub fn helper(bench: &mut Bench) {
+    let scratch = bench.scratch(&bench.quiet_directory());
+    let store = open(&scratch.path().join("store"));
+    let length = bench.module_bytes();
+    let module = bench.module(&store, length, &MapOptions::default());
+    for count in bench.dirty_sets(&[8192, 65536]) {
+        let pages = &bench.rng.scattered(count, length / page_size());
+        let player = |name: &'static str, helpers: u32| -> Player<'_> {
+            let (store, module) = (&store, &module);
+            let options = CommitOptions {
+                helpers,
+                ..CommitOptions::default()
+            };
+            Box::new(move |sheet, rng| {
+                memory::dirty(base(module), pages, rng.next());
+                let capture = sheet.time(name, || store.capture(&options));
+                capture.expect("a capture").cancel().expect("a cancel");
+            })
+        };
+        let players = vec![player("with", 1), player("without", 0)];
+        let sheet = hold(bench.rounds, 3, &mut bench.rng, players);
+        commit(&store);
+        let target = if count >= 65536 {
+            Target::Faster(1.5)
+        } else {
+            Target::Shown
+        };
+        bench.report.line(
+            "helper",
+            format!("{count} pages of {} MiB", length >> 20),
+            "us",
+            ("capture with one helper thread", sheet.get("with")),
+            Some(("without", sheet.get("without"))),
+            target,
+        );
+    }
+}
+
 pub fn caller(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));

@@ -52,6 +52,11 @@ pub const ROWS: &[Row] = &[
         capture::caller,
     ),
     (
+        "helper",
+        "the pause with a helper thread on another processor",
+        capture::helper,
+    ),
+    (
         "commit",
         "not durable, beside the same bytes into a new file",
         commit::commit,

@@ -185,7 +185,4 @@ pub fn memory(bench: &mut Bench) {
         stats.arena_spills,
         stats.arena_bytes >> 20
     ));
-    bench
-        .report
-        .note("two cores: not measured; the library has no option for a helper thread");
 }

@@ -262,6 +262,7 @@ pub(super) unsafe fn commit_options(options: &vmstore_commit_options) -> Result<
             .map_err(|_| Error::invalid("vmstore_commit_options.label", "it must be UTF-8"))?
             .to_owned()
     };
+    zero("vmstore_commit_options.reserved", options.reserved)?;
     let length = options.user_data_length;
     if options.user_data.is_null() && length != 0 {
         return Err(Error::invalid(
@@ -286,6 +287,7 @@ pub(super) unsafe fn commit_options(options: &vmstore_commit_options) -> Result<
     Ok(CommitOptions {
         label,
         user_data: (length != 0).then(|| Arc::new(user_data)),
+        helpers: options.helpers,
     })
 }
 

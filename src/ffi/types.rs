@@ -225,6 +225,12 @@ pub struct vmstore_commit_options {
     pub user_data: *const c_void,
     /// The length of `user_data` in bytes; 0 when it is NULL.
     pub user_data_length: usize,
+    /// Threads that may help to copy in a capture of 4,096 pages or more, at most 15; 0, the default: none. They
+    /// are made and gone within the call, with all signals blocked; where the host refuses to make them, the capture goes
+    /// on without. They need processors of their own, and room for all the pages in the arena.
+    pub helpers: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 /// Options of `store_persist`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::helpers;
 use super::options::CommitOptions;
 use super::precopy::{self, Precopied};
 use super::{Bound, State, Store};
@@ -91,7 +92,7 @@ impl Spare {
 }
 
 impl Captured {
-    fn pages(&self) -> u64 {
+    pub(super) fn pages(&self) -> u64 {
         self.modules.iter().map(|m| pages_in(&m.runs)).sum()
     }
 
@@ -282,7 +283,12 @@ impl Store {
         if fresh.is_none() {
             captured.copied = captured.pages();
         }
-        let spilled = self.copy_runs(state, captured, arena, fresh.as_deref(), used)?;
+        let page = self.0.pages.page_size as usize;
+        let spilled = if helpers::copy_runs(captured, arena, fresh.as_deref(), used, page) {
+            false
+        } else {
+            self.copy_runs(state, captured, arena, fresh.as_deref(), used)?
+        };
         if fresh.is_some() {
             for module in &mut captured.modules {
                 module.waiting.sort_unstable_by_key(|(run, _)| run.start);

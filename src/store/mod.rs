@@ -12,6 +12,7 @@ mod export;
 mod fill;
 mod findings;
 mod grow;
+mod helpers;
 mod history;
 mod images;
 mod import;

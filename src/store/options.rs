@@ -122,7 +122,12 @@ pub struct CommitOptions {
     pub label: String,
     /// The caller's bytes, if there are any; shared, not copied.
     pub user_data: Option<Arc<Vec<u8>>>,
+    /// Threads that may help to copy a large capture, at most 15.
+    pub helpers: u32,
 }
+
+/// The most threads that may help with a capture.
+const MAX_HELPERS: u32 = 15;
 
 impl CommitOptions {
     pub(crate) fn check_user_data_length(length: usize) -> Result<()> {
@@ -141,6 +146,12 @@ impl CommitOptions {
             return Err(Error::invalid(
                 format!("vmstore_commit_options.label of {} bytes", self.label.len()),
                 format!("it may have at most {MAX_LABEL}"),
+            ));
+        }
+        if self.helpers > MAX_HELPERS {
+            return Err(Error::invalid(
+                format!("vmstore_commit_options.helpers {}", self.helpers),
+                format!("it may be at most {MAX_HELPERS}"),
             ));
         }
         if self.label.chars().any(char::is_control) {

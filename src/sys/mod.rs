@@ -18,4 +18,5 @@ pub(crate) mod pagemap;
 pub(crate) mod pipe;
 mod realfile;
 pub(crate) mod realfs;
+pub(crate) mod threads;
 pub(crate) mod userfault;
