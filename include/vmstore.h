@@ -73,8 +73,9 @@
  *  5 Dirty tracking is complete, or says what it cannot see: VMSTORE_TRACKER_KERNEL has the list,
  *    store_mark_dirty is the way in.
  *  6 Memory keeps its address. Restore copies bytes in; it never remaps.
- *  7 A polite guest in your process: no signal handlers, no threads unless a capture asks for helpers, no output, no abort. SIGXFSZ is
- *    blocked in the calling thread around file writes. All descriptors are close-on-exec.
+ *  7 A polite guest in your process: no signal handlers, no output, no abort, and no threads unless a
+ *    capture asks for helpers. SIGXFSZ is blocked in the calling thread around file writes. All
+ *    descriptors are close-on-exec.
  *
  * 4. LIFE OF A STORE
  *

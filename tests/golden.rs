@@ -70,6 +70,7 @@ fn make(directory: &Path) {
         let options = CommitOptions {
             label: label.into(),
             user_data: Some(user_data),
+            ..CommitOptions::default()
         };
         store.commit(&options).unwrap()
     };
