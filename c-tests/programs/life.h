@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "misuse.h"
 
@@ -43,6 +44,10 @@ static void begin_life(const setting *s, const char *in)
         int access = has("adopt") ? PROT_READ | PROT_WRITE : PROT_NONE;
         callers_memory = mmap(NULL, GROWN * page_size(), access, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         CHECK(callers_memory != MAP_FAILED);
+    }
+    if (has("thrifty")) { /* at most two files stay open to be read again */
+        struct rlimit few = {20, 20};
+        CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
     }
     if (has("fd")) {
         callers_fd = memfd_create("the caller's", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -227,6 +232,7 @@ static const step steps[] = {
     {"store_capture", "", do_capture, 1, write_few},
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
     {"store_persist", "little", do_persist, 0, NULL},
+    {"store_audit", "", do_audit, 0, NULL}, /* of several files */
     {"store_restore", "", do_restore, 0, NULL},
     {"store_discard", "", do_discard, 0, NULL},
     {"store_audit", "", do_audit, 0, NULL},
@@ -241,6 +247,9 @@ static const step steps[] = {
     {"store_grow_module", "", do_grow, 0, NULL},
     {"store_close", "", do_close, 0, NULL},
     {"store_open", "again", do_open, 0, NULL},
+    {"store_map_module", "again image", do_map, 0, NULL},
+    {"store_audit", "image", do_audit, 0, NULL},
+    {"store_unmap_module", "", do_unmap, 0, NULL},
     {"store_close", "empty", do_close, 0, NULL},
     {"store_open", "readonly", do_open_readonly, 0, NULL},
     {"store_map_module", "again image readonly", do_map, 0, NULL},
@@ -260,6 +269,8 @@ static setting settings[] = {
     {"adopt kernel", VMSTORE_MAP_ADOPT, VMSTORE_TRACKER_KERNEL},
     {"private reserved kernel", VMSTORE_MAP_PRIVATE | VMSTORE_MAP_RESERVED, VMSTORE_TRACKER_KERNEL},
     {"private kernel eager", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_KERNEL},
+    {"private compare thrifty", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_COMPARE},
+    {"private kernel thrifty", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_KERNEL},
     {"private caller", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_CALLER},
     {"private compare fails", VMSTORE_MAP_PRIVATE, VMSTORE_TRACKER_COMPARE},
     {"shared compare fails", VMSTORE_MAP_SHARED, VMSTORE_TRACKER_COMPARE},

@@ -38,6 +38,14 @@ pub(crate) struct PageFiles {
     pub(crate) store: StoreId,
     pub(crate) page_size: u64,
     cache: Mutex<Cache>,
+    opened: Mutex<Opened>,
+}
+
+/// Files that pages were read from, kept open: a deep chain has as many files as a restore has pages.
+#[derive(Default)]
+struct Opened {
+    files: HashMap<(String, u64), Arc<dyn File>>,
+    most: usize,
 }
 
 #[derive(Default)]
@@ -61,7 +69,32 @@ impl PageFiles {
             store,
             page_size,
             cache: Mutex::default(),
+            opened: Mutex::default(),
         }
+    }
+
+    /// How many files that were read from may stay open; none at first.
+    pub(crate) fn set_most_open(&self, most: usize) {
+        let mut opened = self.opened.lock();
+        opened.most = most;
+        opened.files.clear();
+    }
+
+    /// The file of a module commit to read pages from, which may be open already.
+    fn open_to_read(&self, module: &str, commit: u64) -> Result<Arc<dyn File>> {
+        let key = (module.to_owned(), commit);
+        if let Some(file) = self.opened.lock().files.get(&key) {
+            return Ok(file.clone());
+        }
+        let file = self.open(module, commit)?;
+        let mut opened = self.opened.lock();
+        if opened.files.len() >= opened.most {
+            opened.files.clear();
+        }
+        if opened.most > 0 {
+            opened.files.insert(key, file.clone());
+        }
+        Ok(file)
     }
 
     /// The file of a module commit.
@@ -99,8 +132,10 @@ impl PageFiles {
 
     /// Drops the index of a module commit that is no more, or is another file now.
     pub(crate) fn forget(&self, module: &str, commit: u64) {
+        let key = (module.to_owned(), commit);
+        self.opened.lock().files.remove(&key);
         let mut cache = self.cache.lock();
-        if let Some(index) = cache.indexes.remove(&(module.to_owned(), commit)) {
+        if let Some(index) = cache.indexes.remove(&key) {
             cache.bytes = cache.bytes.saturating_sub(weight(&index));
         }
     }

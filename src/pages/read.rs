@@ -65,7 +65,7 @@ impl<'a> Reading<'a> {
         if self.open.len() >= OPEN {
             self.open.clear();
         }
-        let file = self.pages.open(&index.module, index.commit)?;
+        let file = self.pages.open_to_read(&index.module, index.commit)?;
         self.open.insert(index.commit, file.clone());
         Ok(file)
     }

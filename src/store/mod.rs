@@ -362,6 +362,7 @@ impl Store {
         state.unsynced.clear();
         state.journal = None;
         gate.commits = None;
+        self.0.pages.set_most_open(0);
         self.0.files.unlock();
         Ok(())
     }

@@ -99,6 +99,10 @@ impl Store {
             gate,
             journal,
         } = recover::recover(&pages, read_only, options.salvage, &mut note)?;
+        if !read_only {
+            // A reader would hold on to the disk blocks of what the owner deletes.
+            pages.set_most_open((host::descriptor_limit() / 8).min(1024) as usize);
+        }
         let kernel = KernelTracker::open();
         if let Err(error) = &kernel {
             note(

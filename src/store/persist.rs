@@ -149,6 +149,8 @@ impl Store {
             }
             if let SyncState::Suspect = &file.state {
                 super::recover::write_again(&self.0.pages, &file.module, file.commit)?;
+                // What was read from is the old file.
+                self.0.pages.forget(&file.module, file.commit);
                 syncs += 1;
             }
             done += file.bytes;
