@@ -75,7 +75,8 @@
  *  6 Memory keeps its address. Restore copies bytes in; it never remaps.
  *  7 A polite guest in your process: no signal handlers, no output, no abort, and no threads unless a
  *    capture asks for helpers. SIGXFSZ is blocked in the calling thread around file writes. All
- *    descriptors are close-on-exec.
+ *    descriptors are close-on-exec; of RLIMIT_NOFILE up to a quarter waits for a persist, and an
+ *    eighth stays open to be read again, at most 1,024 each.
  *
  * 4. LIFE OF A STORE
  *
