@@ -337,7 +337,7 @@ const CONTROLS: &[(&str, &str, &str, &str, &str)] = &[
         "checksum of an index",
         "damage",
         "src/format/index.rs",
-        "|| checksum::metadata(store, bytes) != self.runs_sum",
+        "|| self.sum.sum() != self.wanted_sum",
         "",
     ),
     (

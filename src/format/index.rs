@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::bytes::{Reader, Writer};
-use super::checksum::{self, Digest};
+use super::checksum::{self, Digest, Pieces};
 use super::{StoreId, VERSION, name};
 use crate::error::try_vec;
 use crate::{Error, Result};
@@ -11,7 +11,8 @@ use crate::{Error, Result};
 const MAGIC: [u8; 8] = *b"VMSPAGES";
 /// The footer's length.
 pub(crate) const FOOTER: usize = 512;
-const RUN: usize = 24;
+/// The bytes of a run.
+pub(crate) const RUN: usize = 24;
 /// Where the footer says how many pages the commit itself wrote.
 const CHANGED: usize = FOOTER - 16;
 
@@ -181,6 +182,17 @@ impl Index {
         (self.index_offset() + runs, self.data_pages() * 8)
     }
 
+    /// Checks the checksum of the checksums, as they are in the file.
+    pub(crate) fn check_checksums(&self, sum: u64, file: &str) -> Result<()> {
+        if sum == self.checksums.sum {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            file,
+            "the checksum of its page checksums does not match",
+        ))
+    }
+
     /// Takes the checksums, as they are in the file.
     pub(crate) fn learn_checksums(
         &self,
@@ -188,14 +200,10 @@ impl Index {
         store: &StoreId,
         file: &str,
     ) -> Result<&[u64]> {
-        if bytes.len() as u64 != self.data_pages() * 8
-            || checksum::metadata(store, bytes) != self.checksums.sum
-        {
-            return Err(Error::corrupt(
-                file,
-                "the checksum of its page checksums does not match",
-            ));
+        if bytes.len() as u64 != self.data_pages() * 8 {
+            return Err(Error::corrupt(file, "its page checksums are cut"));
         }
+        self.check_checksums(checksum::metadata(store, bytes), file)?;
         let mut list = try_vec(bytes.len() / 8, "an index")?;
         let words = bytes.as_chunks::<8>().0.iter();
         list.extend(words.map(|word| u64::from_le_bytes(*word)));
@@ -383,21 +391,42 @@ impl Footer {
         self.run_count * RUN as u64
     }
 
-    /// Decodes the index that this footer describes from the bytes of its runs.
-    pub(crate) fn index(self, bytes: &[u8], store: &StoreId, file: &str) -> Result<Index> {
-        let bad = |why: &str| Error::corrupt(file, why);
-        if bytes.len() as u64 != self.runs_length()
-            || checksum::metadata(store, bytes) != self.runs_sum
-        {
-            return Err(bad("the checksum of its index does not match"));
+    /// Begins to decode the index that this footer describes, from the bytes of its runs.
+    pub(crate) fn runs(self, store: &StoreId) -> Runs {
+        Runs {
+            sum: Pieces::new(store),
+            index: self.empty,
+            wanted: self.run_count,
+            data_pages: self.data_pages,
+            zero_pages: self.zero_pages,
+            wanted_sum: self.runs_sum,
         }
-        let mut index = self.empty;
+    }
+}
+
+/// An index whose runs come in pieces: of a file that says it has more than make sense, no more are kept than do.
+pub(crate) struct Runs {
+    index: Index,
+    sum: Pieces,
+    wanted: u64,
+    data_pages: u64,
+    zero_pages: u64,
+    wanted_sum: u64,
+}
+
+impl Runs {
+    /// Takes the next piece, of whole runs.
+    pub(crate) fn add(&mut self, bytes: &[u8], file: &str) -> Result<()> {
+        let nonsense = || Error::corrupt(file, "its index contradicts itself");
+        self.sum.add(bytes);
+        let (runs, rest) = bytes.as_chunks::<RUN>();
+        let Self { index, .. } = self;
+        if !rest.is_empty() || index.runs.len() as u64 + runs.len() as u64 > self.wanted {
+            return Err(nonsense());
+        }
         let pages = index.size / index.page_size;
-        index.runs = try_vec(self.run_count as usize, "an index")?;
-        let nonsense = || bad("its index contradicts itself");
-        let mut r = Reader(bytes);
-        let (mut next, mut slot) = (0, 0u64);
-        for _ in 0..self.run_count {
+        for run in runs {
+            let mut r = Reader(run);
             let (start, count, content) =
                 (|| Some((r.u64()?, r.u64()?, r.u64()?)))().ok_or_else(nonsense)?;
             let content = match content {
@@ -406,24 +435,39 @@ impl Footer {
                 _ => return Err(nonsense()),
             };
             let end = start.checked_add(count).ok_or_else(nonsense)?;
+            let next = index.runs.last().map_or(0, IndexRun::end);
             if start < next || count == 0 || end > pages {
                 return Err(nonsense());
             }
+            let slot = index.data_pages();
+            let no_memory = |_| Error::NoMemory {
+                what: "an index".into(),
+            };
+            index.runs.try_reserve(1).map_err(no_memory)?;
             index.runs.push(IndexRun {
                 start,
                 count,
                 content,
                 slot,
             });
-            next = end;
-            if content == Content::Data {
-                slot += count;
-            }
         }
-        if slot != self.data_pages || index.zero_pages() != self.zero_pages {
-            return Err(nonsense());
+        Ok(())
+    }
+
+    /// The index, when all its runs came.
+    pub(crate) fn finish(mut self, file: &str) -> Result<Index> {
+        if self.index.runs.len() as u64 != self.wanted || self.sum.sum() != self.wanted_sum {
+            return Err(Error::corrupt(
+                file,
+                "the checksum of its index does not match",
+            ));
         }
-        Ok(index)
+        if self.index.data_pages() != self.data_pages || self.index.zero_pages() != self.zero_pages
+        {
+            return Err(Error::corrupt(file, "its index contradicts itself"));
+        }
+        self.index.runs.shrink_to_fit();
+        Ok(self.index)
     }
 }
 
@@ -431,7 +475,7 @@ impl Footer {
 mod tests {
     use super::*;
 
-    const STORE: StoreId = [5; 16];
+    const STORE: StoreId = *b"a store's own id";
 
     fn delta() -> Index {
         let mut index = Index {
@@ -459,7 +503,11 @@ mod tests {
         let (runs, sums) = bytes[..split]
             .split_at_checked(footer.runs_length() as usize)
             .unwrap_or((&[], &[]));
-        let mut index = footer.index(runs, &STORE, "f")?;
+        let mut pieces = footer.runs(&STORE);
+        for piece in runs.chunks(RUN) {
+            pieces.add(piece, "f")?;
+        }
+        let mut index = pieces.finish("f")?;
         index.learn_checksums(sums, &STORE, "f")?;
         // As it was before it was written.
         index.checksums.sum = 0;
@@ -493,6 +541,9 @@ mod tests {
             decode(&bytes, 3 * 4096).is_err(),
             "a file of another length"
         );
+        let footer = &bytes[bytes.len() - FOOTER..];
+        let length = 4 * 4096 + bytes.len() as u64;
+        assert!(Footer::decode(footer, length, b"another store's!", "f").is_err());
     }
 
     #[test]

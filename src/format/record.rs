@@ -359,14 +359,14 @@ mod tests {
     use super::super::header::{Mark, StreamKind};
     use super::*;
 
-    const STORE: StoreId = [9; 16];
+    const STORE: StoreId = *b"a store's own id";
 
     fn header() -> Header {
         Header {
             generation: 42,
             previous: 41,
             durable: Mark::default(),
-            boot_id: [1; 16],
+            boot_id: *b"the id of a boot",
             syncing: false,
             kept: 0,
         }
