@@ -46,7 +46,7 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
 }
 
 /// How an operation fails.
-const KINDS: [(i32, Short); 9] = [
+pub(super) const KINDS: [(i32, Short); 9] = [
     (libc::EIO, Short::Half),
     (libc::ENOSPC, Short::Half),
     (libc::EDQUOT, Short::Nothing),
@@ -148,7 +148,7 @@ fn fail(
 }
 
 /// After a failed sync nothing is taken in until the store is opened anew, and what is known can be asked for.
-fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
+pub(super) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
     use crate::Error::Poisoned;
     let store = &rig.store;
     let first = rig.oracle.now().commits.first().copied();

@@ -1,13 +1,27 @@
 //! Tests of the store through its file traits: what reaches the disk, in which order, and what a
 //! crash leaves of it.
 
+#![cfg_attr(
+    fuzzing,
+    allow(dead_code, unused_imports, reason = "the fuzzers use a part of it")
+)]
+
+#[cfg(test)]
 mod abandoned;
+#[cfg(test)]
 mod crash;
 mod crashed;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
 mod explorer;
 mod faults;
+#[cfg(test)]
+mod forged;
+pub(crate) mod fuzz;
+#[cfg(test)]
 mod misuse;
+#[cfg(test)]
 mod ordering;
 mod parts;
 mod recorded;
