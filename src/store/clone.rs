@@ -13,7 +13,7 @@ use crate::journal::{Numbered, Stream};
 use crate::pages::place;
 use crate::sys::fs::{Dir, File, Files, Place, read_exact};
 use crate::sys::host;
-use crate::sys::realfs::{self, Found, RealFiles};
+use crate::sys::realfs::{self, Found};
 use crate::{Error, Result};
 
 /// The most bytes of one read where a file has to be copied.
@@ -72,7 +72,12 @@ impl Store {
     }
 
     /// Files first, then the records that speak of them, then what makes it a store.
-    fn fill_clone(&self, files: &RealFiles, part: &History, made: &mut Vec<Place>) -> Result<()> {
+    pub(super) fn fill_clone(
+        &self,
+        files: &dyn Files,
+        part: &History,
+        made: &mut Vec<Place>,
+    ) -> Result<()> {
         let pages = &self.0.pages;
         for (module, family) in &Lineage::of(pages, part)?.modules {
             for (commit, _) in family.nodes() {

@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crashed::{Crash, Crashes};
 use super::parts::in_parts;
-use super::recorded::{Fuse, RecordedFiles, Short};
+use super::recorded::{Fuse, Node, Operation, RecordedFiles, Short};
 use super::steps::{History, Step};
-use super::{Random, Rig, check_reopened, long, open, setting};
+use super::{Moment, Random, Rig, check_bytes, check_reopened, long, open, setting};
+use crate::journal::journal_place;
 use crate::sys::host::repeatable;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
@@ -128,6 +129,9 @@ fn fail(
         }
     }
     crash(rig, &empty, &mut random, counts, &what);
+    if fuse.sync_failed && kind.0 == libc::EIO {
+        killed_after_the_sync(rig, &empty, &mut random, counts, &what);
+    }
     rig.patience = 1;
     if player.closed {
         assert!(rig.open(), "{}: it cannot be opened afterwards", what());
@@ -208,6 +212,50 @@ fn crash(
         let store = open(&left, &what);
         check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
         counts.states += 1;
+    }
+}
+
+/// The owner is killed between a failed sync and the end of its call, and the host has dropped what that sync
+/// could not write. The next owner opens the store, makes it durable, and then the power goes.
+fn killed_after_the_sync(
+    rig: &Rig,
+    empty: &RecordedFiles,
+    random: &mut Random,
+    counts: &mut Counts,
+    what: &dyn Fn() -> String,
+) {
+    let log = rig.files.log();
+    let journal = rig.files.disk().names.get(&journal_place()).cloned();
+    // A failed sync of the journal itself may take its header back to any that it had: not tried.
+    let of_journal = |at: &usize| match log[*at] {
+        Operation::FailedSync { inode } => Some(Node::File(inode)) == journal,
+        _ => false,
+    };
+    let failed = |at: &usize| matches!(log[*at], Operation::FailedSync { .. });
+    let end = (0..log.len()).find(of_journal).unwrap_or(log.len());
+    let first = (0..end).find(failed).unwrap_or(end);
+    for count in first + 1..=end {
+        let crashes = Crashes::of_log(&log[..count], &rig.files, &empty.disk(), Crash::Evicted);
+        for percent in [0, 50] {
+            let what = || format!("{}; killed after {count} operations, {percent}", what());
+            let left = crashes.by_chance(percent, random).disk();
+            let files = RecordedFiles::killed(left, crashes.boot(), log[..count].to_vec());
+            let store = open(&files, &what);
+            let allowed = rig.allowed(count, Crash::Evicted);
+            let found = check_reopened(&store, &rig.oracle, allowed, &what);
+            let head = store.restore(rig.oracle.moments[found].head, None);
+            assert!(head.is_ok() || found == 0, "{}: {head:?}", what());
+            store
+                .persist(None)
+                .unwrap_or_else(|error| panic!("{}: persist: {error}", what()));
+            let holds = Moment::of(&store);
+            drop(store);
+            let crashes = Crashes::new(&files, &empty.disk(), files.recorded(), Crash::PowerCut);
+            let store = open(&crashes.by_chance(percent, random), &what);
+            assert_eq!(Moment::of(&store), holds, "{}: not durable", what());
+            check_bytes(&store, &rig.oracle, &what);
+            counts.states += 2;
+        }
     }
 }
 

@@ -27,6 +27,8 @@ mod parts;
 mod recorded;
 mod rig;
 mod steps;
+mod transfer;
+mod writeback;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use std::collections::BTreeMap;
@@ -148,6 +150,13 @@ pub(super) fn check_reopened(
             &oracle.moments[allowed]
         );
     };
+    check_bytes(store, oracle, what);
+    moment
+}
+
+/// Checks that each commit of a store restores to its bytes.
+pub(super) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) {
+    let found = Moment::of(store);
     let mut modules: Vec<Module> = Vec::new();
     let others = found.commits.iter().filter(|number| **number != found.head);
     for number in std::iter::once(&found.head).chain(others) {
@@ -180,7 +189,6 @@ pub(super) fn check_reopened(
             );
         }
     }
-    moment
 }
 
 /// Checks that a store goes on: a new commit, made durable, is there after a power cut.
