@@ -187,6 +187,17 @@ impl PageFiles {
         Ok(index)
     }
 
+    /// The footer of a module commit whose bytes are not in a file of their own.
+    pub(crate) fn footer_of(&self, module: &str, commit: u64, bytes: &[u8]) -> Result<Footer> {
+        let length = bytes.len() as u64;
+        let name = format!("{}, as the journal carries it", place(module, commit));
+        let Some(footer) = bytes.last_chunk::<FOOTER>() else {
+            let why = format!("it has {length} bytes, less than a footer");
+            return Err(Error::corrupt(name, why));
+        };
+        self.check_footer(footer, length, module, commit, name)
+    }
+
     /// Reads and checks the footer of a module commit.
     fn footer(&self, file: &dyn File, module: &str, commit: u64) -> Result<Footer> {
         let place = place(module, commit);
@@ -200,7 +211,18 @@ impl PageFiles {
         };
         let mut footer = [0; FOOTER];
         read_exact(file, &mut footer, footer_at, &place)?;
-        let footer = Footer::decode(&footer, length, &self.store, &name)?;
+        self.check_footer(&footer, length, module, commit, name)
+    }
+
+    fn check_footer(
+        &self,
+        footer: &[u8; FOOTER],
+        length: u64,
+        module: &str,
+        commit: u64,
+        name: String,
+    ) -> Result<Footer> {
+        let footer = Footer::decode(footer, length, &self.store, &name)?;
         let index = footer.head();
         if index.module != module || index.commit != commit || index.page_size != self.page_size {
             return Err(Error::corrupt(
