@@ -143,7 +143,6 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         damaged: false,
     };
     let mut at = HEADER;
-    let mut last: Option<u64> = None;
     // The write that the last record came with, while more of it is to come.
     let mut unfinished: Option<Batch> = None;
     while at < bytes.len() {
@@ -154,7 +153,9 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
                 break;
             }
         };
-        let numbered = u64::from(parsed.kind != kept::KIND);
+        let last = scan.records.last().map(|r: &Record| r.sequence);
+        let unnumbered = parsed.kind == kept::KIND || parsed.flags & OPTIONAL != 0;
+        let numbered = u64::from(!unnumbered);
         if at == HEADER && header.previous != 0 && parsed.link == header.previous {
             // The stream started anew, and its owner was killed before it had cut the old records
             // off.
@@ -173,7 +174,6 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
                 link: scan.link,
             });
         }
-        last = Some(parsed.sequence);
         scan.link = parsed.sum;
         let offset = at as u64;
         at = parsed.next;
@@ -499,7 +499,7 @@ mod tests {
         for (flags, skipped) in [(OPTIONAL, true), (0, false)] {
             let mut bytes = stream(&[&[5]]);
             let first = read(&bytes);
-            let place = (first.link, bytes.len() as u64, 2);
+            let place = (first.link, bytes.len() as u64, if skipped { 1 } else { 2 });
             let link = seal(&mut bytes, &STORE, place, 999, flags, |_| {});
             let batch = bytes.len() as u64;
             encode(
@@ -508,14 +508,14 @@ mod tests {
                 link,
                 batch,
                 false,
-                3,
+                2,
                 &Event::HeadMoved(6),
             );
             let header = Header::decode(&bytes, StreamKind::Commits, &STORE, "commits").unwrap();
             match scan(&bytes, &header, &STORE, "commits") {
                 Ok(scan) => {
                     let numbers: Vec<u64> = scan.records.iter().map(|r| r.sequence).collect();
-                    assert!(skipped && numbers == [1, 3] && scan.tail == Tail::Clean);
+                    assert!(skipped && numbers == [1, 2] && scan.tail == Tail::Clean);
                 }
                 Err(error) => assert!(!skipped && matches!(error, Error::Version { .. })),
             }
