@@ -16,13 +16,14 @@ const PAGES: usize = 6;
 fn content(module: &str, commit: u64, page: usize) -> Option<u8> {
     match (module, commit, page) {
         ("cpu", _, 0) => Some(0xc0),
-        ("cpu", 4, 1) => Some(0x44),
+        ("cpu", 4 | 5, 1) => Some(0x44),
         ("ram", _, 0) => Some(0x11),
         // Written to zero by commit 2; commit 3 is made on commit 1.
-        ("ram", 1 | 3 | 4, 1) => Some(0x12),
+        ("ram", 1 | 3 | 4 | 5, 1) => Some(0x12),
         ("ram", 2, 2) => Some(0x22),
-        ("ram", 3 | 4, 3) => Some(0x33),
-        ("ram", 4, 5) => Some(0x45),
+        ("ram", 3 | 4 | 5, 3) => Some(0x33),
+        ("ram", 5, 4) => Some(0x54),
+        ("ram", 4 | 5, 5) => Some(0x45),
         _ => None,
     }
 }
@@ -58,7 +59,7 @@ fn read(module: &vmstore::Module) -> Vec<u8> {
     bytes
 }
 
-/// Commits 1, 2; back to 1; 3, which has a second module; persist; 4 in the journal alone.
+/// Commits 1, 2; back to 1; 3, which has a second module; persist; 4, persisted in the journal; 5 in the journal alone.
 fn make(directory: &Path) {
     let store = Store::open(directory, OpenOptions::default()).unwrap();
     let size = (PAGES * PAGE) as u64;
@@ -89,6 +90,9 @@ fn make(directory: &Path) {
     fill(&ram, &bytes("ram", 4));
     fill(&cpu, &bytes("cpu", 4));
     assert_eq!(commit("fourth"), 4);
+    store.persist(None).unwrap();
+    fill(&ram, &bytes("ram", 5));
+    assert_eq!(commit("fifth"), 5);
     store.close().unwrap();
 }
 
@@ -123,14 +127,16 @@ fn check(golden: &Path) {
         return;
     }
     let store = Store::open(&directory, OpenOptions::default()).unwrap();
-    assert_eq!(store.commits().unwrap(), [1, 2, 3, 4]);
-    assert_eq!(store.head().unwrap(), 4);
+    assert_eq!(store.commits().unwrap(), [1, 2, 3, 4, 5]);
+    assert!(store.commit_info(4).unwrap().persisted);
+    assert_eq!(store.head().unwrap(), 5);
     store.verify(&VerifyOptions::default(), None).unwrap();
     for (number, parent, label) in [
         (1, 0, "first"),
         (2, 1, "second"),
         (3, 1, "third"),
         (4, 3, "fourth"),
+        (5, 4, "fifth"),
     ] {
         let info = store.commit_info(number).unwrap();
         assert_eq!((info.parent, info.label.as_str()), (parent, label));
@@ -139,7 +145,7 @@ fn check(golden: &Path) {
     }
     let ram = store.map_module("ram", 0, &MapOptions::default()).unwrap();
     let cpu = store.map_module("cpu", 0, &MapOptions::default()).unwrap();
-    for number in [4, 2, 3, 1, 4] {
+    for number in [5, 4, 2, 3, 1, 5] {
         store.restore(number, None).unwrap();
         for (id, module) in [("ram", &ram), ("cpu", &cpu)] {
             let wanted = if modules(number).contains(&id) {
@@ -151,7 +157,7 @@ fn check(golden: &Path) {
         }
     }
     fill(&ram, &bytes("ram", 2));
-    assert_eq!(store.commit(&CommitOptions::default()).unwrap(), 5);
+    assert_eq!(store.commit(&CommitOptions::default()).unwrap(), 6);
     store.persist(None).unwrap();
 }
 
@@ -202,5 +208,5 @@ fn a_store_made_now_has_the_golden_pages_and_names() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 6);
+    assert_eq!(compared, 7);
 }
