@@ -13,6 +13,7 @@ mod parts;
 mod recorded;
 mod rig;
 mod steps;
+mod waits;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use std::collections::BTreeMap;
