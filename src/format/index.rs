@@ -6,13 +6,16 @@ use super::bytes::{Reader, Writer};
 use super::checksum::{self, Digest};
 use super::{StoreId, VERSION, name};
 use crate::error::try_vec;
+use crate::page::Run;
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"VMSPAGES";
 /// The footer's length.
 pub(crate) const FOOTER: usize = 512;
 const RUN: usize = 24;
-/// Where the footer says how many pages the commit itself wrote.
+const FORMER_RUN: usize = 16;
+/// Where the footer says what an image was before, and how many pages the commit itself wrote.
+const FORMER: usize = FOOTER - 32;
 const CHANGED: usize = FOOTER - 16;
 
 /// Whether a file holds a module's changed pages or all of them.
@@ -48,6 +51,14 @@ impl IndexRun {
     }
 }
 
+/// What an image was before it was one: it differs from that module commit, which may be gone, in these pages
+/// at most. A path between commits need not stop at the image then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Former {
+    pub(crate) commit: u64,
+    pub(crate) runs: Vec<Run>,
+}
+
 /// A module commit's index and footer, decoded and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Index {
@@ -63,6 +74,8 @@ pub(crate) struct Index {
     pub(crate) digest: Digest,
     /// How many pages the commit itself wrote, where the file was rewritten since.
     pub(crate) changed: Option<u64>,
+    /// Images alone have it.
+    pub(crate) former: Option<Former>,
     /// Sorted, apart from one another or of different content.
     pub(crate) runs: Vec<IndexRun>,
     /// One for each data page, in page order.
@@ -177,7 +190,8 @@ impl Index {
 
     /// Where the checksums are in the file, and how many bytes they have.
     pub(crate) fn checksums_at(&self) -> (u64, u64) {
-        let runs = (self.runs.len() * RUN) as u64;
+        let former = self.former.as_ref().map_or(0, |former| former.runs.len());
+        let runs = (self.runs.len() * RUN + former * FORMER_RUN) as u64;
         (self.index_offset() + runs, self.data_pages() * 8)
     }
 
@@ -214,6 +228,9 @@ impl Index {
                 Content::Data => 2,
             });
         }
+        for run in self.former.iter().flat_map(|former| &former.runs) {
+            w.u64(run.start).u64(run.count);
+        }
         let runs_sum = checksum::metadata(store, &bytes);
         let runs_length = bytes.len();
         let mut w = Writer(&mut bytes);
@@ -242,8 +259,11 @@ impl Index {
             .u64(self.runs.len() as u64);
         w.u64(self.index_offset()).u64(index_length);
         w.u64(runs_sum).u64(checksums_sum);
+        let former = self.former.as_ref();
         w.text(&self.module)
-            .pad_to(CHANGED)
+            .pad_to(FORMER)
+            .u64(former.map_or(0, |former| former.commit))
+            .u64(former.map_or(0, |former| former.runs.len() as u64))
             .u64(self.changed.map_or(0, |pages| pages + 1));
         let sum = checksum::metadata(store, &footer);
         Writer(&mut footer).u64(sum);
@@ -259,6 +279,8 @@ pub(crate) struct Footer {
     data_pages: u64,
     zero_pages: u64,
     run_count: u64,
+    /// What an image was before, and how many runs say in what it differs from that.
+    former: (u64, u64),
     pub(crate) index_offset: u64,
     pub(crate) index_length: u64,
     runs_sum: u64,
@@ -287,6 +309,10 @@ impl Footer {
         let mut r = Reader(&body[8..]);
         let footer = Self::fields(&mut r).ok_or_else(|| bad("its footer is nonsense".into()))?;
         let (version, flags, mut footer) = footer;
+        let mut former = Reader(&body[FORMER..]);
+        if let (Some(commit), Some(runs)) = (former.u64(), former.u64()) {
+            footer.former = (commit, runs);
+        }
         footer.empty.changed = Reader(&body[CHANGED..])
             .u64()
             .and_then(|n| n.checked_sub(1));
@@ -328,6 +354,7 @@ impl Footer {
             size,
             digest,
             changed: None,
+            former: None,
             runs: Vec::new(),
             checksums: Checksums {
                 known: OnceLock::new(),
@@ -339,6 +366,7 @@ impl Footer {
             data_pages,
             zero_pages,
             run_count,
+            former: (0, 0),
             index_offset,
             index_length,
             runs_sum,
@@ -360,10 +388,17 @@ impl Footer {
             Shape::Image => index.size,
             Shape::Delta => self.data_pages.checked_mul(page)?,
         };
+        let (former, former_runs) = self.former;
+        let former_length = former_runs.checked_mul(FORMER_RUN as u64)?;
         let index_length = self
             .run_count
             .checked_mul(RUN as u64)?
+            .checked_add(former_length)?
             .checked_add(self.data_pages.checked_mul(8)?)?;
+        let was = match index.shape {
+            Shape::Image => former < index.commit && former_runs <= pages,
+            Shape::Delta => former == 0,
+        } && (former > 0 || former_runs == 0);
         let lineage = match index.shape {
             Shape::Image => index.parent == 0,
             // A parent is always older, so that no chain can have a cycle.
@@ -375,12 +410,12 @@ impl Footer {
                 .checked_add(index_length)?
                 .checked_add(FOOTER as u64)?
                 == length;
-        (whole && counts && lineage && place && index.commit > 0).then_some(())
+        (whole && counts && lineage && was && place && index.commit > 0).then_some(())
     }
 
-    /// The bytes of the runs, with which the index begins.
+    /// The bytes of the runs of both kinds, with which the index begins.
     pub(crate) fn runs_length(&self) -> u64 {
-        self.run_count * RUN as u64
+        self.run_count * RUN as u64 + self.former.1 * FORMER_RUN as u64
     }
 
     /// Decodes the index that this footer describes from the bytes of its runs.
@@ -423,96 +458,24 @@ impl Footer {
         if slot != self.data_pages || index.zero_pages() != self.zero_pages {
             return Err(nonsense());
         }
+        let (commit, count) = self.former;
+        if commit > 0 {
+            let mut runs = try_vec(count as usize, "an index")?;
+            let mut next = 0;
+            for _ in 0..count {
+                let (start, count) = (|| Some((r.u64()?, r.u64()?)))().ok_or_else(nonsense)?;
+                let end = start.checked_add(count).ok_or_else(nonsense)?;
+                if start < next || count == 0 || end > pages {
+                    return Err(nonsense());
+                }
+                runs.push(Run { start, count });
+                next = end;
+            }
+            index.former = Some(Former { commit, runs });
+        }
         Ok(index)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STORE: StoreId = [5; 16];
-
-    fn delta() -> Index {
-        let mut index = Index {
-            module: "ram".into(),
-            commit: 9,
-            parent: 4,
-            shape: Shape::Delta,
-            page_size: 4096,
-            size: 100 * 4096,
-            digest: Digest(77),
-            changed: Some(2),
-            runs: Vec::new(),
-            checksums: Checksums::known(vec![1, 2, 3, 4]),
-        };
-        index.push(3, 2, Content::Data);
-        index.push(5, 1, Content::Zero);
-        index.push(6, 1, Content::Data);
-        index.push(50, 1, Content::Data);
-        index
-    }
-
-    fn decode(bytes: &[u8], before: u64) -> Result<Index> {
-        let split = bytes.len() - FOOTER;
-        let footer = Footer::decode(&bytes[split..], before + bytes.len() as u64, &STORE, "f")?;
-        let (runs, sums) = bytes[..split]
-            .split_at_checked(footer.runs_length() as usize)
-            .unwrap_or((&[], &[]));
-        let mut index = footer.index(runs, &STORE, "f")?;
-        index.learn_checksums(sums, &STORE, "f")?;
-        // As it was before it was written.
-        index.checksums.sum = 0;
-        Ok(index)
-    }
-
-    #[test]
-    fn an_index_survives_and_finds_its_pages() {
-        let index = delta();
-        let bytes = index.encode(&STORE);
-        let back = decode(&bytes, 4 * 4096).unwrap();
-        assert_eq!(back, index);
-        assert_eq!(back.find(2), Found::Absent);
-        assert_eq!(back.find(4), Found::Data { slot: 1 });
-        assert_eq!(back.find(5), Found::Zero);
-        assert_eq!(back.find(6), Found::Data { slot: 2 });
-        assert_eq!(back.find(50), Found::Data { slot: 3 });
-        assert_eq!(back.find(99), Found::Absent);
-        assert_eq!(back.offset(50, 3), 3 * 4096);
-    }
-
-    #[test]
-    fn every_flipped_bit_is_seen() {
-        let bytes = delta().encode(&STORE);
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bad, 4 * 4096).is_err(), "bit {bit}");
-        }
-        assert!(
-            decode(&bytes, 3 * 4096).is_err(),
-            "a file of another length"
-        );
-    }
-
-    #[test]
-    fn contradictions_are_refused_even_with_good_checksums() {
-        type Change = fn(&mut Index);
-        let changes: [Change; 8] = [
-            |i| i.parent = 9,
-            |i| i.parent = 0,
-            |i| i.commit = 0,
-            |i| i.page_size = 1000,
-            |i| i.size = 4096,
-            |i| i.runs[1].start = 4,
-            |i| i.module = "a/b".into(),
-            |i| i.checksums = Checksums::known(vec![1, 2, 3]),
-        ];
-        for (number, change) in changes.iter().enumerate() {
-            let mut index = delta();
-            change(&mut index);
-            let bytes = index.encode(&STORE);
-            assert!(decode(&bytes, 4 * 4096).is_err(), "change {number}");
-        }
-    }
-}
+mod tests;

@@ -3,10 +3,10 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::chain::{Change, runs_of, split, union_of_all};
+use super::chain::{Change, apart, runs_of, split, union_of_all};
 use super::{Finished, PageFiles, Piece, Reading};
 use crate::error::try_vec;
-use crate::format::index::{Checksums, Content, Found, Index, Shape};
+use crate::format::index::{Checksums, Content, Former, Found, Index, Shape};
 use crate::page::{Run, pages_in};
 use crate::sys::fs::{File, Place};
 use crate::{Error, Result};
@@ -19,15 +19,20 @@ pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
 
 /// Writes the first module commit of `chain` anew, so that it needs none of the others: its parent
 /// becomes that of the last one, and if the last one is an image, it becomes an image. `chain` is
-/// newest first, each the parent of the one before it. `tell` hears of every byte that is copied,
-/// and may end it. Every page is checked on its way.
+/// newest first, each the parent of the one before it. An image remembers how it differs from `former`,
+/// which is the parent of one of them, or from what the last one remembers. `tell` hears of every byte
+/// that is copied, and may end it. Every page is checked on its way.
 pub(crate) fn rewrite(
     pages: &PageFiles,
     chain: &[Arc<Index>],
+    former: u64,
     temporary: &Place,
     tell: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Finished> {
-    let (index, pieces) = plan(pages, chain)?;
+    let (mut index, pieces) = plan(pages, chain)?;
+    if index.shape == Shape::Image {
+        index.former = remembered(chain, former);
+    }
     pages.files.unlink(temporary)?;
     let file = pages.files.create(temporary)?;
     match copy(pages, &index, pieces, &*file, tell) {
@@ -80,6 +85,7 @@ fn plan(pages: &PageFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)> 
         size: first.size,
         digest: first.digest,
         changed: Some(first.changed_pages()),
+        former: None,
         runs: Vec::new(),
         checksums: Checksums::default(),
     };
@@ -104,6 +110,23 @@ fn plan(pages: &PageFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)> 
     }
     index.checksums = Checksums::known(checksums);
     Ok((index, pieces))
+}
+
+/// How the first of a chain differs from one of those below it.
+fn remembered(chain: &[Arc<Index>], former: u64) -> Option<Former> {
+    let mut lists = Vec::new();
+    for (at, index) in chain.iter().enumerate() {
+        let (runs, below) = apart(index)?;
+        lists.push(runs);
+        if below == former || at + 1 == chain.len() {
+            let runs = union_of_all(lists);
+            return Some(Former {
+                commit: below,
+                runs,
+            });
+        }
+    }
+    None
 }
 
 fn moved(run: Run) -> Error {

@@ -114,10 +114,16 @@ impl Store {
         let chain = self.chain_above(module, job)?;
         let temporary = Place::hidden(format!("{}compact", name::TEMPORARY));
         let mut copied = 0;
-        let rewritten = rewrite(&self.0.pages, &chain, &temporary, &mut |bytes| {
-            copied += bytes;
-            tell(copied)
-        })?;
+        let rewritten = rewrite(
+            &self.0.pages,
+            &chain,
+            job.former,
+            &temporary,
+            &mut |bytes| {
+                copied += bytes;
+                tell(copied)
+            },
+        )?;
         if let Err(error) = rewritten.file.sync() {
             let _ = self.0.files.unlink(&temporary);
             // Only a copy is lost; but a disk that fails to write is to be heard of.

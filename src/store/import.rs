@@ -273,6 +273,7 @@ impl Import<'_> {
                 size,
                 digest: below.map_or(Digest::default(), |(_, _, digest)| digest),
                 changed: None,
+                former: None,
                 runs: Vec::new(),
                 checksums: Checksums::default(),
             },

@@ -136,7 +136,7 @@ impl Store {
             }
         }
         let temporary = Place::hidden(format!("{}fold-{number}", name::TEMPORARY));
-        let rewritten = rewrite(&self.0.pages, &chain, &temporary, &mut |_| Ok(()))?;
+        let rewritten = rewrite(&self.0.pages, &chain, 0, &temporary, &mut |_| Ok(()))?;
         let synced = false;
         Ok(Some(Fold {
             rewritten,

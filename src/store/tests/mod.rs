@@ -7,6 +7,7 @@ mod crashed;
 mod damage;
 mod explorer;
 mod faults;
+mod folds;
 mod misuse;
 mod ordering;
 mod parts;
