@@ -122,7 +122,12 @@ impl Store {
             // What was installed has another name by now; what stays is removed by the next open.
             let _ = self.0.files.unlink(place);
         }
-        done
+        // Only copies are lost; but a disk that fails to write is to be heard of.
+        done.inspect_err(|error| {
+            if matches!(error, Error::Sync { .. }) {
+                self.poison(error);
+            }
+        })
     }
 
     /// The commit of this store with a unique id.
@@ -422,6 +427,12 @@ impl Import<'_> {
             return Ok(here);
         }
         store.no_capture()?;
+        for spooled in &self.spooled {
+            // What is synced here is not waited for below, with commits waiting.
+            if let Some(file) = store.0.files.open(&spooled.place, Access::Write)? {
+                file.sync()?;
+            }
+        }
         // A persist under way would not know of the files.
         let _gate = store.0.gate.lock();
         let mut state = store.enter_to_write()?;

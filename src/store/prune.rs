@@ -34,8 +34,14 @@ impl Store {
         // Commits go on meanwhile.
         for fold in self.folds(&commit)? {
             // Whether or not the commit is deleted after this, the child is what it was.
-            if let Err(error) = self.install_fold(fold) {
-                self.note_kept(&error);
+            match self.install_fold(fold) {
+                Ok(()) => {}
+                Err(error @ Error::Sync { .. }) => {
+                    // Only a copy is lost; but a disk that fails to write is to be heard of.
+                    self.poison(&error);
+                    return Err(error);
+                }
+                Err(error) => self.note_kept(&error),
             }
         }
         let gate = self.0.gate.lock();

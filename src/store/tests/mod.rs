@@ -2,6 +2,7 @@
 //! crash leaves of it.
 
 mod abandoned;
+mod clones;
 mod crash;
 mod crashed;
 mod damage;
@@ -14,6 +15,7 @@ mod parts;
 mod recorded;
 mod rig;
 mod steps;
+mod streams;
 mod waits;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};

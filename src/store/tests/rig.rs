@@ -115,7 +115,7 @@ impl Rig {
 
     /// Makes a call until it succeeds. A failed one has changed nothing. A poisoned store is opened anew, and the
     /// call is given up. Without patience it is made once.
-    fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
+    pub(super) fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
         for _ in 0..=self.patience {
             match call(self) {
                 Ok(value) => return Some(value),
