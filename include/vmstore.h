@@ -1165,6 +1165,25 @@ typedef struct {
     void *user_data;
 } vmstore_compact_options;
 
+/**
+ * Options of `store_export_with` and `store_import_with`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_transfer_options)`.
+     */
+    size_t struct_size;
+    /**
+     * Called between pieces of the stream with bytes of pages done and bytes of pages to do, at most; may
+     * be NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_transfer_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1739,6 +1758,10 @@ int store_clone(const vmstore *store,
  * on, back to `from`, which is not among them and must be one of those. `from` 0: all the way. The
  * importing store must have `from`.
  *
+ * That is one line of the history. A tree is sent as several streams: one line from 0 to the end of a
+ * branch, and then each other branch from the commit where it left what was sent already. What the
+ * importing store has it leaves as it is, so that a stream may also overlap what was sent.
+ *
  * Each commit costs its changed pages, wherever they are stored here. Every page is checked before it
  * is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
  * or put in another order is refused by the importer. Nothing in this store changes. Commits and
@@ -1754,6 +1777,18 @@ int store_export(const vmstore *store,
                  uint64_t from,
                  uint64_t to,
                  int fd);
+
+/**
+ * As store_export, with a progress callback. What it cancels is VMSTORE_E_CANCELLED, and an incomplete
+ * stream may have been written, which the importer refuses.
+ *
+ * `options` may be NULL. Errors: as store_export; VMSTORE_E_CANCELLED.
+ */
+int store_export_with(const vmstore *store,
+                      uint64_t from,
+                      uint64_t to,
+                      int fd,
+                      const vmstore_transfer_options *options);
 
 /**
  * Reads a stream of store_export from `fd` and makes its commits part of this history, with their
@@ -1780,6 +1815,17 @@ int store_export(const vmstore *store,
 int store_import(vmstore *store,
                  int fd,
                  uint64_t *commit);
+
+/**
+ * As store_import, with a progress callback. What it cancels is VMSTORE_E_CANCELLED, and nothing was
+ * imported; a part of the stream has been read.
+ *
+ * `options` may be NULL. Errors: as store_import; VMSTORE_E_CANCELLED.
+ */
+int store_import_with(vmstore *store,
+                      int fd,
+                      const vmstore_transfer_options *options,
+                      uint64_t *commit);
 
 /**
  * The text of this thread's last failure: function and store, what failed, on which file, module or
