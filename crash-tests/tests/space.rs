@@ -7,9 +7,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::process::Command;
 
 use support::mount::Mounted;
-use support::{scratch, skipped};
+use support::{run, scratch, skipped};
 use vmstore::{CommitOptions, CompactOptions, MapOptions, Store, VerifyOptions};
 
 const PAGE: usize = 4096;
@@ -162,5 +163,57 @@ fn promise_3_deleting_needs_no_room() {
             "{kind}: {tried} commits deleted on a full disk; {stayed} files stayed until there was room"
         );
         assert!(stayed > 20);
+    }
+}
+
+fn free(at: &Path) -> i64 {
+    let mut command = Command::new("df");
+    let text = run(command.args(["-B1", "--sync", "--output=avail"]).arg(at));
+    let number = text
+        .lines()
+        .nth(1)
+        .and_then(|line| line.trim().parse().ok());
+    number.unwrap_or_else(|| panic!("df says {text}"))
+}
+
+#[test]
+fn images_share_blocks_where_the_file_system_can() {
+    const PAGES: usize = 2048;
+    const COMMITS: usize = 8;
+    if skipped("images_share_blocks_where_the_file_system_can") {
+        return;
+    }
+    let directory = scratch();
+    for (kind, shares) in [("ext4", false), ("xfs", true), ("btrfs", true)] {
+        let mounted = Mounted::new(kind, directory.path(), 320);
+        let part = |number: usize, page: usize| page / (PAGES / COMMITS) == number - 1;
+        let filled = Filled::make(&mounted.0.join("store"), PAGES, COMMITS, part);
+        let before = free(&mounted.0);
+        // Every commit becomes an image.
+        let options = CompactOptions {
+            image_percent: 1,
+            ..CompactOptions::default()
+        };
+        filled.store.compact(&options, None).unwrap();
+        filled.check(kind);
+        let took = before - free(&mounted.0);
+        let images = ((COMMITS - 1) * PAGES * PAGE) as i64;
+        println!(
+            "{kind}: {} images of 8 MiB, made from deltas of 1 MiB, took {:.1} MiB more",
+            COMMITS - 1,
+            took as f64 / f64::from(1 << 20)
+        );
+        if shares {
+            assert!(took < images / 8, "{kind}: {took} of {images} bytes");
+        } else {
+            assert!(took > images / 2, "{kind}: {took} of {images} bytes");
+        }
+        // And what they share with goes, they stay.
+        for commit in 1..COMMITS {
+            filled.store.delete_commit(commit as u64).unwrap();
+        }
+        filled.store.compact(&options, None).unwrap();
+        filled.check(kind);
+        filled.store.close().unwrap();
     }
 }

@@ -135,7 +135,11 @@ fn moved(run: Run) -> Error {
     }
 }
 
-/// Copies the pages to their new places, then writes index and footer. Returns the bytes written.
+/// From so many bytes together on, their blocks are shared with the old file where the file system can: an
+/// extent of a file costs about as much as copying these.
+const SHARED: u64 = 64 << 10;
+
+/// Takes the pages to their new places, then writes index and footer. Returns the bytes written.
 fn copy(
     pages: &PageFiles,
     index: &Index,
@@ -147,6 +151,7 @@ fn copy(
         file.set_len(index.size)?;
     }
     let mut written = 0;
+    let pieces = share(pages, index, pieces, file, tell)?;
     Reading::new(pages).pieces(pieces, |run, bytes| {
         let Found::Data { slot } = index.find(run.start) else {
             return Err(moved(run));
@@ -158,4 +163,47 @@ fn copy(
     let end = index.encode(&pages.store);
     file.write_at(&[IoSlice::new(&end)], index.index_offset())?;
     Ok(written + end.len() as u64)
+}
+
+/// Shares the blocks of large pieces, which are checked as those that are copied. Returns what is to be copied:
+/// all of them, but for one look, where the file system cannot share.
+fn share(
+    pages: &PageFiles,
+    index: &Index,
+    pieces: Vec<Piece>,
+    file: &dyn File,
+    tell: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Vec<Piece>> {
+    let mut left = Vec::new();
+    let mut can = true;
+    let mut source: Option<(u64, Arc<dyn File>)> = None;
+    for piece in pieces {
+        let Piece { run, source: from } = &piece;
+        let length = run.count * pages.page_size;
+        if !can || length < SHARED {
+            left.push(piece);
+            continue;
+        }
+        let (Found::Data { slot: old }, Found::Data { slot: new }) =
+            (from.find(run.start), index.find(run.start))
+        else {
+            return Err(moved(*run));
+        };
+        let open = match &source {
+            Some((commit, open)) if *commit == from.commit => open.clone(),
+            _ => {
+                let open = pages.open(&from.module, from.commit)?;
+                source = Some((from.commit, open.clone()));
+                open
+            }
+        };
+        let (here, there) = (from.offset(run.start, old), index.offset(run.start, new));
+        can = file.share(&*open, here, length, there);
+        if !can {
+            left.push(piece);
+            continue;
+        }
+        Reading::new(pages).pieces(vec![piece], |_, bytes| tell(bytes.len() as u64))?;
+    }
+    Ok(left)
 }

@@ -430,6 +430,10 @@ impl File for RecordedFile {
         Ok(())
     }
 
+    fn share(&self, _: &dyn File, _: u64, _: u64, _: u64) -> bool {
+        false
+    }
+
     /// Any unsynced write may be on the disk at any time already.
     fn begin_sync(&self) {}
 
