@@ -226,6 +226,11 @@ static void do_import(void)
     outcome(store_import(store, stream, &last), "store_import");
 }
 
+static void end_stream(void)
+{
+    close(stream);
+}
+
 static void do_compact(void)
 {
     vmstore_compact_options options = {.struct_size = sizeof options, .keep_last = 1, .image_percent = 1};
@@ -310,7 +315,7 @@ static const step steps[] = {
     {"store_clone", "", do_clone, 0, NULL},
     {"store_delete_commit", "", do_delete, 0, NULL},
     {"store_import", "", do_import, 0, delete_the_last},
-    {"store_compact", "", do_compact, 0, NULL},
+    {"store_compact", "", do_compact, 0, end_stream},
     {"store_unmap_module", "", do_unmap, 0, NULL},
     {"store_map_module", "again image", do_map, 0, NULL},
     {"store_capture", "image", do_capture, 0, write_pages},
