@@ -20,7 +20,7 @@ pub(super) enum Step {
     Reopen,
 }
 
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 10] = [
     Step::Map,
     Step::Commit,
     Step::Persist,
