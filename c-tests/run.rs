@@ -18,7 +18,11 @@
 //!   wrapper; the library then falls back to comparing.
 //! - `VMSTORE_C_SANITIZE` compiles and links the programs with `-fsanitize=` of its value:
 //!   `VMSTORE_C_SANITIZE=address,undefined cargo test -p vmstore-c-tests`.
+//! - `VMSTORE_C_RUNTIME` is a sanitizer's runtime to link instead of the C compiler's: Rust's own, an archive, where the
+//!   library is instrumented, too (`.ci/sanitize`).
 //! - `VMSTORE_SEED` is read by the programs that are random: each prints the seed it used.
+//! - `VMSTORE_SOAK` is for how many seconds `soak.c` goes on:
+//!   `VMSTORE_SOAK=600 cargo test -p vmstore-c-tests shared::soak -- --nocapture`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -57,7 +61,11 @@ fn link(name: &str, object: &str, linkage: Linkage, directory: &Path) -> Command
     let program = directory.join(name);
     let mut linker = Command::new(COMPILER);
     linker.arg("-o").arg(&program).arg(object).arg("-pthread");
-    if !SANITIZE.is_empty() {
+    if let Some(runtime) = std::env::var_os("VMSTORE_C_RUNTIME") {
+        linker.args(["-rdynamic", "-Wl,--whole-archive"]);
+        linker.arg(runtime).arg("-Wl,--no-whole-archive");
+        linker.args(NATIVE_LIBRARIES);
+    } else if !SANITIZE.is_empty() {
         linker.arg(format!("-fsanitize={SANITIZE}"));
     }
     match linkage {
@@ -146,6 +154,8 @@ fn run(name: &str, object: &str, linkage: Linkage) {
     } else {
         TIME_LIMIT
     };
+    let soak = std::env::var("VMSTORE_SOAK").map_or(Ok(0), |text| text.parse());
+    let limit = limit + Duration::from_secs(soak.expect("VMSTORE_SOAK is a number of seconds"));
     let status = wait(&mut command, limit);
 
     let bytes = fs::read(&printed).expect("the output was kept");

@@ -19,11 +19,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "contents.h"
 #include "vmstore.h"
 
-enum { STEPS = 6, MODULES = 2, PAGE = 4096, TRIES = 4, GIVEN_UP = 3 };
-static const char *const ids[MODULES] = {"ram", "dev"};
-static const int pages[MODULES] = {6, 3};
+enum { STEPS = 6, TRIES = 4, GIVEN_UP = 3 };
 
 static vmstore *store;
 static vmstore_module *modules[MODULES];
@@ -47,25 +46,6 @@ static const char *why(void)
     static char text[1024];
     store_last_error(text, sizeof text);
     return text;
-}
-
-/* The step whose bytes a page has at commit n; 0: it is zero. */
-static uint64_t step_of(uint64_t n, int module, int page)
-{
-    for (; n > 0; n--)
-        if ((int)(n % (uint64_t)pages[module]) == page || (n == 1 && page != 2)) return n;
-    return 0;
-}
-
-static void page_at(unsigned char *to, uint64_t n, int module, int page)
-{
-    uint64_t step = step_of(n, module, page);
-    memset(to, 0, PAGE);
-    if (!step || step % 5 == 4) return; /* some become zero again */
-    for (unsigned i = 0; i < PAGE; i += 8) {
-        uint64_t word = (step * 31 + (uint64_t)module * 7 + (uint64_t)page + 1) * 0x9e3779b97f4a7c15u + i;
-        memcpy(to + i, &word, 8);
-    }
 }
 
 static void check_memory(uint64_t n, const char *when)

@@ -69,7 +69,7 @@
  *    exception is named: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an image
  *    file, and what the guest makes of them: a page that it changes is committed as it then is.
  *    VMSTORE_MAP_EAGER has none. Damage is VMSTORE_E_CORRUPT, not silence. What mmap does stays
- *    true: if somebody truncates a mapped image, or its disk fails, touching it is a SIGBUS.
+ *    true: if somebody truncates an image that is or is just being mapped, or its disk fails, touching it is a SIGBUS.
  *  5 Dirty tracking is complete, or says what it cannot see: VMSTORE_TRACKER_KERNEL has the list,
  *    store_mark_dirty is the way in.
  *  6 Memory keeps its address. Restore copies bytes in; it never remaps.

@@ -33,6 +33,15 @@ mod pages;
 mod store;
 mod sys;
 
+/// What the fuzzers of `fuzz/` run. Not in any other build.
+#[cfg(fuzzing)]
+pub fn fuzz(target: &str, input: &[u8]) {
+    let found = store::tests::fuzz::TARGETS
+        .iter()
+        .find(|known| known.name == target);
+    (found.expect("a target").run)(input);
+}
+
 pub use dirty::Tracker;
 pub use error::{Error, Result};
 pub use module::MapMode;

@@ -2,6 +2,8 @@
  * What a symlink leads to outside of the store is never changed. */
 #include "examine.h"
 
+#include <sys/sysmacros.h>
+
 static struct model model, other_model;
 static const char *master, *other, *outside;
 
@@ -28,12 +30,15 @@ static void put_file_from(const char *from, const char *to)
     free(bytes);
 }
 
-enum way { GONE, DIRECTORY, FULL_DIRECTORY, FIFO, SYMLINK_OUTSIDE, SYMLINK_NOWHERE, SYMLINK_LOOP,
-           SYMLINK_TO_NULL, UNREADABLE, OF_ANOTHER_STORE, WAYS };
+enum way { GONE, DIRECTORY, FULL_DIRECTORY, FIFO, SOCKET, DEVICE, SYMLINK_OUTSIDE, SYMLINK_NOWHERE, SYMLINK_LOOP,
+           SYMLINK_TO_NULL, HARD_LINK_OUTSIDE, UNREADABLE, OF_ANOTHER_STORE, WAYS };
 static const char *const way_names[WAYS] = {
-    "removed", "a directory", "a directory that is not empty", "a FIFO", "a symlink to its bytes outside",
-    "a symlink to nowhere", "a symlink to itself", "a symlink to /dev/null", "not to be read",
-    "another store's"};
+    "removed", "a directory", "a directory that is not empty", "a FIFO", "a socket", "a device",
+    "a symlink to its bytes outside", "a symlink to nowhere", "a symlink to itself", "a symlink to /dev/null",
+    "a hard link to a file outside", "not to be read", "another store's"};
+
+static const unsigned char somebody_elses[] = "a file of somebody else's, with more bytes than a footer has: "
+                                              "................................................................";
 
 /* What stands in the file's place now. */
 static void put_in_place(const char *path, const char *file, enum way way)
@@ -51,6 +56,14 @@ static void put_in_place(const char *path, const char *file, enum way way)
     if (way == DIRECTORY || way == FULL_DIRECTORY) CHECK(mkdir(path, 0700) == 0);
     if (way == FULL_DIRECTORY) write_file(below(path, "inside"), "x", 1);
     if (way == FIFO) CHECK(mkfifo(path, 0600) == 0);
+    if (way == SOCKET) CHECK(mknod(path, S_IFSOCK | 0600, 0) == 0);
+    /* The one that would give zeros for ever; where devices may not be made, a FIFO once more. */
+    if (way == DEVICE) CHECK(mknod(path, S_IFCHR | 0600, makedev(1, 5)) == 0 || mkfifo(path, 0600) == 0);
+    if (way == HARD_LINK_OUTSIDE) {
+        if (exists(outside)) CHECK(unlink(outside) == 0);
+        write_file(outside, somebody_elses, sizeof somebody_elses);
+        CHECK(link(outside, path) == 0);
+    }
     if (way == SYMLINK_NOWHERE) CHECK(symlink("nowhere/at/all", path) == 0);
     if (way == SYMLINK_LOOP) CHECK(symlink(base_name(file), path) == 0);
     if (way == SYMLINK_TO_NULL) CHECK(symlink("/dev/null", path) == 0);
@@ -86,6 +99,14 @@ static void every_place(const char *file, unsigned allowed)
         put_in_place(below(e.path, file), file, way);
         examine(&e);
         if (way == SYMLINK_OUTSIDE) outside_is_unchanged(file);
+        if (way == HARD_LINK_OUTSIDE) {
+            size_t length;
+            unsigned char *now = read_file(outside, &length);
+            if (length != sizeof somebody_elses || memcmp(now, somebody_elses, length) != 0)
+                FAIL("the file outside, which had a name here, was changed");
+            free(now);
+            CHECK(unlink(outside) == 0);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! XXH3 checksums of pages and metadata, and the digest of a module's contents.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed, xxh3_128};
 
 use super::StoreId;
 
@@ -12,6 +12,25 @@ pub(crate) fn page(bytes: &[u8]) -> u64 {
 /// The checksum of metadata of one store.
 pub(crate) fn metadata(store: &StoreId, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed(store))
+}
+
+/// The checksum of metadata of one store that comes in pieces.
+#[derive(Clone)]
+pub(crate) struct Pieces(Xxh3);
+
+impl Pieces {
+    pub(crate) fn new(store: &StoreId) -> Self {
+        Self(Xxh3::with_seed(seed(store)))
+    }
+
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The same as [`metadata`] of all pieces together.
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.digest()
+    }
 }
 
 /// The checksum of metadata that is read before the store's id is known.

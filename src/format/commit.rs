@@ -214,7 +214,7 @@ mod tests {
         };
         Commit {
             number: 7,
-            unique_id: [3; 16],
+            unique_id: *b"one commit's id!",
             parent: 4,
             time: 123,
             label: "before update".into(),

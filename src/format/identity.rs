@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_seen() {
         let identity = Identity {
-            store: [7; 16],
+            store: *b"a store's own id",
             page_size: 4096,
             made: 5,
         };

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::bytes::{Reader, Writer};
-use super::checksum::{self, Digest};
+use super::checksum::{self, Digest, Pieces};
 use super::{StoreId, VERSION, name};
 use crate::error::try_vec;
 use crate::page::Run;
@@ -12,10 +12,12 @@ use crate::{Error, Result};
 const MAGIC: [u8; 8] = *b"VMSPAGES";
 /// The footer's length.
 pub(crate) const FOOTER: usize = 512;
-const RUN: usize = 24;
-const FORMER_RUN: usize = 16;
+/// The bytes of a run.
+pub(crate) const RUN: usize = 24;
+/// The bytes of a run in what an image was before.
+pub(crate) const FORMER_RUN: usize = 16;
 /// Where the footer says what an image was before, and how many pages the commit itself wrote.
-const FORMER: usize = FOOTER - 32;
+pub(crate) const FORMER: usize = FOOTER - 32;
 const CHANGED: usize = FOOTER - 16;
 
 /// Whether a file holds a module's changed pages or all of them.
@@ -195,6 +197,17 @@ impl Index {
         (self.index_offset() + runs, self.data_pages() * 8)
     }
 
+    /// Checks the checksum of the checksums, as they are in the file.
+    pub(crate) fn check_checksums(&self, sum: u64, file: &str) -> Result<()> {
+        if sum == self.checksums.sum {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            file,
+            "the checksum of its page checksums does not match",
+        ))
+    }
+
     /// Takes the checksums, as they are in the file.
     pub(crate) fn learn_checksums(
         &self,
@@ -202,14 +215,10 @@ impl Index {
         store: &StoreId,
         file: &str,
     ) -> Result<&[u64]> {
-        if bytes.len() as u64 != self.data_pages() * 8
-            || checksum::metadata(store, bytes) != self.checksums.sum
-        {
-            return Err(Error::corrupt(
-                file,
-                "the checksum of its page checksums does not match",
-            ));
+        if bytes.len() as u64 != self.data_pages() * 8 {
+            return Err(Error::corrupt(file, "its page checksums are cut"));
         }
+        self.check_checksums(checksum::metadata(store, bytes), file)?;
         let mut list = try_vec(bytes.len() / 8, "an index")?;
         let words = bytes.as_chunks::<8>().0.iter();
         list.extend(words.map(|word| u64::from_le_bytes(*word)));
@@ -418,63 +427,143 @@ impl Footer {
         self.run_count * RUN as u64 + self.former.1 * FORMER_RUN as u64
     }
 
-    /// Decodes the index that this footer describes from the bytes of its runs.
-    pub(crate) fn index(self, bytes: &[u8], store: &StoreId, file: &str) -> Result<Index> {
-        let bad = |why: &str| Error::corrupt(file, why);
-        if bytes.len() as u64 != self.runs_length()
-            || checksum::metadata(store, bytes) != self.runs_sum
-        {
-            return Err(bad("the checksum of its index does not match"));
+    /// Begins to decode the index that this footer describes, from the bytes of its runs.
+    pub(crate) fn runs(self, store: &StoreId) -> Runs {
+        let (commit, former_runs) = self.former;
+        Runs {
+            index: self.empty,
+            former: Former {
+                commit,
+                runs: Vec::new(),
+            },
+            sum: Pieces::new(store),
+            words: [0; 3],
+            held: 0,
+            wanted: (self.run_count, former_runs),
+            data_pages: self.data_pages,
+            zero_pages: self.zero_pages,
+            wanted_sum: self.runs_sum,
         }
-        let mut index = self.empty;
-        let pages = index.size / index.page_size;
-        index.runs = try_vec(self.run_count as usize, "an index")?;
-        let nonsense = || bad("its index contradicts itself");
-        let mut r = Reader(bytes);
-        let (mut next, mut slot) = (0, 0u64);
-        for _ in 0..self.run_count {
-            let (start, count, content) =
-                (|| Some((r.u64()?, r.u64()?, r.u64()?)))().ok_or_else(nonsense)?;
-            let content = match content {
-                1 if index.shape == Shape::Delta => Content::Zero,
-                2 => Content::Data,
-                _ => return Err(nonsense()),
-            };
-            let end = start.checked_add(count).ok_or_else(nonsense)?;
-            if start < next || count == 0 || end > pages {
-                return Err(nonsense());
-            }
-            index.runs.push(IndexRun {
-                start,
-                count,
-                content,
-                slot,
-            });
-            next = end;
-            if content == Content::Data {
-                slot += count;
-            }
-        }
-        if slot != self.data_pages || index.zero_pages() != self.zero_pages {
-            return Err(nonsense());
-        }
-        let (commit, count) = self.former;
-        if commit > 0 {
-            let mut runs = try_vec(count as usize, "an index")?;
-            let mut next = 0;
-            for _ in 0..count {
-                let (start, count) = (|| Some((r.u64()?, r.u64()?)))().ok_or_else(nonsense)?;
-                let end = start.checked_add(count).ok_or_else(nonsense)?;
-                if start < next || count == 0 || end > pages {
-                    return Err(nonsense());
-                }
-                runs.push(Run { start, count });
-                next = end;
-            }
-            index.former = Some(Former { commit, runs });
-        }
-        Ok(index)
     }
+}
+
+/// An index whose runs come in pieces: of a file that says it has more than make sense, no more are kept than do.
+pub(crate) struct Runs {
+    index: Index,
+    former: Former,
+    sum: Pieces,
+    /// The words of a run that has not come whole: a piece may end in the midst of one.
+    words: [u64; 3],
+    held: usize,
+    /// How many runs of both kinds.
+    wanted: (u64, u64),
+    data_pages: u64,
+    zero_pages: u64,
+    wanted_sum: u64,
+}
+
+impl Runs {
+    /// Takes the next piece, of whole words.
+    pub(crate) fn add(&mut self, bytes: &[u8], file: &str) -> Result<()> {
+        self.sum.add(bytes);
+        let (words, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(nonsense(file));
+        }
+        for word in words {
+            self.words[self.held] = u64::from_le_bytes(*word);
+            self.held += 1;
+            let [start, count, content] = self.words;
+            let run = Run { start, count };
+            if (self.index.runs.len() as u64) < self.wanted.0 {
+                if self.held * 8 == RUN {
+                    self.held = 0;
+                    self.run(run, content, file)?;
+                }
+            } else if (self.former.runs.len() as u64) < self.wanted.1 {
+                if self.held * 8 == FORMER_RUN {
+                    self.held = 0;
+                    self.former_run(run, file)?;
+                }
+            } else {
+                return Err(nonsense(file));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: Run, content: u64, file: &str) -> Result<()> {
+        let index = &mut self.index;
+        let content = match content {
+            1 if index.shape == Shape::Delta => Content::Zero,
+            2 => Content::Data,
+            _ => return Err(nonsense(file)),
+        };
+        let before = index.runs.last().map_or(0, IndexRun::end);
+        check_run(index, run, before, file)?;
+        let slot = index.data_pages();
+        index.runs.try_reserve(1).map_err(no_memory)?;
+        index.runs.push(IndexRun {
+            start: run.start,
+            count: run.count,
+            content,
+            slot,
+        });
+        Ok(())
+    }
+
+    fn former_run(&mut self, run: Run, file: &str) -> Result<()> {
+        let runs = &mut self.former.runs;
+        let before = runs.last().map_or(0, |run| run.end());
+        check_run(&self.index, run, before, file)?;
+        runs.try_reserve(1).map_err(no_memory)?;
+        runs.push(run);
+        Ok(())
+    }
+
+    /// The index, when all its runs came.
+    pub(crate) fn finish(mut self, file: &str) -> Result<Index> {
+        let (runs, former_runs) = self.wanted;
+        if self.index.runs.len() as u64 != runs
+            || self.former.runs.len() as u64 != former_runs
+            || self.sum.sum() != self.wanted_sum
+        {
+            return Err(Error::corrupt(
+                file,
+                "the checksum of its index does not match",
+            ));
+        }
+        if self.index.data_pages() != self.data_pages || self.index.zero_pages() != self.zero_pages
+        {
+            return Err(nonsense(file));
+        }
+        self.index.runs.shrink_to_fit();
+        self.former.runs.shrink_to_fit();
+        if self.former.commit > 0 {
+            self.index.former = Some(self.former);
+        }
+        Ok(self.index)
+    }
+}
+
+fn nonsense(file: &str) -> Error {
+    Error::corrupt(file, "its index contradicts itself")
+}
+
+fn no_memory(_: std::collections::TryReserveError) -> Error {
+    Error::NoMemory {
+        what: "an index".into(),
+    }
+}
+
+/// Runs are in order, apart from one another, and in the module.
+fn check_run(index: &Index, run: Run, before: u64, file: &str) -> Result<()> {
+    let end = run.start.checked_add(run.count);
+    let within = end.is_some_and(|end| end <= index.size / index.page_size);
+    if run.start < before || run.count == 0 || !within {
+        return Err(nonsense(file));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -143,6 +143,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         damaged: false,
     };
     let mut at = HEADER;
+    let mut last: Option<u64> = None;
     // The write that the last record came with, while more of it is to come.
     let mut unfinished: Option<Batch> = None;
     while at < bytes.len() {
@@ -153,7 +154,6 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
                 break;
             }
         };
-        let last = scan.records.last().map(|r: &Record| r.sequence);
         let numbered = u64::from(parsed.kind != kept::KIND);
         if at == HEADER && header.previous != 0 && parsed.link == header.previous {
             // The stream started anew, and its owner was killed before it had cut the old records
@@ -173,6 +173,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
                 link: scan.link,
             });
         }
+        last = Some(parsed.sequence);
         scan.link = parsed.sum;
         let offset = at as u64;
         at = parsed.next;
@@ -359,14 +360,14 @@ mod tests {
     use super::super::header::{Mark, StreamKind};
     use super::*;
 
-    const STORE: StoreId = [9; 16];
+    const STORE: StoreId = *b"a store's own id";
 
     fn header() -> Header {
         Header {
             generation: 42,
             previous: 41,
             durable: Mark::default(),
-            boot_id: [1; 16],
+            boot_id: *b"the id of a boot",
             syncing: false,
             kept: 0,
         }
@@ -490,6 +491,34 @@ mod tests {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
             assert_eq!(read(&bad).records.len(), 1, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_type_is_skipped_where_it_may_be() {
+        for (flags, skipped) in [(OPTIONAL, true), (0, false)] {
+            let mut bytes = stream(&[&[5]]);
+            let first = read(&bytes);
+            let place = (first.link, bytes.len() as u64, 2);
+            let link = seal(&mut bytes, &STORE, place, 999, flags, |_| {});
+            let batch = bytes.len() as u64;
+            encode(
+                &mut bytes,
+                &STORE,
+                link,
+                batch,
+                false,
+                3,
+                &Event::HeadMoved(6),
+            );
+            let header = Header::decode(&bytes, StreamKind::Commits, &STORE, "commits").unwrap();
+            match scan(&bytes, &header, &STORE, "commits") {
+                Ok(scan) => {
+                    let numbers: Vec<u64> = scan.records.iter().map(|r| r.sequence).collect();
+                    assert!(skipped && numbers == [1, 3] && scan.tail == Tail::Clean);
+                }
+                Err(error) => assert!(!skipped && matches!(error, Error::Version { .. })),
+            }
         }
     }
 

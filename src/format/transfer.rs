@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn frames_survive_and_every_flip_cut_and_swap_is_seen() {
-        let stream = [5; 16];
+        let stream = *b"one stream's id!";
         let mut chain = Chain::new(stream);
         let parts: Vec<Vec<u8>> = frames().iter().map(|frame| chain.encode(frame)).collect();
         let bytes = parts.concat();
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_payload_is_refused_for_its_checksum_and_not_only_for_what_it_says() {
-        let stream = [5; 16];
+        let stream = *b"one stream's id!";
         for frame in frames() {
             let bytes = Chain::new(stream).encode(&frame);
             let (head, payload) = bytes.split_at(FRAME);
@@ -326,9 +326,9 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_the_header_is_seen() {
         let header = Header {
-            stream: [1; 16],
+            stream: *b"one stream's id!",
             page_size: 4096,
-            base: [2; 16],
+            base: *b"one commit's id!",
             commits: 3,
             bytes: 8192,
         };

@@ -187,9 +187,13 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
     };
     let judged = booted == Booted::No && reader != Reader::Bystander;
 
-    let (commits, durable) = read_commits(files, store, reader, &header, judged, &mut damage)?;
-
     let scanned = record::scan(&journal.bytes, &header, store, &name)?;
+    let held = match (scanned.records.first(), scanned.records.last()) {
+        (Some(first), Some(last)) => Some((first.sequence, last.sequence)),
+        _ => None,
+    };
+    let (commits, durable) =
+        read_commits(files, store, reader, (&header, held), judged, &mut damage)?;
     let last = durable.last().map_or(0, |record: &Record| record.sequence);
     // After a power cut `commits` may have records that the journal has lost: what is appended to the journal
     // would not follow those that it has left.
@@ -252,11 +256,11 @@ fn read_commits(
     files: &dyn Files,
     store: &StoreId,
     reader: Reader,
-    journal: &Header,
+    (journal, held): (&Header, Option<(u64, u64)>),
     judged: bool,
     damage: &mut Damage,
 ) -> Result<Durable> {
-    let Some(mut found) = find(files, store, StreamKind::Commits, reader, damage)? else {
+    let Some(found) = find(files, store, StreamKind::Commits, reader, damage)? else {
         if journal.durable.length > 0 {
             damage.note(Error::corrupt(name::COMMITS, "it is missing"));
         }
@@ -264,16 +268,27 @@ fn read_commits(
     };
     let length = found.bytes.len();
     let promised = journal.durable.of(&found.header);
+    let mut scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
     if let Some(promised) = promised.filter(|_| journal.syncing)
         && judged
         && reader == Reader::Owner
+        && (promised as usize) < length
     {
         // A sync may have failed here. What was behind the last good one may be in memory only,
-        // clean in the kernel's eyes, so that another sync would not write it. The journal has it
-        // too: it is cut off and appended again.
-        found.bytes.truncate((promised as usize).max(HEADER));
+        // clean in the kernel's eyes, so that another sync would not write it. If the journal has it
+        // too, it is cut off and appended again. If not, it is the journal's header that a failed sync has taken back to
+        // an older one.
+        let known = &found.bytes[..(promised as usize).max(HEADER)];
+        let cut = record::scan(known, &found.header, store, name::COMMITS)?;
+        let last = |scan: &record::Scan| scan.records.last().map_or(0, |r| r.sequence);
+        let (from, to) = (last(&cut) + 1, last(&scanned));
+        if from > to || held.is_some_and(|(first, last)| first <= from && to <= last) {
+            scanned = record::Scan {
+                tail: Tail::Cut,
+                ..cut
+            };
+        }
     }
-    let scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
     if !scanned.kept.is_empty() {
         let why = "it has a record that only the journal may have";
         damage.note(Error::corrupt(name::COMMITS, why));
@@ -291,17 +306,12 @@ fn read_commits(
         damage.note(Error::corrupt(name::COMMITS, why));
         damage.beyond.extend(scanned.beyond);
     }
-    let tail = if found.bytes.len() < length {
-        Tail::Cut
-    } else {
-        scanned.tail
-    };
     let half = Half {
         file: found.file,
         header: found.header,
         end: scanned.end,
         link: scanned.link,
-        tail,
+        tail: scanned.tail,
     };
     Ok((Some(half), scanned.records))
 }

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::try_filled;
-use crate::format::index::{FOOTER, Footer, Index, Shape};
+use crate::format::checksum::Pieces;
+use crate::format::index::{FOOTER, Footer, Index, RUN, Shape};
 use crate::format::{StoreId, name};
 use crate::sys::fs::{Access, File, Files, Place, read_exact};
 use crate::{Error, Result};
@@ -31,6 +32,13 @@ const CACHE_LIMIT: usize = 64 << 20;
 
 /// Indexes up to this many bytes are read with their checksums, in one go.
 const SMALL_INDEX: u64 = 64 << 10;
+
+/// Larger ones are read in pieces of so many bytes.
+const INDEX_PIECE: u64 = RUN as u64 * (32 << 10);
+const _: () = assert!(SMALL_INDEX <= INDEX_PIECE);
+
+/// A longer list of page checksums is found to be one before memory is taken for it.
+const LARGE_LIST: u64 = 16 << 20;
 
 /// The module commit files of one store.
 pub(crate) struct PageFiles {
@@ -156,22 +164,38 @@ impl PageFiles {
         let file = self.open(module, commit)?;
         let footer = self.footer(&*file, module, commit)?;
         let name = place.to_string();
-        // The footer's numbers were checked against the file's length, so this is bounded by it.
-        let runs_length = footer.runs_length() as usize;
+        // The footer's numbers were checked against the file's length; but a file can be long and empty, so
+        // that what they ask for is not allocated before it was read.
+        let runs_length = footer.runs_length();
         let whole = footer.index_length <= SMALL_INDEX;
-        let length = if whole {
-            footer.index_length as usize
-        } else {
-            runs_length
-        };
-        let mut bytes = try_filled(length, 0u8, "an index")?;
-        read_exact(&*file, &mut bytes, footer.index_offset, &place)?;
-        let (runs, checksums) = bytes.split_at(runs_length);
-        let index = footer.index(runs, &self.store, &name)?;
+        let (index_offset, index_length) = (footer.index_offset, footer.index_length);
+        let length = if whole { index_length } else { runs_length };
+        let mut bytes = try_filled(length.min(INDEX_PIECE) as usize, 0u8, "an index")?;
+        let mut decoded = footer.runs(&self.store);
+        let mut at = 0;
+        while at < length {
+            let piece = &mut bytes[..INDEX_PIECE.min(length - at) as usize];
+            read_exact(&*file, piece, index_offset + at, &place)?;
+            let runs = (runs_length - at).min(piece.len() as u64) as usize;
+            decoded.add(&piece[..runs], &name)?;
+            at += piece.len() as u64;
+        }
+        let index = decoded.finish(&name)?;
         if whole {
-            index.learn_checksums(checksums, &self.store, &name)?;
+            index.learn_checksums(&bytes[runs_length as usize..], &self.store, &name)?;
         }
         Ok(index)
+    }
+
+    /// The footer of a module commit whose bytes are not in a file of their own.
+    pub(crate) fn footer_of(&self, module: &str, commit: u64, bytes: &[u8]) -> Result<Footer> {
+        let length = bytes.len() as u64;
+        let name = format!("{}, as the journal carries it", place(module, commit));
+        let Some(footer) = bytes.last_chunk::<FOOTER>() else {
+            let why = format!("it has {length} bytes, less than a footer");
+            return Err(Error::corrupt(name, why));
+        };
+        self.check_footer(footer, length, module, commit, name)
     }
 
     /// Reads and checks the footer of a module commit.
@@ -187,7 +211,18 @@ impl PageFiles {
         };
         let mut footer = [0; FOOTER];
         read_exact(file, &mut footer, footer_at, &place)?;
-        let footer = Footer::decode(&footer, length, &self.store, &name)?;
+        self.check_footer(&footer, length, module, commit, name)
+    }
+
+    fn check_footer(
+        &self,
+        footer: &[u8; FOOTER],
+        length: u64,
+        module: &str,
+        commit: u64,
+        name: String,
+    ) -> Result<Footer> {
+        let footer = Footer::decode(footer, length, &self.store, &name)?;
         let index = footer.head();
         if index.module != module || index.commit != commit || index.page_size != self.page_size {
             return Err(Error::corrupt(
@@ -209,6 +244,18 @@ impl PageFiles {
         let place = place(&index.module, index.commit);
         let file = self.open(&index.module, index.commit)?;
         let (offset, length) = index.checksums_at();
+        if length > LARGE_LIST {
+            let mut piece = try_filled(LARGE_LIST as usize, 0u8, "an index")?;
+            let mut sum = Pieces::new(&self.store);
+            let mut at = 0;
+            while at < length {
+                let piece = &mut piece[..LARGE_LIST.min(length - at) as usize];
+                read_exact(&*file, piece, offset + at, &place)?;
+                sum.add(piece);
+                at += piece.len() as u64;
+            }
+            index.check_checksums(sum.sum(), &place.to_string())?;
+        }
         let mut bytes = try_filled(length as usize, 0u8, "an index")?;
         read_exact(&*file, &mut bytes, offset, &place)?;
         index.learn_checksums(&bytes, &self.store, &place.to_string())

@@ -19,9 +19,6 @@ use crate::{Error, Result};
 /// The most bytes of one read where a file has to be copied.
 const COPY: u64 = 1 << 20;
 
-/// Gives an open file a second name elsewhere; `false`: it cannot have one there.
-type Adopt<'a> = &'a dyn Fn(&dyn File, &Place) -> Result<bool>;
-
 impl Store {
     /// Makes a second store; see `store_clone`.
     ///
@@ -50,7 +47,7 @@ impl Store {
         if !files.lock()? {
             return Err(Error::Locked { store: path });
         }
-        self.clone_into(&files, &|file, name| files.adopt(file, name), &part)
+        self.clone_into(&files, &part)
     }
 
     /// The history that the clone is to have, durable here.
@@ -69,15 +66,10 @@ impl Store {
         Ok(state.history.part((commit != 0).then_some(commit)))
     }
 
-    /// Makes the clone in files without an identity. `adopt` gives a file of this store a name there, if it can.
-    pub(super) fn clone_into(
-        &self,
-        files: &dyn Files,
-        adopt: Adopt<'_>,
-        part: &History,
-    ) -> Result<()> {
+    /// Makes the clone in files without an identity.
+    pub(super) fn clone_into(&self, files: &dyn Files, part: &History) -> Result<()> {
         let mut made = Vec::new();
-        let cloned = self.fill_clone(files, adopt, part, &mut made);
+        let cloned = self.fill_clone(files, part, &mut made);
         if cloned.is_err() {
             // Without an identity it is no store; what is left of it must not be in the next one's way.
             for place in made {
@@ -88,20 +80,14 @@ impl Store {
     }
 
     /// Files first, then the records that speak of them, then what makes it a store.
-    fn fill_clone(
-        &self,
-        files: &dyn Files,
-        adopt: Adopt<'_>,
-        part: &History,
-        made: &mut Vec<Place>,
-    ) -> Result<()> {
+    fn fill_clone(&self, files: &dyn Files, part: &History, made: &mut Vec<Place>) -> Result<()> {
         let pages = &self.0.pages;
         for (module, family) in &Lineage::of(pages, part)?.modules {
             for (commit, _) in family.nodes() {
                 let file = pages.open(module, commit)?;
                 let name = place(module, commit);
                 made.push(name.clone());
-                if !adopt(&*file, &name)? {
+                if !files.adopt(&*file, &name)? {
                     copy(&*file, &*files.create(&name)?, &name)?;
                 } else if self.0.read_only {
                     // It may be one that was never synced.

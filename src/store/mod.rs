@@ -35,8 +35,8 @@ mod staging;
 mod stale;
 mod verify;
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 pub use capture::Capture;
 pub use diff::Range;

@@ -77,7 +77,7 @@ impl Store {
         // Its own files first; others, which it was the last to name, for what that leaves.
         let others = commit.modules.iter().filter(|entry| !own(entry));
         for entry in commit.modules.iter().filter(own).chain(others) {
-            let Some(links) = self.foldable(&*self.enter()?, entry) else {
+            let Some(links) = Self::foldable(&*self.enter()?, entry) else {
                 continue;
             };
             match self.fold(&entry.id, &links, budget, folds.len()) {
@@ -94,7 +94,7 @@ impl Store {
 
     /// The only child of a module commit that its session commit alone names, then that module commit, then
     /// those below it that nothing but the one above needs. `None`: it is needed, or has no child or several.
-    fn foldable(&self, state: &State, entry: &ModuleEntry) -> Option<Vec<u64>> {
+    fn foldable(state: &State, entry: &ModuleEntry) -> Option<Vec<u64>> {
         let family = state.lineage.as_ref()?.modules.get(&entry.id)?;
         let only_child = |commit: u64, named: usize| {
             let mut children = family.children(commit);

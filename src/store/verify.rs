@@ -46,7 +46,7 @@ fn check_holes(pages: &PageFiles, index: &Index) -> std::result::Result<(), (Opt
     }
     let place = place(&index.module, index.commit);
     let file = pages.open(&index.module, index.commit).map_err(whole)?;
-    let buffer = try_filled(READ as usize, 0u8, "a buffer for pages");
+    let buffer = try_filled(READ.min(index.size) as usize, 0u8, "a buffer for pages");
     let mut buffer = buffer.map_err(whole)?;
     let page = index.page_size;
     let ends = index

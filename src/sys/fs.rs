@@ -82,6 +82,8 @@ pub(crate) trait Files: Send + Sync {
     fn rename(&self, from: &Place, to: &Place) -> Result<()>;
     /// Gives a file a second name. Fails if the name exists.
     fn link(&self, from: &Place, to: &Place) -> Result<()>;
+    /// Gives a file of another directory a name here. False: it cannot have one, and has to be copied.
+    fn adopt(&self, file: &dyn File, place: &Place) -> Result<bool>;
     /// Makes a symbolic link. Fails if the name exists.
     fn symlink(&self, target: &str, place: &Place) -> Result<()>;
     /// The target of a symbolic link; `None` if there is no link of that name.

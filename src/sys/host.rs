@@ -13,7 +13,7 @@ pub(crate) fn page_size() -> u64 {
 
 /// Nanoseconds since 1970 by the wall clock; 0 for a clock set before that.
 pub(crate) fn wall_clock() -> u64 {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     if repeatable::next().is_some() {
         return 0;
     }
@@ -29,7 +29,7 @@ pub(crate) fn nanoseconds_since(start: Instant) -> u64 {
 
 /// 128 random bits.
 pub(crate) fn random_id() -> Result<[u8; 16]> {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     if let Some(id) = repeatable::next() {
         return Ok(id);
     }
@@ -123,7 +123,7 @@ pub(crate) fn file_system(path: &std::path::Path) -> Result<FileSystem> {
 
 /// Ids that a test can have again: searches through crash states must be repeatable, and tell equal
 /// states.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod repeatable {
     use std::cell::Cell;
 

@@ -232,44 +232,6 @@ impl RealFiles {
         }
     }
 
-    /// Gives an open file of any directory a name here. `false`: it is on another file system, or that one
-    /// has no second names or no more of them.
-    pub(crate) fn adopt(&self, file: &dyn File, place: &Place) -> Result<bool> {
-        let Some(fd) = file.descriptor() else {
-            return Ok(false);
-        };
-        let (from, to) = (
-            c_name(&format!("/proc/self/fd/{fd}"))?,
-            c_name(&place.name)?,
-        );
-        let linked = retry(
-            || format!("linkat({place})"),
-            // SAFETY: both names are NUL-terminated.
-            || unsafe {
-                libc::linkat(
-                    libc::AT_FDCWD,
-                    from.as_ptr(),
-                    self.fd(place),
-                    to.as_ptr(),
-                    libc::AT_SYMLINK_FOLLOW,
-                )
-            } as isize,
-        );
-        let cannot = [
-            libc::EXDEV,
-            libc::EPERM,
-            libc::EMLINK,
-            libc::EOPNOTSUPP,
-            libc::ENOENT,
-            libc::EACCES,
-        ];
-        match linked {
-            Ok(_) => Ok(true),
-            Err(error) if cannot.contains(&error.errno()) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     fn dir(&self, dir: Dir) -> &OwnedFd {
         match dir {
             Dir::Root => &self.root,
@@ -354,6 +316,43 @@ impl Files for RealFiles {
         self.pair("linkat", from, to, |a, old, b, new| unsafe {
             libc::linkat(a, old.as_ptr(), b, new.as_ptr(), 0)
         })
+    }
+
+    fn adopt(&self, file: &dyn File, place: &Place) -> Result<bool> {
+        let Some(fd) = file.descriptor() else {
+            return Ok(false);
+        };
+        let (from, to) = (
+            c_name(&format!("/proc/self/fd/{fd}"))?,
+            c_name(&place.name)?,
+        );
+        let linked = retry(
+            || format!("linkat({place})"),
+            // SAFETY: both names are NUL-terminated.
+            || unsafe {
+                libc::linkat(
+                    libc::AT_FDCWD,
+                    from.as_ptr(),
+                    self.fd(place),
+                    to.as_ptr(),
+                    libc::AT_SYMLINK_FOLLOW,
+                )
+            } as isize,
+        );
+        // On another file system, or on one that has no second names or no more of them.
+        let cannot = [
+            libc::EXDEV,
+            libc::EPERM,
+            libc::EMLINK,
+            libc::EOPNOTSUPP,
+            libc::ENOENT,
+            libc::EACCES,
+        ];
+        match linked {
+            Ok(_) => Ok(true),
+            Err(error) if cannot.contains(&error.errno()) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn symlink(&self, target: &str, place: &Place) -> Result<()> {

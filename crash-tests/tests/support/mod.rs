@@ -57,42 +57,47 @@ pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in(place).expect("a temporary directory can be made")
 }
 
-/// The program `cycle`, linked with the shared library.
+/// A program of this directory, linked with the shared library.
+pub(crate) fn program(directory: &Path, name: &str) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let test = env::current_exe().expect("a running program has a path");
+    let library = test.parent().unwrap().join("libvmstore.so");
+    assert!(
+        library.exists(),
+        "cargo did not build {}",
+        library.display()
+    );
+    let soname = directory.join("libvmstore.so.0");
+    symlink(&library, &soname).expect("the directory is fresh");
+    let program = directory.join(name);
+    run(
+        Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
+            .args([
+                "-std=c11",
+                "-Wall",
+                "-Wextra",
+                "-Wpedantic",
+                "-Werror",
+                "-O1",
+                "-g",
+            ])
+            .arg("-I")
+            .arg(here.join("../include"))
+            .arg("-o")
+            .arg(&program)
+            .arg(here.join(format!("{name}.c")))
+            .arg(&soname)
+            .arg(format!("-Wl,-rpath,{}", directory.display())),
+    );
+    program
+}
+
+/// The program `cycle`.
 pub(crate) struct Cycle(PathBuf);
 
 impl Cycle {
     pub(crate) fn build(directory: &Path) -> Self {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let test = env::current_exe().expect("a running program has a path");
-        let library = test.parent().unwrap().join("libvmstore.so");
-        assert!(
-            library.exists(),
-            "cargo did not build {}",
-            library.display()
-        );
-        let soname = directory.join("libvmstore.so.0");
-        symlink(&library, &soname).expect("the directory is fresh");
-        let program = directory.join("cycle");
-        run(
-            Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
-                .args([
-                    "-std=c11",
-                    "-Wall",
-                    "-Wextra",
-                    "-Wpedantic",
-                    "-Werror",
-                    "-O1",
-                    "-g",
-                ])
-                .arg("-I")
-                .arg(here.join("../include"))
-                .arg("-o")
-                .arg(&program)
-                .arg(here.join("cycle.c"))
-                .arg(&soname)
-                .arg(format!("-Wl,-rpath,{}", directory.display())),
-        );
-        Self(program)
+        Self(program(directory, "cycle"))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const STORE: StoreId = [5; 16];
+const STORE: StoreId = *b"a store's own id";
 
 fn delta() -> Index {
     let mut index = Index {
@@ -31,7 +31,12 @@ fn decode(bytes: &[u8], before: u64) -> Result<Index> {
     let (runs, sums) = bytes[..split]
         .split_at_checked(footer.runs_length() as usize)
         .unwrap_or((&[], &[]));
-    let mut index = footer.index(runs, &STORE, "f")?;
+    let mut pieces = footer.runs(&STORE);
+    // Some end in the midst of a run.
+    for piece in runs.chunks(RUN) {
+        pieces.add(piece, "f")?;
+    }
+    let mut index = pieces.finish("f")?;
     index.learn_checksums(sums, &STORE, "f")?;
     // As it was before it was written.
     index.checksums.sum = 0;
@@ -91,6 +96,10 @@ fn every_flipped_bit_is_seen() {
         }
         let cut = decode(&bytes, before - 4096);
         assert!(cut.is_err(), "a file of another length");
+        let footer = &bytes[bytes.len() - FOOTER..];
+        let length = before + bytes.len() as u64;
+        assert!(Footer::decode(footer, length, &STORE, "f").is_ok());
+        assert!(Footer::decode(footer, length, b"another store's!", "f").is_err());
     }
 }
 

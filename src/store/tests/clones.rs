@@ -22,8 +22,7 @@ struct Counts {
 
 fn clone(rig: &Rig, to: &RecordedFiles) -> Result<()> {
     let part = rig.store.part_to_clone(0)?;
-    // Copied: between recordings a file has no second name.
-    rig.store.clone_into(to, &|_, _| Ok(false), &part)
+    rig.store.clone_into(to, &part)
 }
 
 /// Opens what there is of a clone. It is whole, or it is none.

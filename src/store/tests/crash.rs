@@ -4,7 +4,8 @@
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::RecordedFiles;
-use super::{Moment, OpenOptions, Random, Rig, Store, check_reopened, long, open, seed};
+use super::{CommitOptions, Moment, OpenOptions, Random, Rig, Store};
+use super::{check_reopened, long, map_options, open, seed};
 use crate::Error;
 
 /// Crashes one history at every operation from the one that `live` returns, and its recovery at a few. Returns
@@ -160,4 +161,49 @@ fn promise_2_a_reader_sees_what_the_journal_carries_or_says_that_an_owner_must_c
     println!(
         "{seen} readers after a power cut saw all that was persisted, {refused} sent for an owner"
     );
+}
+
+#[test]
+fn promise_2_an_owner_killed_while_it_opened_leaves_the_next_one_nothing_that_is_not_durable() {
+    let mut states = 0;
+    for tells_boot in [false, true] {
+        let mut random = Random(29);
+        let empty = RecordedFiles::new(tells_boot);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        for _ in 0..3 {
+            rig.write();
+            rig.commit();
+            rig.persist();
+        }
+        let begun = rig.files.recorded();
+        rig.reopen();
+        let log = rig.files.log();
+        for cut in begun..=log.len() {
+            let what = || format!("opening killed after {} operations", cut - begun);
+            let left = Crashes::of_log(&log[..cut], &rig.files, &empty.disk(), Crash::Kill);
+            let disk = left.left(|_| true);
+            let files = RecordedFiles::killed(disk, left.boot(), log[..cut].to_vec());
+            // The next owner goes on, and makes that durable; and then the power goes.
+            let store = open(&files, &what);
+            let module = store.map_module("a", 0, &map_options()).unwrap();
+            module.mapped.memory.write(0, &[cut as u8 | 1; 700]);
+            module.mark_dirty(0, 700).unwrap();
+            store.commit(&CommitOptions::default()).unwrap();
+            store.persist(None).unwrap();
+            let holds = Moment::of(&store);
+            drop((module, store));
+            let crashes = Crashes::new(&files, &empty.disk(), files.recorded(), Crash::PowerCut);
+            for percent in [0, 100].into_iter().chain([50; 20]) {
+                let store = open(&crashes.by_chance(percent, &mut random), &what);
+                assert_eq!(Moment::of(&store), holds, "{}: lost", what());
+                store
+                    .verify(&crate::VerifyOptions::default(), None)
+                    .unwrap();
+                states += 1;
+            }
+        }
+    }
+    println!("{states} power cuts after an owner was killed while it opened: nothing lost");
+    assert!(states > 200);
 }

@@ -1,22 +1,41 @@
 //! Tests of the store through its file traits: what reaches the disk, in which order, and what a
 //! crash leaves of it.
 
+#![cfg_attr(
+    fuzzing,
+    allow(dead_code, unused_imports, reason = "the fuzzers use a part of it")
+)]
+
+#[cfg(test)]
 mod abandoned;
+#[cfg(test)]
 mod clones;
+#[cfg(test)]
 mod crash;
 mod crashed;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
 mod explorer;
 mod faults;
+#[cfg(test)]
 mod folds;
+#[cfg(test)]
+mod forged;
+pub(crate) mod fuzz;
+#[cfg(test)]
 mod misuse;
+#[cfg(test)]
 mod ordering;
 mod parts;
 mod recorded;
 mod rig;
 mod steps;
 mod streams;
+mod transfer;
+#[cfg(test)]
 mod waits;
+mod writeback;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use std::collections::BTreeMap;
@@ -138,6 +157,13 @@ pub(super) fn check_reopened(
             &oracle.moments[allowed]
         );
     };
+    check_bytes(store, oracle, what);
+    moment
+}
+
+/// Checks that each commit of a store restores to its bytes.
+pub(super) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) {
+    let found = Moment::of(store);
     let mut modules: Vec<Module> = Vec::new();
     let others = found.commits.iter().filter(|number| **number != found.head);
     for number in std::iter::once(&found.head).chain(others) {
@@ -170,7 +196,6 @@ pub(super) fn check_reopened(
             );
         }
     }
-    moment
 }
 
 /// Checks that a store goes on: a new commit, made durable, is there after a power cut.

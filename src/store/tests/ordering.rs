@@ -243,3 +243,18 @@ fn promise_1_a_commit_is_recorded_when_its_files_have_their_names() {
         assert!(record > named, "the record comes after the names");
     }
 }
+
+#[test]
+fn promise_1_a_store_has_its_directory_before_it_has_commits() {
+    let rig = Rig::new(RecordedFiles::new(true));
+    let log = rig.files.log();
+    let dir = last(&log, log.len(), |o| {
+        matches!(o, Operation::SyncDir(Dir::Root))
+    });
+    let named = inode(&log, log.len(), &Place::hidden(name::IDENTITY));
+    // The recording begins when the hidden directory is there, with its name in memory only.
+    assert!(
+        named.is_some() && dir.is_some(),
+        "the name of the hidden directory is synced when a store is made"
+    );
+}

@@ -1,7 +1,8 @@
 //! Searches divided among processes, one for each processor: the threads of one process would wait for each
 //! other whenever a store maps memory.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Which part a process is to search, and of how many.
 const PART: &str = "VMSTORE_TEST_PART";
@@ -30,7 +31,23 @@ pub(super) fn in_parts<const N: usize>(
             .unwrap()
     };
     let mut counts = [0; N];
-    let children: Vec<_> = (0..parts).map(start).collect();
+    let mut children: Vec<_> = (0..parts).map(start).collect();
+    // When one has found something, the others need not go on.
+    let failed =
+        |child: &mut Child| matches!(child.try_wait(), Ok(Some(status)) if !status.success());
+    while children
+        .iter_mut()
+        .any(|child| matches!(child.try_wait(), Ok(None)))
+    {
+        if let Some(at) = children.iter_mut().position(failed) {
+            children.swap(0, at);
+            children[1..]
+                .iter_mut()
+                .for_each(|child| drop(child.kill()));
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     for child in children {
         let output = child.wait_with_output().unwrap();
         let told = String::from_utf8_lossy(&output.stdout);

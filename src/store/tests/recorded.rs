@@ -70,6 +70,9 @@ pub(in crate::store) struct Fuse {
     pub(in crate::store) burnt: u64,
     /// A sync was among them.
     pub(in crate::store) sync_failed: bool,
+    /// Writes so far, and the one that the host takes and cannot write back later; 0: none.
+    pub(in crate::store) writes: u64,
+    pub(in crate::store) lose: u64,
 }
 
 impl Default for Fuse {
@@ -84,6 +87,8 @@ impl Default for Fuse {
             kind: None,
             burnt: 0,
             sync_failed: false,
+            writes: 0,
+            lose: 0,
         }
     }
 }
@@ -104,6 +109,20 @@ struct State {
     watch: Option<Watch>,
     disk: Disk,
     log: Vec<Operation>,
+    opened: u64,
+    /// The descriptors that were open when the host lost something, and have not been told.
+    untold: Vec<u64>,
+}
+
+impl State {
+    fn file(&mut self, state: &Arc<Mutex<State>>, inode: usize) -> Arc<dyn File> {
+        self.opened += 1;
+        Arc::new(RecordedFile {
+            state: state.clone(),
+            inode,
+            number: self.opened,
+        })
+    }
 }
 
 /// A store directory in memory.
@@ -263,10 +282,7 @@ impl Files for RecordedFiles {
         let inode = state.disk.inodes.len();
         state.set_new(place, Node::File(inode))?;
         state.disk.inodes.push(Arc::default());
-        Ok(Arc::new(RecordedFile {
-            state: self.state.clone(),
-            inode,
-        }))
+        Ok(state.file(&self.state, inode))
     }
 
     fn open(&self, place: &Place, _: Access) -> Result<Option<Arc<dyn File>>> {
@@ -278,10 +294,10 @@ impl Files for RecordedFiles {
                 place.to_string(),
                 "it is not a regular file",
             )),
-            Some(Node::File(inode)) => Ok(Some(Arc::new(RecordedFile {
-                state: self.state.clone(),
-                inode: *inode,
-            }))),
+            Some(Node::File(inode)) => {
+                let inode = *inode;
+                Ok(Some(state.file(&self.state, inode)))
+            }
         }
     }
 
@@ -301,6 +317,12 @@ impl Files for RecordedFiles {
         state.burn("link")?;
         let node = state.node(from)?;
         state.set_new(to, node)
+    }
+
+    /// Every directory in memory is a file system of its own.
+    fn adopt(&self, _: &dyn File, _: &Place) -> Result<bool> {
+        self.state.lock().burn("adopt")?;
+        Ok(false)
     }
 
     fn symlink(&self, target: &str, place: &Place) -> Result<()> {
@@ -364,6 +386,8 @@ impl Files for RecordedFiles {
 struct RecordedFile {
     state: Arc<Mutex<State>>,
     inode: usize,
+    /// Which of all that were opened.
+    number: u64,
 }
 
 impl File for RecordedFile {
@@ -398,6 +422,13 @@ impl File for RecordedFile {
             return Err(error);
         }
         state.write(self.inode, offset, bytes.into());
+        state.fuse.writes += 1;
+        if state.fuse.writes == state.fuse.lose {
+            // As a sync that fails, but nobody has asked. Those who have the file open will hear of it.
+            let inode = self.inode;
+            state.log.push(Operation::FailedSync { inode });
+            state.untold.push(self.number);
+        }
         Ok(())
     }
 
@@ -440,6 +471,14 @@ impl File for RecordedFile {
     fn sync(&self) -> Result<()> {
         let mut state = self.state.lock();
         let inode = self.inode;
+        if let Some(at) = state.untold.iter().position(|of| *of == self.number) {
+            state.untold.remove(at);
+            state.fuse.sync_failed = true;
+            return Err(Error::Sync {
+                operation: "recorded sync".into(),
+                errno: libc::EIO,
+            });
+        }
         if let Err(error) = state.burn_sync() {
             state.log.push(Operation::FailedSync { inode });
             return Err(error);

@@ -115,7 +115,11 @@ impl Rig {
 
     /// Makes a call until it succeeds. A failed one has changed nothing. A poisoned store is opened anew, and the
     /// call is given up. Without patience it is made once.
-    pub(super) fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
+    pub(in crate::store) fn again<T>(
+        &mut self,
+        what: &str,
+        call: impl Fn(&Self) -> Result<T>,
+    ) -> Option<T> {
         for _ in 0..=self.patience {
             match call(self) {
                 Ok(value) => return Some(value),
@@ -238,7 +242,7 @@ impl Rig {
         }
     }
 
-    fn put(&mut self, id: &str, at: u64, bytes: &[u8]) {
+    pub(in crate::store) fn put(&mut self, id: &str, at: u64, bytes: &[u8]) {
         let module = &self.modules[id];
         module.mapped.memory.write(at, bytes);
         if self.map_options.tracker.is_some() {
@@ -280,7 +284,7 @@ impl Rig {
     }
 
     /// A commit returned this number.
-    fn committed(&mut self, number: u64) {
+    pub(in crate::store) fn committed(&mut self, number: u64) {
         if !self.oracle.bytes.contains_key(&number) {
             // What is not mapped is carried over from the head.
             let head = self.oracle.now().head;
@@ -296,6 +300,20 @@ impl Rig {
                 moment.head = number;
             });
         }
+    }
+
+    /// Imports a stream of commits that have these bytes, none of which is here.
+    pub(in crate::store) fn import(&mut self, stream: std::os::fd::RawFd, bytes: Vec<Arc<Bytes>>) {
+        let before = self.store.commits().unwrap();
+        let imported = self.again("import", |rig| rig.store.import(stream));
+        if imported.is_some() {
+            let new = self.store.commits().unwrap();
+            let new: Vec<u64> = new.into_iter().filter(|n| !before.contains(n)).collect();
+            assert_eq!(new.len(), bytes.len());
+            self.oracle.bytes.extend(new.iter().copied().zip(bytes));
+            self.moment(|moment| moment.commits.extend(&new));
+        }
+        self.mark();
     }
 
     /// Deletes a commit that is not the head.

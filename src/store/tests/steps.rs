@@ -86,7 +86,7 @@ impl Player {
                 self.rig.delete(first);
             }
             Step::Compact => self.rig.compact(1, 1),
-            Step::Import => self.rig.import(),
+            Step::Import => self.rig.import_next(),
             Step::Close => {
                 self.rig.close();
                 self.closed = true;

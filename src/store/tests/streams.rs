@@ -69,7 +69,7 @@ impl Rig {
     }
 
     /// Imports the first stream, or the second where the first is there, or that once more, which is nothing.
-    pub(super) fn import(&mut self) {
+    pub(super) fn import_next(&mut self) {
         let [first, second] = sent();
         let there = |rig: &Self| {
             let mut commits = rig.oracle.now().commits.iter();

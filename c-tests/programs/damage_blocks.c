@@ -1,0 +1,232 @@
+/* Every block of 4096 bytes of every file of a store zeroed, exchanged with every other, and replaced by what was at
+ * its place in another commit's file or at an earlier time. The store is mapped lazily and eagerly. Eagerly no byte
+ * is ever wrong. Lazily nothing is wrong but in pages that the library says it did not verify, and there only those
+ * whose blocks were damaged; and store_verify tells. */
+#include "damage.h"
+
+enum { PAGES = 40, HISTORY = 3, FILES = 5, TIMES = 3, LONGEST = PAGES + 2, BLOCK = 4096 };
+static const char *const file_names[FILES] = {"ram_Commit1", "ram_Commit2", "ram_Commit3", "commits", ".vmstore/journal"};
+static const char *master, *copy;
+
+struct content {
+    unsigned char *bytes;
+    size_t length;
+};
+static struct content files[FILES], earlier[TIMES][FILES];
+static unsigned char truth[HISTORY + 1][PAGES * BLOCK];
+static unsigned tried, refused, later, harmless, unverified_wrong;
+
+static const char *path_of(const char *directory, int file)
+{
+    static char path[4300];
+    CHECK(snprintf(path, sizeof path, "%s/%s", directory, file_names[file]) < (int)sizeof path);
+    return path;
+}
+
+static void remember(struct content *contents)
+{
+    for (int file = 0; file < FILES; file++)
+        if (exists(path_of(master, file))) contents[file].bytes = read_file(path_of(master, file), &contents[file].length);
+}
+
+static void build(void)
+{
+    vmstore_module *module;
+    vmstore *store;
+    uint64_t number, state = 1;
+    OK(store_open(master, NULL, &store));
+    OK(store_map_module(store, "ram", PAGES * BLOCK, NULL, &module));
+    unsigned char *memory = store_module_address(module);
+    for (int n = 1; n <= HISTORY; n++) {
+        for (int page = 0; page < PAGES; page++) {
+            /* All but one at first, then one here and there. */
+            if (n == 1 ? page == 3 : page % 11 != n) continue;
+            for (size_t at = 0; at < BLOCK; at += 8) {
+                uint64_t word = next_random(&state);
+                memcpy(memory + (size_t)page * BLOCK + at, &word, 8);
+            }
+        }
+        memcpy(truth[n], memory, sizeof truth[n]);
+        OK(store_commit(store, NULL, &number));
+        CHECK(number == (uint64_t)n);
+        remember(earlier[n - 1]);
+        if (n == 2) OK(store_persist(store, NULL));
+    }
+    OK(store_close(store));
+    remember(files);
+}
+
+static int is_damage(int status)
+{
+    return status == VMSTORE_E_CORRUPT || status == VMSTORE_E_VERSION;
+}
+
+static int tell_unverified(const vmstore_module_info *module, void *bytes)
+{
+    *(uint64_t *)bytes = module->unverified_bytes;
+    return 0;
+}
+
+/* Pages that differ from a commit, which must be damaged ones that nobody verified. */
+static unsigned wrong_pages(const unsigned char *memory, uint64_t commit, uint64_t unverified, const int damaged[2])
+{
+    unsigned wrong = 0;
+    for (int page = 0; page < PAGES; page++) {
+        if (!memcmp(memory + (size_t)page * BLOCK, truth[commit] + (size_t)page * BLOCK, BLOCK)) continue;
+        if (!unverified || (page != damaged[0] && page != damaged[1]))
+            FAIL("WRONG BYTES in page %d at commit %" PRIu64, page, commit);
+        wrong++;
+    }
+    return wrong;
+}
+
+static void examine_mapped(uint32_t flags, const int damaged[2])
+{
+    vmstore_open_options options = {.struct_size = sizeof options, .flags = VMSTORE_OPEN_NO_CREATE, .arena_limit = 1 << 20};
+    vmstore_map_options how = {.struct_size = sizeof how, .flags = flags, .tracker = VMSTORE_TRACKER_CALLER};
+    vmstore_module *module;
+    vmstore *store;
+    uint64_t commits[HISTORY], head, unverified = 0;
+    size_t count;
+    unsigned wrong = 0, failed = 0;
+    alarm(60);
+    int status = store_open(copy, &options, &store);
+    if (status) {
+        if (!is_damage(status)) FAIL("open: %d: %s", status, last_error());
+        refused++;
+        return;
+    }
+    OK(store_head(store, &head));
+    OK(store_list_commits(store, commits, HISTORY, &count));
+    if (count < 2) FAIL("%zu commits are there, and two were persisted", count);
+    int verified = store_verify(store, NULL);
+    if (verified && !is_damage(verified)) FAIL("verify: %d: %s", verified, last_error());
+    status = store_map_module(store, "ram", 0, &how, &module);
+    if (status) {
+        if (!is_damage(status)) FAIL("map: %d: %s", status, last_error());
+        failed++;
+    } else {
+        const unsigned char *memory = store_module_address(module);
+        OK(store_list_modules(store, 0, tell_unverified, &unverified));
+        CHECK(unverified == 0 || !(flags & VMSTORE_MAP_EAGER));
+        wrong += wrong_pages(memory, head, unverified, damaged);
+        for (size_t i = 0; i < count; i++) {
+            status = store_restore(store, commits[i], NULL);
+            if (status && !is_damage(status)) FAIL("restore: %d: %s", status, last_error());
+            failed += status != 0;
+            wrong += wrong_pages(memory, status ? head : commits[i], unverified, damaged);
+            if (!status) head = commits[i];
+        }
+    }
+    if ((wrong || failed) && !verified) FAIL("store_verify was content, and %u pages are wrong, %u calls failed", wrong, failed);
+    OK(store_close(store));
+    if (failed || verified) later++;
+    else harmless++;
+    unverified_wrong += wrong != 0;
+}
+
+static void examine(const struct content *changed, const int damaged[2])
+{
+    static const uint32_t ways[] = {0, VMSTORE_MAP_EAGER};
+    for (int way = 0; way < 2; way++) {
+        remove_tree(copy);
+        copy_store(master, copy);
+        for (int file = 0; file < FILES; file++)
+            if (changed[file].bytes) write_file(path_of(copy, file), changed[file].bytes, changed[file].length);
+        tried++;
+        examine_mapped(ways[way], damaged);
+    }
+}
+
+/* A block of a file: where, and how long. */
+struct block {
+    int file;
+    size_t at, length;
+};
+
+static size_t blocks_of(struct block *blocks)
+{
+    size_t count = 0;
+    for (int file = 0; file < FILES; file++)
+        for (size_t at = 0; at < files[file].length; at += BLOCK) {
+            size_t left = files[file].length - at;
+            blocks[count++] = (struct block){file, at, left < BLOCK ? left : BLOCK};
+        }
+    return count;
+}
+
+/* The page of the image that a block has; -1: none. */
+static int page_of(const struct block *block)
+{
+    return block->file == 0 && block->at < PAGES * BLOCK ? (int)(block->at / BLOCK) : -1;
+}
+
+/* New bytes for one or two blocks. */
+static void with(const struct block *one, const unsigned char *first, const struct block *two, const unsigned char *second)
+{
+    struct content changed[FILES] = {0};
+    const struct block *blocks[2] = {one, two};
+    const unsigned char *bytes[2] = {first, second};
+    int damaged[2] = {-1, -1}, differs = 0;
+    for (int i = 0; i < 2 && blocks[i]; i++) {
+        struct content *content = &changed[blocks[i]->file];
+        if (!content->bytes) {
+            content->length = files[blocks[i]->file].length;
+            content->bytes = malloc(content->length + 1);
+            CHECK(content->bytes);
+            memcpy(content->bytes, files[blocks[i]->file].bytes, content->length);
+        }
+        damaged[i] = page_of(blocks[i]);
+        differs |= memcmp(content->bytes + blocks[i]->at, bytes[i], blocks[i]->length) != 0;
+        memcpy(content->bytes + blocks[i]->at, bytes[i], blocks[i]->length);
+    }
+    if (differs) examine(changed, damaged);
+    for (int file = 0; file < FILES; file++) free(changed[file].bytes);
+}
+
+int main(int argc, char **argv)
+{
+    static const unsigned char zeros[BLOCK];
+    struct block blocks[FILES * LONGEST];
+    CHECK(argc > 1);
+    if (page_size() != BLOCK) return finished("left out: pages have %zu bytes here", page_size());
+    watch_signals();
+    master = path_in(argv[1], "master");
+    copy = path_in(argv[1], "copy");
+    build();
+    size_t count = blocks_of(blocks);
+    for (size_t i = 0; i < count; i += stride(9)) {
+        struct block *one = &blocks[i];
+        trying("block %zu of %s", one->at / BLOCK, file_names[one->file]);
+        with(one, zeros, NULL, NULL);
+        for (int file = 0; file < 3; file++) {
+            struct block same = *one;
+            if (one->file > 2 || file == one->file || files[file].length <= one->at) continue;
+            size_t left = files[file].length - one->at;
+            if (left < same.length) same.length = left;
+            with(&same, files[file].bytes + one->at, NULL, NULL);
+        }
+        for (int time = 0; time < TIMES; time++) {
+            struct block same = *one;
+            struct content *old = &earlier[time][one->file];
+            if (!old->bytes || old->length <= one->at) continue;
+            if (old->length - one->at < same.length) same.length = old->length - one->at;
+            with(&same, old->bytes + one->at, NULL, NULL);
+        }
+        for (size_t j = 0; j < i; j += stride(17)) {
+            struct block first = *one, second = blocks[j];
+            if (first.length > second.length) first.length = second.length;
+            second.length = first.length;
+            with(&first, files[second.file].bytes + second.at, &second, files[one->file].bytes + one->at);
+        }
+    }
+    alarm(0);
+    for (int file = 0; file < FILES; file++) {
+        free(files[file].bytes);
+        for (int time = 0; time < TIMES; time++) free(earlier[time][file].bytes);
+    }
+    CHECK(unverified_wrong > 0 && later > 0 && refused > 0);
+    return finished("%u times %zu blocks zeroed, exchanged and replaced by older ones, lazily and eagerly: %u refused by "
+                    "store_open, %u found later, %u harmless; in %u lazy mappings pages that were not verified were wrong, "
+                    "as documented, and store_verify told of each", tried, count, refused, later, harmless, unverified_wrong);
+}

@@ -1,0 +1,41 @@
+//! What the fuzzers of `fuzz/` run, the inputs that they begin with, and the replay of all that they keep. An
+//! input is bytes; what they mean is said where they are read. Each must end, and no assertion may fail.
+
+mod decoders;
+pub(in crate::store::tests) mod directory;
+mod examine;
+pub(in crate::store::tests) mod places;
+pub(in crate::store::tests) mod seal;
+mod sequence;
+mod stream;
+
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod seeds;
+
+/// A thing to be fuzzed.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&[u8]),
+}
+
+pub(crate) const TARGETS: [Target; 4] = [
+    Target {
+        name: "decoders",
+        run: decoders::run,
+    },
+    Target {
+        name: "directory",
+        run: directory::run,
+    },
+    Target {
+        name: "stream",
+        run: stream::run,
+    },
+    Target {
+        name: "sequence",
+        run: sequence::run,
+    },
+];

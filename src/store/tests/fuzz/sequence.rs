@@ -1,0 +1,227 @@
+//! Sequences of calls with failing operations and crashes between, against the model.
+
+use super::super::crashed::{Crash, Crashes};
+use super::super::faults::{KINDS, check_poisoned};
+use super::super::recorded::{Fuse, RecordedFiles};
+use super::super::steps::{Player, Step};
+use super::super::{Random, check_reopened, open};
+use crate::format::bytes::Reader;
+use crate::sys::host::{page_size, repeatable};
+use crate::{CommitOptions, PrecopyOptions, VerifyOptions};
+
+/// The most calls of a sequence.
+const CALLS: usize = 40;
+
+/// The first byte chooses the host; then call after call, each a byte and what it needs.
+pub(super) fn run(input: &[u8]) {
+    let Some((host, calls)) = input.split_first() else {
+        return;
+    };
+    repeatable::begin(1);
+    let empty = RecordedFiles::new(host & 1 == 0);
+    let mut sequence = Sequence {
+        player: Player::new(empty.copy()),
+        empty: &empty,
+        r: Reader(calls),
+    };
+    for _ in 0..CALLS {
+        if sequence.next().is_none() {
+            break;
+        }
+    }
+    sequence.check_all();
+}
+
+struct Sequence<'a> {
+    player: Player,
+    empty: &'a RecordedFiles,
+    r: Reader<'a>,
+}
+
+impl Sequence<'_> {
+    fn byte(&mut self) -> Option<u64> {
+        Some(u64::from(self.r.take(1)?[0]))
+    }
+
+    fn next(&mut self) -> Option<()> {
+        let call = self.byte()?;
+        match call % 16 {
+            // The next call, with an operation that fails.
+            12 | 13 => {
+                let (at, kind, lasting) = (self.byte()?, self.byte()? as usize, self.byte()?);
+                let (errno, short) = KINDS[kind % KINDS.len()];
+                let fuse = Fuse {
+                    at: at % 64 + 1,
+                    times: if lasting & 1 == 0 { 1 } else { u64::MAX },
+                    alike: lasting & 2 != 0,
+                    errno,
+                    short,
+                    ..Fuse::default()
+                };
+                let call = self.byte()?;
+                self.with_fault(fuse, call)
+            }
+            14 => self.crash(),
+            15 => {
+                self.check_all();
+                Some(())
+            }
+            call => self.call(call),
+        }
+    }
+
+    /// One call of the library.
+    fn call(&mut self, call: u64) -> Option<()> {
+        let argument = self.byte()?;
+        if self.player.closed {
+            self.player.step(Step::Reopen);
+            if self.player.closed {
+                return Some(());
+            }
+        }
+        let maps = self.player.allows(Step::Map);
+        let rig = &mut self.player.rig;
+        let chosen = |from: &[u64]| {
+            let number = argument.checked_rem(from.len() as u64)?;
+            Some(from[number as usize])
+        };
+        match call {
+            0 if maps => self.player.step(Step::Map),
+            0 => {}
+            1 => {
+                for id in ["a", "b"] {
+                    if rig.has(id) && argument & 1 == u64::from(id == "b") {
+                        let at = (argument >> 1 & 1) * page_size();
+                        let fill = (argument >> 2) as u8;
+                        let bytes = vec![
+                            fill;
+                            1 + (page_size() as usize - 1)
+                                * usize::from(fill.is_multiple_of(2))
+                        ];
+                        rig.put(id, at, &bytes);
+                    }
+                }
+            }
+            2 => rig.commit(),
+            3 => rig.persist(),
+            4 => {
+                if let Some(commit) = chosen(&rig.oracle.now().commits.clone()) {
+                    rig.restore(commit);
+                }
+            }
+            5 => {
+                if let Some(commit) = chosen(&rig.deletable()) {
+                    rig.delete(commit);
+                }
+            }
+            6 => rig.compact(
+                (argument % 4) as usize,
+                [0, 1, 100, 400][argument as usize / 64],
+            ),
+            7 => self.player.step(Step::Close),
+            8 => self.player.step(Step::Reopen),
+            9 => {
+                let made = rig.again("capture", |rig| {
+                    rig.store.capture(&CommitOptions::default())
+                });
+                if let Some(capture) = made {
+                    if argument & 1 == 0 {
+                        capture.cancel().unwrap();
+                    } else if let Some(number) = rig.again("its commit", |_| capture.commit()) {
+                        rig.committed(number);
+                    }
+                }
+                rig.mark();
+            }
+            10 => {
+                let options = PrecopyOptions::default();
+                rig.again("precopy", |rig| rig.store.precopy(&options, None));
+                rig.mark();
+            }
+            _ => rig.write(),
+        }
+        Some(())
+    }
+
+    /// A call with an operation that fails; afterwards the cause is gone.
+    fn with_fault(&mut self, fuse: Fuse, call: u64) -> Option<()> {
+        self.player.rig.files.set_fuse(fuse);
+        self.player.rig.patience = 0;
+        let done = self.call(call % 12);
+        let rig = &mut self.player.rig;
+        let fuse = rig.files.set_fuse(Fuse::default());
+        rig.patience = 1;
+        rig.failure = None;
+        if self.player.closed {
+            if call % 12 != 7 {
+                assert!(rig.open(), "it cannot be opened when the cause is gone");
+                self.player.closed = false;
+            }
+        } else {
+            let poisoned = rig.store.stats().unwrap().poisoned;
+            assert_eq!(
+                poisoned,
+                fuse.sync_failed && poisoned,
+                "poisoned without a failed sync"
+            );
+            if poisoned {
+                check_poisoned(rig, &|| "after a failed sync".into());
+                rig.reopen();
+            }
+        }
+        rig_is_whole(&mut self.player);
+        done
+    }
+
+    /// What a crash leaves here.
+    fn crash(&mut self) -> Option<()> {
+        let (kind, percent, seed) = (self.byte()?, self.byte()? % 101, self.byte()?);
+        let crash = [Crash::Kill, Crash::PowerCut, Crash::Evicted][kind as usize % 3];
+        let rig = &self.player.rig;
+        let last = rig.files.recorded();
+        // Here, or a few operations ago.
+        let count = last.saturating_sub(kind as usize / 8).max(rig.made());
+        let crashes = Crashes::new(&rig.files, &self.empty.disk(), count, crash);
+        if crash == Crash::Evicted && crashes.uncertain == 0 {
+            return Some(());
+        }
+        let left = crashes.by_chance(percent, &mut Random(seed + 1));
+        let what = || format!("{crash:?} {percent} {seed} after {count} of {last} operations");
+        let store = open(&left, &what);
+        check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
+        Some(())
+    }
+
+    /// Every commit is read as the model has it, and memory is what it should be.
+    fn check_all(&mut self) {
+        if self.player.closed {
+            assert!(self.player.rig.open());
+            self.player.closed = false;
+        }
+        rig_is_whole(&mut self.player);
+        let rig = &self.player.rig;
+        rig.store.verify(&VerifyOptions::default(), None).unwrap();
+        assert_eq!(
+            rig.store.audit().unwrap(),
+            0,
+            "writes that were not reported"
+        );
+    }
+}
+
+fn rig_is_whole(player: &mut Player) {
+    if player.closed {
+        return;
+    }
+    let rig = &player.rig;
+    for number in &rig.oracle.now().commits {
+        for (id, wanted) in &*rig.oracle.bytes[number] {
+            let mut bytes = vec![1; wanted.len()];
+            rig.store.read(*number, id, 0, &mut bytes).unwrap();
+            assert!(
+                bytes == *wanted,
+                "WRONG BYTES: module {id} of commit {number}"
+            );
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the host could not write back: it tells those who had the file open when they sync it, and nobody else. A
+//! sync through another descriptor, or by the next owner, succeeds, and must not make a promise of it.
+
+use std::os::fd::AsRawFd as _;
+
+use super::crashed::{Crash, Crashes};
+use super::recorded::{Fuse, Node, Operation, RecordedFiles};
+use super::steps::{History, Step};
+use super::transfer::{exported, source};
+use super::{Random, Rig, check_reopened, open};
+use crate::format::name;
+use crate::sys::host::repeatable;
+
+#[test]
+fn promise_2_pages_that_a_dead_owner_lost_are_not_persisted() {
+    let (mut lost, mut kept) = (0, 0);
+    for commits in 1..5 {
+        let empty = RecordedFiles::new(true);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        rig.map("b");
+        for _ in 0..commits {
+            rig.write();
+            rig.commit();
+        }
+        let disk = rig.files.disk();
+        let files = disk.names.iter().filter_map(|(place, node)| match node {
+            Node::File(inode) if name::parse_module_commit(&place.name).is_some() => {
+                Some((place, *inode))
+            }
+            _ => None,
+        });
+        for (place, inode) in files {
+            let what = || format!("{commits} commits, {place} was not written back");
+            let mut log = rig.files.log();
+            log.push(Operation::FailedSync { inode });
+            let crashes = Crashes::of_log(&log, &rig.files, &empty.disk(), Crash::Evicted);
+            for lose in 0..crashes.uncertain {
+                let files = crashes.files(|at| at != lose);
+                let damaged = files.disk().inodes[inode] != disk.inodes[inode];
+                let store = open(&files, &what);
+                let persisted = store.persist(None);
+                if damaged {
+                    assert!(persisted.is_err(), "{}: persisted what is lost", what());
+                    lost += 1;
+                } else {
+                    persisted.unwrap_or_else(|error| panic!("{}: {error}", what()));
+                    kept += 1;
+                }
+            }
+        }
+    }
+    println!("{lost} sectors lost by a dead owner: no persist took them for written; {kept} zeros");
+    assert!(lost > 100);
+}
+
+/// What power cuts leave when a write was lost, whether or not anything failed of it.
+fn cut(rig: &Rig, empty: &RecordedFiles, random: &mut Random, what: &dyn Fn() -> String) -> u64 {
+    let count = rig.files.recorded();
+    let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
+    for percent in [0, 50, 100] {
+        let what = || format!("{}; {percent} of 100 left", what());
+        let store = open(&crashes.by_chance(percent, random), &what);
+        let allowed = rig.allowed(count, Crash::PowerCut);
+        check_reopened(&store, &rig.oracle, allowed, &what);
+    }
+    3
+}
+
+#[test]
+fn promise_2_no_write_that_the_host_lost_is_persisted() {
+    let (mut lost, mut told, mut states) = (0, 0, 0);
+    for history in History::all(2) {
+        for lose in 1.. {
+            repeatable::begin(1);
+            let mut random = Random(lose);
+            let empty = RecordedFiles::new(history.tells_boot);
+            let Some((mut player, last)) = history.play(empty.copy()) else {
+                break;
+            };
+            player.rig.files.set_fuse(Fuse {
+                lose,
+                ..Fuse::default()
+            });
+            player.rig.patience = 0;
+            for step in [last, Step::Commit, Step::Persist, Step::Persist] {
+                player.step(step);
+                if player.closed {
+                    break; // the next owner would be told by the host, if nobody was before
+                }
+            }
+            let fuse = player.rig.files.set_fuse(Fuse::default());
+            if fuse.writes < lose {
+                break;
+            }
+            let what = || format!("{history:?}, write {lose} is lost");
+            lost += 1;
+            told += u64::from(fuse.sync_failed);
+            states += cut(&player.rig, &empty, &mut random, &what);
+        }
+    }
+    println!(
+        "{lost} writes lost by the host, of which {told} were told by a sync: {states} power cuts"
+    );
+    assert!(lost > 1000 && told > 200);
+}
+
+#[test]
+fn promise_2_no_write_of_an_import_that_the_host_lost_is_persisted() {
+    let from = source();
+    let (mut lost, mut states) = (0, 0);
+    for lose in 1.. {
+        repeatable::begin(1);
+        let empty = RecordedFiles::new(true);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        rig.write();
+        rig.commit();
+        rig.persist();
+        rig.files.set_fuse(Fuse {
+            lose,
+            ..Fuse::default()
+        });
+        rig.patience = 0;
+        let bytes = from.oracle.bytes.values().cloned().collect();
+        rig.import(exported(&from).as_raw_fd(), bytes);
+        rig.persist();
+        if rig.files.set_fuse(Fuse::default()).writes < lose {
+            break;
+        }
+        lost += 1;
+        let what = || format!("write {lose} of an import is lost");
+        states += cut(&rig, &empty, &mut Random(lose), &what);
+    }
+    println!("{lost} writes of an import lost by the host: {states} power cuts");
+    assert!(lost > 10);
+}
