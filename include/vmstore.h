@@ -1165,6 +1165,25 @@ typedef struct {
     void *user_data;
 } vmstore_compact_options;
 
+/**
+ * Options of `store_export_with` and `store_import_with`.
+ */
+typedef struct {
+    /**
+     * `sizeof(vmstore_transfer_options)`.
+     */
+    size_t struct_size;
+    /**
+     * Called between pieces of the stream with bytes of pages done and bytes of pages to do, at most; may
+     * be NULL.
+     */
+    vmstore_progress_callback progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *user_data;
+} vmstore_transfer_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1666,21 +1685,25 @@ int store_list_files(const vmstore *store,
  * Blocks that other commits need stay. Where one commit was made on the deleted one, its files are
  * rewritten to hold what it needs, when that writes at most twice the pages that the deleted commit
  * had changed, and is worth it; else, and where there are several, the deleted commit's file stays
- * without an entry in the history until store_compact. On a full disk nothing is rewritten, and
- * deleting still works. Damaged commits can be deleted.
+ * without an entry in the history until a later deletion or store_compact can do without it. On a full
+ * disk nothing is rewritten, and deleting still works: what nothing else needs is freed. Damaged commits
+ * can be deleted.
  *
  * Memory, the head and captures are not touched. What a process has mapped stays mapped. A store
  * that is open read-only elsewhere keeps its view of the history, and where that needs a file that
  * is gone, its calls fail with VMSTORE_E_STALE: open it again.
  *
- * The guest need not be paused. Waits for store_persist and store_verify of other threads.
+ * The guest need not be paused. Waits for store_persist and store_verify of other threads. Commits,
+ * captures and restores of other threads go on meanwhile, and wait for no more than the renaming of a
+ * file.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
  * VMSTORE_E_BUSY (the commit is the head, or the call came from inside a callback),
  * VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE (not even the record of it fits),
  * VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_FORKED.
  */
-int store_delete_commit(vmstore *store, uint64_t commit);
+int store_delete_commit(vmstore *store,
+                        uint64_t commit);
 
 /**
  * Makes the store small and quick again: deletes the commits that no rule of `options` keeps, persists,
@@ -1691,7 +1714,9 @@ int store_delete_commit(vmstore *store, uint64_t commit);
  * A module commit becomes an image when the deltas from the last image up to it hold more than
  * `image_percent` of the module's pages. At 200 the images take at most half of the room that the
  * deltas take, and a fresh process copies at most twice the pages that it could have mapped.
- * A commit never makes an image, but for the first of a module.
+ * A commit never makes an image, but for the first of a module, and neither does a persist, which would
+ * then take as long as copying a module: call this when there is time for it. Where the file system can
+ * share blocks between files (XFS, btrfs), an image shares them with what it was made of.
  *
  * Commits, captures and restores of other threads go on meanwhile, and wait for no more than the
  * renaming of a file; deletions, and other calls that need the files to stay, wait for all of it.
@@ -1739,6 +1764,10 @@ int store_clone(const vmstore *store,
  * on, back to `from`, which is not among them and must be one of those. `from` 0: all the way. The
  * importing store must have `from`.
  *
+ * That is one line of the history. A tree is sent as several streams: one line from 0 to the end of a
+ * branch, and then each other branch from the commit where it left what was sent already. What the
+ * importing store has it leaves as it is, so that a stream may also overlap what was sent.
+ *
  * Each commit costs its changed pages, wherever they are stored here. Every page is checked before it
  * is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
  * or put in another order is refused by the importer. Nothing in this store changes. Commits and
@@ -1754,6 +1783,18 @@ int store_export(const vmstore *store,
                  uint64_t from,
                  uint64_t to,
                  int fd);
+
+/**
+ * As store_export, with a progress callback. What it cancels is VMSTORE_E_CANCELLED, and an incomplete
+ * stream may have been written, which the importer refuses.
+ *
+ * `options` may be NULL. Errors: as store_export; VMSTORE_E_CANCELLED.
+ */
+int store_export_with(const vmstore *store,
+                      uint64_t from,
+                      uint64_t to,
+                      int fd,
+                      const vmstore_transfer_options *options);
 
 /**
  * Reads a stream of store_export from `fd` and makes its commits part of this history, with their
@@ -1780,6 +1821,17 @@ int store_export(const vmstore *store,
 int store_import(vmstore *store,
                  int fd,
                  uint64_t *commit);
+
+/**
+ * As store_import, with a progress callback. What it cancels is VMSTORE_E_CANCELLED, and nothing was
+ * imported; a part of the stream has been read.
+ *
+ * `options` may be NULL. Errors: as store_import; VMSTORE_E_CANCELLED.
+ */
+int store_import_with(vmstore *store,
+                      int fd,
+                      const vmstore_transfer_options *options,
+                      uint64_t *commit);
 
 /**
  * The text of this thread's last failure: function and store, what failed, on which file, module or

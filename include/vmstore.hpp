@@ -51,6 +51,7 @@ using MapOptions = Sized<::vmstore_map_options>;
 using CommitOptions = Sized<::vmstore_commit_options>;
 using PersistOptions = Sized<::vmstore_persist_options>;
 using PrecopyOptions = Sized<::vmstore_precopy_options>;
+using TransferOptions = Sized<::vmstore_transfer_options>;
 using RestoreOptions = Sized<::vmstore_restore_options>;
 using CompactOptions = Sized<::vmstore_compact_options>;
 using VerifyOptions = Sized<::vmstore_verify_options>;
@@ -323,8 +324,20 @@ public:
     /// `from` 0: all that `to` was made on.
     Done export_to(std::uint64_t from, std::uint64_t to, int fd) const
     { return detail::done(store_export(get(), from, to, fd)); }
+    template <class Progress>
+    Done export_to(std::uint64_t from, std::uint64_t to, int fd, Progress &&progress) const
+    { return detail::with_progress(TransferOptions(), progress, store_export_with, get(), from, to, fd); }
     Result<std::uint64_t> import_from(int fd)
     { return detail::output<std::uint64_t>(store_import, get(), fd); }
+    template <class Progress> Result<std::uint64_t> import_from(int fd, Progress &&progress)
+    {
+        std::uint64_t commit = 0;
+        auto function = [](::vmstore *store, int from, std::uint64_t *out, const TransferOptions *with)
+        { return store_import_with(store, from, with, out); };
+        Done done = detail::with_progress(TransferOptions(), progress, function, get(), fd, &commit);
+        if (!done) return done.error();
+        return commit;
+    }
     /// `commit` 0: the whole history.
     Done clone(std::uint64_t commit, const char *directory) const
     { return detail::done(store_clone(get(), commit, directory)); }

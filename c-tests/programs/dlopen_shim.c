@@ -114,3 +114,6 @@ FORWARD(int, store_find_commit, (const vmstore *a, const char *b, uint64_t *c), 
 FORWARD(int, store_clone, (const vmstore *a, uint64_t b, const char *c), (a, b, c))
 FORWARD(int, store_export, (const vmstore *a, uint64_t b, uint64_t c, int d), (a, b, c, d))
 FORWARD(int, store_import, (vmstore *a, int b, uint64_t *c), (a, b, c))
+FORWARD(int, store_export_with, (const vmstore *a, uint64_t b, uint64_t c, int d, const vmstore_transfer_options *e),
+        (a, b, c, d, e))
+FORWARD(int, store_import_with, (vmstore *a, int b, const vmstore_transfer_options *c, uint64_t *d), (a, b, c, d))

@@ -3,6 +3,7 @@
 #define DOCUMENTED_H
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>

@@ -25,7 +25,7 @@ static unsigned readonly;
 static unsigned char *callers_memory; /* adopted, or a reservation */
 static int callers_fd;
 
-enum { PAGES = 512, GROWN = PAGES + 64, STRIDE = 2 };
+enum { PAGES = 512, GROWN = PAGES + 64, STRIDE = 2, RUN = 256 };
 
 static int has(const char *word)
 {
@@ -68,6 +68,10 @@ static void write_pages(void)
     byte++;
     if (readonly) return;
     for (size_t page = STRIDE; page < PAGES; page += STRIDE) memory[page * page_size()] = byte;
+    for (size_t page = RUN; page < RUN + 32; page++) {
+        memory[page * page_size()] = byte; /* together, as large runs are */
+        if (has("caller")) OK(store_mark_dirty(module, page * page_size(), page_size()));
+    }
     memory[0] = 1; /* as before: it is compared with the head */
     for (size_t page = 0; page < PAGES; page += has("caller") ? STRIDE : PAGES)
         OK(store_mark_dirty(module, page * page_size(), page_size()));
@@ -168,6 +172,73 @@ static void do_list_modules(void)
     outcome(store_list_modules(store, 1, each_module, NULL), "store_list_modules");
 }
 
+static void do_read(void)
+{
+    outcome(store_read(store, 1, "ram", 0, memory, page_size()), "store_read");
+}
+
+static int each_range(const char *id, uint64_t offset, uint64_t length, void *user_data)
+{
+    (void)id, (void)offset, (void)length, (void)user_data;
+    return 0;
+}
+
+static void do_diff(void)
+{
+    outcome(store_diff(store, 1, 3, NULL, each_range, NULL), "store_diff");
+}
+
+static int stream;
+
+static void make_stream(void)
+{
+    int made = memfd_create("stream", MFD_CLOEXEC);
+    CHECK(made >= 0);
+    stream = fcntl(made, F_DUPFD_CLOEXEC, 10); /* a host may have closed 0, 1 and 2 */
+    CHECK(stream >= 10 && close(made) == 0);
+}
+
+static void do_export(void)
+{
+    outcome(store_export(store, 0, 3, stream), "store_export");
+}
+
+static void do_clone(void)
+{
+    char to[4200];
+    snprintf(to, sizeof to, "%s.clone", directory);
+    outcome(store_clone(store, 0, to), "store_clone");
+}
+
+static void do_delete(void)
+{
+    outcome(store_delete_commit(store, 2), "store_delete_commit");
+}
+
+/* So that there is something to be imported. */
+static void delete_the_last(void)
+{
+    OK(store_delete_commit(store, 3));
+    CHECK(lseek(stream, 0, SEEK_SET) == 0);
+}
+
+static void do_import(void)
+{
+    uint64_t last;
+    outcome(store_import(store, stream, &last), "store_import");
+}
+
+static void end_stream(void)
+{
+    close(stream);
+}
+
+static void do_compact(void)
+{
+    vmstore_compact_options options = {.struct_size = sizeof options, .keep_last = 1, .image_percent = 1};
+    outcome(store_compact(store, &options), "store_compact");
+}
+
 static void do_unmap(void)
 {
     outcome(store_unmap_module(module), "store_unmap_module");
@@ -204,6 +275,7 @@ static void do_the_rest(void)
     CHECK(store_module_address(module) == memory && store_module_size(module) == PAGES * page_size());
     (void)store_module_fd(module, &fd, &number); /* private memory has none, which is an error without a call, too */
     store_last_error(text, sizeof text);
+    FAILS(store_find_commit(store, "nobody's", &number), VMSTORE_E_NOT_FOUND, "nobody");
     CHECK(store_strerror(VMSTORE_OK) && store_version() && store_abi_version() == VMSTORE_ABI_VERSION);
 }
 
@@ -239,6 +311,13 @@ static const step steps[] = {
     {"", "", do_the_rest, 1, NULL},
     {"store_list_modules", "", do_list_modules, 0, NULL},
     {"store_verify", "", do_verify, 0, NULL},
+    {"store_read", "", do_read, 0, NULL},
+    {"store_diff", "", do_diff, 0, NULL},
+    {"store_export", "", do_export, 0, make_stream},
+    {"store_clone", "", do_clone, 0, NULL},
+    {"store_delete_commit", "", do_delete, 0, NULL},
+    {"store_import", "", do_import, 0, delete_the_last},
+    {"store_compact", "", do_compact, 0, end_stream},
     {"store_unmap_module", "", do_unmap, 0, NULL},
     {"store_map_module", "again image", do_map, 0, NULL},
     {"store_capture", "image", do_capture, 0, write_pages},

@@ -74,6 +74,26 @@ static int use_verify(void *options)
     return store_verify(store, options);
 }
 
+static int use_export(void *options)
+{
+    int fd = memfd_create("stream", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    int status = store_export_with(store, 0, 1, fd, options);
+    close(fd);
+    return status;
+}
+
+static int use_import(void *options)
+{
+    uint64_t there = 0;
+    int fd = memfd_create("stream", MFD_CLOEXEC);
+    CHECK(fd >= 0 && store_export(store, 0, 1, fd) == VMSTORE_OK && lseek(fd, 0, SEEK_SET) == 0);
+    int status = store_import_with(store, fd, options, &there);
+    close(fd);
+    CHECK(status != VMSTORE_OK || there == 1); /* it is here already */
+    return status;
+}
+
 static int use_stats(void *stats)
 {
     return store_stats(store, stats);
@@ -98,6 +118,8 @@ static const struct kind kinds[] = {
     {"vmstore_persist_options", sizeof(vmstore_persist_options), false, use_persist},
     {"vmstore_restore_options", sizeof(vmstore_restore_options), false, use_restore},
     {"vmstore_verify_options", sizeof(vmstore_verify_options), false, use_verify},
+    {"vmstore_transfer_options", sizeof(vmstore_transfer_options), false, use_export},
+    {"vmstore_transfer_options", sizeof(vmstore_transfer_options), false, use_import},
     {"vmstore_stats", sizeof(vmstore_stats), true, use_stats},
     {"vmstore_commit_info", sizeof(vmstore_commit_info), true, use_info},
     {"vmstore_capabilities", sizeof(vmstore_capabilities), true, use_probe},

@@ -15,7 +15,7 @@ static unsigned char *at[COMMITS + 1][MODULES];
 static uint64_t parent[COMMITS + 1];
 static vmstore_commit_info infos[COMMITS + 1];
 static uint64_t changed[COMMITS + 1];
-static unsigned long imports, refused, compared;
+static unsigned long imports, refused, cancelled, compared;
 static vmstore *source;
 
 static void make_source(const char *directory)
@@ -268,6 +268,52 @@ static void through_a_pipe(const char *stores)
     imports++;
 }
 
+static struct {
+    unsigned long calls, until;
+    uint64_t done, total;
+} told;
+
+static int hear(uint64_t done, uint64_t total, void *user_data)
+{
+    CHECK(user_data == &told && done <= total && done >= told.done);
+    told.done = done, told.total = total;
+    return ++told.calls == told.until;
+}
+
+/* Progress on both sides, to the end; and cancelled at every call, with nothing imported. */
+static void with_progress(const char *directory)
+{
+    vmstore_transfer_options options = {.struct_size = sizeof options, .progress = hear, .user_data = &told};
+    uint64_t there = 0;
+    int fd = memfd_create("stream", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    memset(&told, 0, sizeof told);
+    OK(store_export_with(source, 0, COMMITS, fd, &options));
+    unsigned long calls = told.calls;
+    uint64_t total = told.total;
+    CHECK(calls > 3 && told.done == total && total > 0);
+    for (unsigned long until = 1; until <= calls; until++, cancelled++) {
+        int cut = memfd_create("stream", MFD_CLOEXEC);
+        memset(&told, 0, sizeof told), told.until = until;
+        FAILS(store_export_with(source, 0, COMMITS, cut, &options), VMSTORE_E_CANCELLED, "export");
+        close(cut);
+    }
+    vmstore *store = open_store(directory, 0);
+    for (unsigned long until = 1;; until++, cancelled++) {
+        CHECK(lseek(fd, 0, SEEK_SET) == 0);
+        memset(&told, 0, sizeof told), told.until = until;
+        int status = store_import_with(store, fd, &options, &there);
+        if (status == VMSTORE_OK) break;
+        CHECK(status == VMSTORE_E_CANCELLED && told.calls == until && there == 0 && commit_count(store) == 0);
+    }
+    /* The stream tells how much is in it. */
+    CHECK(told.total == total && told.calls > 3);
+    check_commit(store, COMMITS, there);
+    OK(store_close(store));
+    close(fd);
+    imports++;
+}
+
 int main(int count, char **arguments)
 {
     CHECK(count >= 2);
@@ -276,6 +322,7 @@ int main(int count, char **arguments)
     into_others(arguments[1]);
     bad_streams(arguments[1]);
     through_a_pipe(arguments[1]);
+    with_progress(path_in(arguments[1], "progress"));
     /* And from a store whose files are images of compacted chains. */
     vmstore_compact_options images = {.struct_size = sizeof images, .image_percent = 1};
     OK(store_compact(source, &images));
@@ -285,7 +332,7 @@ int main(int count, char **arguments)
     into_others(again);
     OK(store_close(source));
     printf("transfer: seed %" PRIu64 ": %lu imports, %lu modules compared, %lu bad streams refused with nothing "
-           "imported\n",
-           seed(), imports, compared, refused);
+           "imported, %lu exports and imports cancelled\n",
+           seed(), imports, compared, refused, cancelled);
     return 0;
 }

@@ -12,6 +12,7 @@ use crate::change::named;
 use crate::commits;
 use crate::fail::{Code, Failure, Outcome};
 use crate::place::Place;
+use crate::progress::Bar;
 use crate::units::count;
 
 pub(crate) fn export(place: &Place, options: &args::Export) -> Outcome {
@@ -22,9 +23,13 @@ pub(crate) fn export(place: &Place, options: &args::Export) -> Outcome {
     };
     let to = commits::find(&store, &options.commit)?;
     let sent = |fd| {
-        store
-            .export(from, to, fd)
-            .map_err(|error| place.explain(error))
+        let mut bar = Bar::new("export", place.quiet);
+        let mut tell = |done, total| {
+            bar.tell(done, total);
+            true
+        };
+        let done = store.export_with(from, to, fd, Some(&mut tell));
+        done.map_err(|error| place.explain(error))
     };
     if let Some(path) = &options.output {
         let at = |error: io::Error| Failure::at(&path.display().to_string(), &error);
@@ -66,14 +71,25 @@ pub(crate) fn import(place: &Place, options: &args::Import) -> Outcome {
     }
     let store = place.own_or_make("import")?;
     let before = store.commits()?.len();
-    let last = match &options.input {
-        None => store.import(io::stdin().as_raw_fd()),
+    let file = match &options.input {
+        None => None,
         Some(path) => {
-            let file = File::open(path)
-                .map_err(|error| Failure::at(&path.display().to_string(), &error))?;
-            store.import(file.as_raw_fd())
+            let file = File::open(path);
+            Some(file.map_err(|error| Failure::at(&path.display().to_string(), &error))?)
         }
     };
+    let fd = file
+        .as_ref()
+        .map_or_else(|| io::stdin().as_raw_fd(), File::as_raw_fd);
+    let mut bar = Bar::new("import", place.quiet);
+    let last = store.import_with(
+        fd,
+        Some(&mut |done, total| {
+            bar.tell(done, total);
+            true
+        }),
+    );
+    drop(bar);
     let last = last.map_err(|error| match error {
         vmstore::Error::NotFound { .. } => Failure::from(error)
             .hint("the stream holds changes only: import first what it goes on from, or export without --from"),
@@ -84,7 +100,13 @@ pub(crate) fn import(place: &Place, options: &args::Import) -> Outcome {
         }
         error => place.explain(error),
     })?;
-    store.persist(None).map_err(|error| place.explain(error))?;
+    let mut bar = Bar::new("persist", place.quiet);
+    let persisted = store.persist(Some(&mut |done, total| {
+        bar.tell(done, total);
+        true
+    }));
+    drop(bar);
+    persisted.map_err(|error| place.explain(error))?;
     let new = store.commits()?.len() - before;
     println!(
         "{} imported; the last is {}",

@@ -3,38 +3,10 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::{Cycle, STEPS, run, scratch, skipped, text};
+use std::path::Path;
 
-/// A mounted file system, unmounted when it goes.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
-fn mount(kind: &str, directory: &Path) -> Mounted {
-    let at = directory.join(kind);
-    std::fs::create_dir(&at).unwrap();
-    let mut command = Command::new("mount");
-    if kind == "tmpfs" {
-        command.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]);
-    } else {
-        let image = directory.join("image");
-        let file = std::fs::File::create(&image).unwrap();
-        file.set_len(8 << 20).unwrap();
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-m", "0", "-b", "4096"])
-            .arg(&image));
-        command.args(["-o", "loop"]).arg(image);
-    }
-    command.arg(&at);
-    run(&mut command);
-    Mounted(at)
-}
+use support::mount::Mounted;
+use support::{Cycle, STEPS, scratch, skipped, text};
 
 /// Levels in a row at which nothing is refused: there is room for all, and more of them tell nothing.
 const ENOUGH: u64 = 12;
@@ -42,7 +14,8 @@ const ENOUGH: u64 = 12;
 /// Returns how many cycles were tried, how many calls were refused for want of space, and the most free blocks at
 /// which one was.
 fn every_level(kind: &str, cycle: &Cycle, directory: &Path) -> (u64, u64, u64) {
-    let mounted = mount(kind, directory);
+    let megabytes = if kind == "tmpfs" { 2 } else { 8 };
+    let mounted = Mounted::new(kind, directory, megabytes);
     let (mut tried, mut refused, mut most) = (0, 0, 0);
     for shared in [false, true] {
         for step in [0, 1, 3, 4] {

@@ -9,7 +9,7 @@ use super::types::{
     vmstore_commit_options, vmstore_compact_options, vmstore_finding, vmstore_finding_callback,
     vmstore_log_callback, vmstore_map_options, vmstore_module_info, vmstore_open_options,
     vmstore_persist_options, vmstore_precopy_options, vmstore_progress_callback,
-    vmstore_restore_options, vmstore_stats, vmstore_verify_options,
+    vmstore_restore_options, vmstore_stats, vmstore_transfer_options, vmstore_verify_options,
 };
 use crate::{
     Capabilities, CommitInfo, CommitOptions, Error, Finding, Log, LogLevel, ModuleInfo, Result,
@@ -58,6 +58,8 @@ unsafe impl In for vmstore_map_options {}
 unsafe impl In for vmstore_commit_options {}
 // SAFETY: as above.
 unsafe impl In for vmstore_persist_options {}
+// SAFETY: as above.
+unsafe impl In for vmstore_transfer_options {}
 // SAFETY: as above.
 unsafe impl In for vmstore_restore_options {}
 // SAFETY: as above.

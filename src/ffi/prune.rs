@@ -19,14 +19,17 @@ use crate::CompactOptions;
 /// Blocks that other commits need stay. Where one commit was made on the deleted one, its files are
 /// rewritten to hold what it needs, when that writes at most twice the pages that the deleted commit
 /// had changed, and is worth it; else, and where there are several, the deleted commit's file stays
-/// without an entry in the history until store_compact. On a full disk nothing is rewritten, and
-/// deleting still works. Damaged commits can be deleted.
+/// without an entry in the history until a later deletion or store_compact can do without it. On a full
+/// disk nothing is rewritten, and deleting still works: what nothing else needs is freed. Damaged commits
+/// can be deleted.
 ///
 /// Memory, the head and captures are not touched. What a process has mapped stays mapped. A store
 /// that is open read-only elsewhere keeps its view of the history, and where that needs a file that
 /// is gone, its calls fail with VMSTORE_E_STALE: open it again.
 ///
-/// The guest need not be paused. Waits for store_persist and store_verify of other threads.
+/// The guest need not be paused. Waits for store_persist and store_verify of other threads. Commits,
+/// captures and restores of other threads go on meanwhile, and wait for no more than the renaming of a
+/// file.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
 /// VMSTORE_E_BUSY (the commit is the head, or the call came from inside a callback),
@@ -47,7 +50,9 @@ pub extern "C" fn store_delete_commit(store: *mut vmstore, commit: u64) -> c_int
 /// A module commit becomes an image when the deltas from the last image up to it hold more than
 /// `image_percent` of the module's pages. At 200 the images take at most half of the room that the
 /// deltas take, and a fresh process copies at most twice the pages that it could have mapped.
-/// A commit never makes an image, but for the first of a module.
+/// A commit never makes an image, but for the first of a module, and neither does a persist, which would
+/// then take as long as copying a module: call this when there is time for it. Where the file system can
+/// share blocks between files (XFS, btrfs), an image shares them with what it was made of.
 ///
 /// Commits, captures and restores of other threads go on meanwhile, and wait for no more than the
 /// renaming of a file; deletions, and other calls that need the files to stay, wait for all of it.

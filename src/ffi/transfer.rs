@@ -4,9 +4,9 @@ use std::ffi::{OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::convert::{self, Out};
+use super::convert::{self, In, Out};
 use super::guard;
-use super::types::vmstore;
+use super::types::{vmstore, vmstore_transfer_options};
 
 /// Makes a second, independent store in `directory`, which must be new or empty. `commit` 0 takes the
 /// whole history with its head; else the clone has that one commit, as its head, with the number and
@@ -44,6 +44,10 @@ pub unsafe extern "C" fn store_clone(
 /// on, back to `from`, which is not among them and must be one of those. `from` 0: all the way. The
 /// importing store must have `from`.
 ///
+/// That is one line of the history. A tree is sent as several streams: one line from 0 to the end of a
+/// branch, and then each other branch from the commit where it left what was sent already. What the
+/// importing store has it leaves as it is, so that a stream may also overlap what was sent.
+///
 /// Each commit costs its changed pages, wherever they are stored here. Every page is checked before it
 /// is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
 /// or put in another order is refused by the importer. Nothing in this store changes. Commits and
@@ -57,6 +61,27 @@ pub unsafe extern "C" fn store_clone(
 #[unsafe(no_mangle)]
 pub extern "C" fn store_export(store: *const vmstore, from: u64, to: u64, fd: c_int) -> c_int {
     guard("store_export", |at| at.store(store)?.export(from, to, fd))
+}
+
+/// As store_export, with a progress callback. What it cancels is VMSTORE_E_CANCELLED, and an incomplete
+/// stream may have been written, which the importer refuses.
+///
+/// `options` may be NULL. Errors: as store_export; VMSTORE_E_CANCELLED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn store_export_with(
+    store: *const vmstore,
+    from: u64,
+    to: u64,
+    fd: c_int,
+    options: *const vmstore_transfer_options,
+) -> c_int {
+    guard("store_export_with", |at| {
+        let store = at.store(store)?;
+        // SAFETY: the caller passes NULL or a struct that begins with its size.
+        let options = unsafe { In::read("vmstore_transfer_options", options) }?;
+        let mut progress = convert::progress(options.progress, options.user_data);
+        store.export_with(from, to, fd, progress.as_mut().map(|p| p as _))
+    })
 }
 
 /// Reads a stream of store_export from `fd` and makes its commits part of this history, with their
@@ -86,6 +111,29 @@ pub unsafe extern "C" fn store_import(store: *mut vmstore, fd: c_int, commit: *m
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let commit = unsafe { Out::new("commit", commit) }?;
         commit.write(store.import(fd)?);
+        Ok(())
+    })
+}
+
+/// As store_import, with a progress callback. What it cancels is VMSTORE_E_CANCELLED, and nothing was
+/// imported; a part of the stream has been read.
+///
+/// `options` may be NULL. Errors: as store_import; VMSTORE_E_CANCELLED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn store_import_with(
+    store: *mut vmstore,
+    fd: c_int,
+    options: *const vmstore_transfer_options,
+    commit: *mut u64,
+) -> c_int {
+    guard("store_import_with", |at| {
+        let store = at.store(store)?;
+        // SAFETY: the caller passes NULL or a struct that begins with its size.
+        let options = unsafe { In::read("vmstore_transfer_options", options) }?;
+        // SAFETY: the caller passes NULL or a place for a 64-bit number.
+        let commit = unsafe { Out::new("commit", commit) }?;
+        let mut progress = convert::progress(options.progress, options.user_data);
+        commit.write(store.import_with(fd, progress.as_mut().map(|p| p as _))?);
         Ok(())
     })
 }

@@ -246,6 +246,19 @@ pub struct vmstore_persist_options {
     pub user_data: *mut c_void,
 }
 
+/// Options of `store_export_with` and `store_import_with`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_transfer_options {
+    /// `sizeof(vmstore_transfer_options)`.
+    pub struct_size: usize,
+    /// Called between pieces of the stream with bytes of pages done and bytes of pages to do, at most; may
+    /// be NULL.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+}
+
 /// Options of `store_restore`.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -6,6 +6,7 @@ use super::bytes::{Reader, Writer};
 use super::checksum::{self, Digest, Pieces};
 use super::{StoreId, VERSION, name};
 use crate::error::try_vec;
+use crate::page::Run;
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"VMSPAGES";
@@ -13,7 +14,10 @@ const MAGIC: [u8; 8] = *b"VMSPAGES";
 pub(crate) const FOOTER: usize = 512;
 /// The bytes of a run.
 pub(crate) const RUN: usize = 24;
-/// Where the footer says how many pages the commit itself wrote.
+/// The bytes of a run in what an image was before.
+pub(crate) const FORMER_RUN: usize = 16;
+/// Where the footer says what an image was before, and how many pages the commit itself wrote.
+pub(crate) const FORMER: usize = FOOTER - 32;
 const CHANGED: usize = FOOTER - 16;
 
 /// Whether a file holds a module's changed pages or all of them.
@@ -49,6 +53,14 @@ impl IndexRun {
     }
 }
 
+/// What an image was before it was one: it differs from that module commit, which may be gone, in these pages
+/// at most. A path between commits need not stop at the image then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Former {
+    pub(crate) commit: u64,
+    pub(crate) runs: Vec<Run>,
+}
+
 /// A module commit's index and footer, decoded and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Index {
@@ -64,6 +76,8 @@ pub(crate) struct Index {
     pub(crate) digest: Digest,
     /// How many pages the commit itself wrote, where the file was rewritten since.
     pub(crate) changed: Option<u64>,
+    /// Images alone have it.
+    pub(crate) former: Option<Former>,
     /// Sorted, apart from one another or of different content.
     pub(crate) runs: Vec<IndexRun>,
     /// One for each data page, in page order.
@@ -178,7 +192,8 @@ impl Index {
 
     /// Where the checksums are in the file, and how many bytes they have.
     pub(crate) fn checksums_at(&self) -> (u64, u64) {
-        let runs = (self.runs.len() * RUN) as u64;
+        let former = self.former.as_ref().map_or(0, |former| former.runs.len());
+        let runs = (self.runs.len() * RUN + former * FORMER_RUN) as u64;
         (self.index_offset() + runs, self.data_pages() * 8)
     }
 
@@ -222,6 +237,9 @@ impl Index {
                 Content::Data => 2,
             });
         }
+        for run in self.former.iter().flat_map(|former| &former.runs) {
+            w.u64(run.start).u64(run.count);
+        }
         let runs_sum = checksum::metadata(store, &bytes);
         let runs_length = bytes.len();
         let mut w = Writer(&mut bytes);
@@ -250,8 +268,11 @@ impl Index {
             .u64(self.runs.len() as u64);
         w.u64(self.index_offset()).u64(index_length);
         w.u64(runs_sum).u64(checksums_sum);
+        let former = self.former.as_ref();
         w.text(&self.module)
-            .pad_to(CHANGED)
+            .pad_to(FORMER)
+            .u64(former.map_or(0, |former| former.commit))
+            .u64(former.map_or(0, |former| former.runs.len() as u64))
             .u64(self.changed.map_or(0, |pages| pages + 1));
         let sum = checksum::metadata(store, &footer);
         Writer(&mut footer).u64(sum);
@@ -267,6 +288,8 @@ pub(crate) struct Footer {
     data_pages: u64,
     zero_pages: u64,
     run_count: u64,
+    /// What an image was before, and how many runs say in what it differs from that.
+    former: (u64, u64),
     pub(crate) index_offset: u64,
     pub(crate) index_length: u64,
     runs_sum: u64,
@@ -295,6 +318,10 @@ impl Footer {
         let mut r = Reader(&body[8..]);
         let footer = Self::fields(&mut r).ok_or_else(|| bad("its footer is nonsense".into()))?;
         let (version, flags, mut footer) = footer;
+        let mut former = Reader(&body[FORMER..]);
+        if let (Some(commit), Some(runs)) = (former.u64(), former.u64()) {
+            footer.former = (commit, runs);
+        }
         footer.empty.changed = Reader(&body[CHANGED..])
             .u64()
             .and_then(|n| n.checked_sub(1));
@@ -336,6 +363,7 @@ impl Footer {
             size,
             digest,
             changed: None,
+            former: None,
             runs: Vec::new(),
             checksums: Checksums {
                 known: OnceLock::new(),
@@ -347,6 +375,7 @@ impl Footer {
             data_pages,
             zero_pages,
             run_count,
+            former: (0, 0),
             index_offset,
             index_length,
             runs_sum,
@@ -368,10 +397,17 @@ impl Footer {
             Shape::Image => index.size,
             Shape::Delta => self.data_pages.checked_mul(page)?,
         };
+        let (former, former_runs) = self.former;
+        let former_length = former_runs.checked_mul(FORMER_RUN as u64)?;
         let index_length = self
             .run_count
             .checked_mul(RUN as u64)?
+            .checked_add(former_length)?
             .checked_add(self.data_pages.checked_mul(8)?)?;
+        let was = match index.shape {
+            Shape::Image => former < index.commit && former_runs <= pages,
+            Shape::Delta => former == 0,
+        } && (former > 0 || former_runs == 0);
         let lineage = match index.shape {
             Shape::Image => index.parent == 0,
             // A parent is always older, so that no chain can have a cycle.
@@ -383,20 +419,27 @@ impl Footer {
                 .checked_add(index_length)?
                 .checked_add(FOOTER as u64)?
                 == length;
-        (whole && counts && lineage && place && index.commit > 0).then_some(())
+        (whole && counts && lineage && was && place && index.commit > 0).then_some(())
     }
 
-    /// The bytes of the runs, with which the index begins.
+    /// The bytes of the runs of both kinds, with which the index begins.
     pub(crate) fn runs_length(&self) -> u64 {
-        self.run_count * RUN as u64
+        self.run_count * RUN as u64 + self.former.1 * FORMER_RUN as u64
     }
 
     /// Begins to decode the index that this footer describes, from the bytes of its runs.
     pub(crate) fn runs(self, store: &StoreId) -> Runs {
+        let (commit, former_runs) = self.former;
         Runs {
-            sum: Pieces::new(store),
             index: self.empty,
-            wanted: self.run_count,
+            former: Former {
+                commit,
+                runs: Vec::new(),
+            },
+            sum: Pieces::new(store),
+            words: [0; 3],
+            held: 0,
+            wanted: (self.run_count, former_runs),
             data_pages: self.data_pages,
             zero_pages: self.zero_pages,
             wanted_sum: self.runs_sum,
@@ -407,56 +450,84 @@ impl Footer {
 /// An index whose runs come in pieces: of a file that says it has more than make sense, no more are kept than do.
 pub(crate) struct Runs {
     index: Index,
+    former: Former,
     sum: Pieces,
-    wanted: u64,
+    /// The words of a run that has not come whole: a piece may end in the midst of one.
+    words: [u64; 3],
+    held: usize,
+    /// How many runs of both kinds.
+    wanted: (u64, u64),
     data_pages: u64,
     zero_pages: u64,
     wanted_sum: u64,
 }
 
 impl Runs {
-    /// Takes the next piece, of whole runs.
+    /// Takes the next piece, of whole words.
     pub(crate) fn add(&mut self, bytes: &[u8], file: &str) -> Result<()> {
-        let nonsense = || Error::corrupt(file, "its index contradicts itself");
         self.sum.add(bytes);
-        let (runs, rest) = bytes.as_chunks::<RUN>();
-        let Self { index, .. } = self;
-        if !rest.is_empty() || index.runs.len() as u64 + runs.len() as u64 > self.wanted {
-            return Err(nonsense());
+        let (words, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(nonsense(file));
         }
-        let pages = index.size / index.page_size;
-        for run in runs {
-            let mut r = Reader(run);
-            let (start, count, content) =
-                (|| Some((r.u64()?, r.u64()?, r.u64()?)))().ok_or_else(nonsense)?;
-            let content = match content {
-                1 if index.shape == Shape::Delta => Content::Zero,
-                2 => Content::Data,
-                _ => return Err(nonsense()),
-            };
-            let end = start.checked_add(count).ok_or_else(nonsense)?;
-            let next = index.runs.last().map_or(0, IndexRun::end);
-            if start < next || count == 0 || end > pages {
-                return Err(nonsense());
+        for word in words {
+            self.words[self.held] = u64::from_le_bytes(*word);
+            self.held += 1;
+            let [start, count, content] = self.words;
+            let run = Run { start, count };
+            if (self.index.runs.len() as u64) < self.wanted.0 {
+                if self.held * 8 == RUN {
+                    self.held = 0;
+                    self.run(run, content, file)?;
+                }
+            } else if (self.former.runs.len() as u64) < self.wanted.1 {
+                if self.held * 8 == FORMER_RUN {
+                    self.held = 0;
+                    self.former_run(run, file)?;
+                }
+            } else {
+                return Err(nonsense(file));
             }
-            let slot = index.data_pages();
-            let no_memory = |_| Error::NoMemory {
-                what: "an index".into(),
-            };
-            index.runs.try_reserve(1).map_err(no_memory)?;
-            index.runs.push(IndexRun {
-                start,
-                count,
-                content,
-                slot,
-            });
         }
+        Ok(())
+    }
+
+    fn run(&mut self, run: Run, content: u64, file: &str) -> Result<()> {
+        let index = &mut self.index;
+        let content = match content {
+            1 if index.shape == Shape::Delta => Content::Zero,
+            2 => Content::Data,
+            _ => return Err(nonsense(file)),
+        };
+        let before = index.runs.last().map_or(0, IndexRun::end);
+        check_run(index, run, before, file)?;
+        let slot = index.data_pages();
+        index.runs.try_reserve(1).map_err(no_memory)?;
+        index.runs.push(IndexRun {
+            start: run.start,
+            count: run.count,
+            content,
+            slot,
+        });
+        Ok(())
+    }
+
+    fn former_run(&mut self, run: Run, file: &str) -> Result<()> {
+        let runs = &mut self.former.runs;
+        let before = runs.last().map_or(0, |run| run.end());
+        check_run(&self.index, run, before, file)?;
+        runs.try_reserve(1).map_err(no_memory)?;
+        runs.push(run);
         Ok(())
     }
 
     /// The index, when all its runs came.
     pub(crate) fn finish(mut self, file: &str) -> Result<Index> {
-        if self.index.runs.len() as u64 != self.wanted || self.sum.sum() != self.wanted_sum {
+        let (runs, former_runs) = self.wanted;
+        if self.index.runs.len() as u64 != runs
+            || self.former.runs.len() as u64 != former_runs
+            || self.sum.sum() != self.wanted_sum
+        {
             return Err(Error::corrupt(
                 file,
                 "the checksum of its index does not match",
@@ -464,106 +535,36 @@ impl Runs {
         }
         if self.index.data_pages() != self.data_pages || self.index.zero_pages() != self.zero_pages
         {
-            return Err(Error::corrupt(file, "its index contradicts itself"));
+            return Err(nonsense(file));
         }
         self.index.runs.shrink_to_fit();
+        self.former.runs.shrink_to_fit();
+        if self.former.commit > 0 {
+            self.index.former = Some(self.former);
+        }
         Ok(self.index)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn nonsense(file: &str) -> Error {
+    Error::corrupt(file, "its index contradicts itself")
+}
 
-    const STORE: StoreId = *b"a store's own id";
-
-    fn delta() -> Index {
-        let mut index = Index {
-            module: "ram".into(),
-            commit: 9,
-            parent: 4,
-            shape: Shape::Delta,
-            page_size: 4096,
-            size: 100 * 4096,
-            digest: Digest(77),
-            changed: Some(2),
-            runs: Vec::new(),
-            checksums: Checksums::known(vec![1, 2, 3, 4]),
-        };
-        index.push(3, 2, Content::Data);
-        index.push(5, 1, Content::Zero);
-        index.push(6, 1, Content::Data);
-        index.push(50, 1, Content::Data);
-        index
-    }
-
-    fn decode(bytes: &[u8], before: u64) -> Result<Index> {
-        let split = bytes.len() - FOOTER;
-        let footer = Footer::decode(&bytes[split..], before + bytes.len() as u64, &STORE, "f")?;
-        let (runs, sums) = bytes[..split]
-            .split_at_checked(footer.runs_length() as usize)
-            .unwrap_or((&[], &[]));
-        let mut pieces = footer.runs(&STORE);
-        for piece in runs.chunks(RUN) {
-            pieces.add(piece, "f")?;
-        }
-        let mut index = pieces.finish("f")?;
-        index.learn_checksums(sums, &STORE, "f")?;
-        // As it was before it was written.
-        index.checksums.sum = 0;
-        Ok(index)
-    }
-
-    #[test]
-    fn an_index_survives_and_finds_its_pages() {
-        let index = delta();
-        let bytes = index.encode(&STORE);
-        let back = decode(&bytes, 4 * 4096).unwrap();
-        assert_eq!(back, index);
-        assert_eq!(back.find(2), Found::Absent);
-        assert_eq!(back.find(4), Found::Data { slot: 1 });
-        assert_eq!(back.find(5), Found::Zero);
-        assert_eq!(back.find(6), Found::Data { slot: 2 });
-        assert_eq!(back.find(50), Found::Data { slot: 3 });
-        assert_eq!(back.find(99), Found::Absent);
-        assert_eq!(back.offset(50, 3), 3 * 4096);
-    }
-
-    #[test]
-    fn every_flipped_bit_is_seen() {
-        let bytes = delta().encode(&STORE);
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bad, 4 * 4096).is_err(), "bit {bit}");
-        }
-        assert!(
-            decode(&bytes, 3 * 4096).is_err(),
-            "a file of another length"
-        );
-        let footer = &bytes[bytes.len() - FOOTER..];
-        let length = 4 * 4096 + bytes.len() as u64;
-        assert!(Footer::decode(footer, length, b"another store's!", "f").is_err());
-    }
-
-    #[test]
-    fn contradictions_are_refused_even_with_good_checksums() {
-        type Change = fn(&mut Index);
-        let changes: [Change; 8] = [
-            |i| i.parent = 9,
-            |i| i.parent = 0,
-            |i| i.commit = 0,
-            |i| i.page_size = 1000,
-            |i| i.size = 4096,
-            |i| i.runs[1].start = 4,
-            |i| i.module = "a/b".into(),
-            |i| i.checksums = Checksums::known(vec![1, 2, 3]),
-        ];
-        for (number, change) in changes.iter().enumerate() {
-            let mut index = delta();
-            change(&mut index);
-            let bytes = index.encode(&STORE);
-            assert!(decode(&bytes, 4 * 4096).is_err(), "change {number}");
-        }
+fn no_memory(_: std::collections::TryReserveError) -> Error {
+    Error::NoMemory {
+        what: "an index".into(),
     }
 }
+
+/// Runs are in order, apart from one another, and in the module.
+fn check_run(index: &Index, run: Run, before: u64, file: &str) -> Result<()> {
+    let end = run.start.checked_add(run.count);
+    let within = end.is_some_and(|end| end <= index.size / index.page_size);
+    if run.start < before || run.count == 0 || !within {
+        return Err(nonsense(file));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,9 @@ pub(crate) struct Header {
     /// The unique id of the commit that the first one was made on; zeros: none, or nothing of it is needed.
     pub(crate) base: [u8; 16],
     pub(crate) commits: u64,
+    /// At most so many bytes of pages follow, zero pages among them: for progress, and trusted for nothing
+    /// else. 0: not told.
+    pub(crate) bytes: u64,
 }
 
 impl Header {
@@ -36,7 +39,7 @@ impl Header {
         let mut w = Writer(&mut bytes);
         w.bytes(&MAGIC).u32(VERSION).u32(0).bytes(&self.stream);
         w.u32(self.page_size).u32(0).bytes(&self.base);
-        w.u64(self.commits).pad_to(HEADER - 8);
+        w.u64(self.commits).u64(self.bytes).pad_to(HEADER - 8);
         let sum = checksum::plain(&bytes);
         Writer(&mut bytes).u64(sum);
         bytes
@@ -55,9 +58,10 @@ impl Header {
         let fields = (|| {
             let versions = (r.u32()?, r.u32()?);
             let (stream, page_size, _) = (r.array()?, r.u32()?, r.u32()?);
-            Some((versions, stream, page_size, r.array()?, r.u64()?))
+            let (base, commits, bytes) = (r.array()?, r.u64()?, r.u64()?);
+            Some((versions, stream, page_size, base, commits, bytes))
         })();
-        let Some((versions, stream, page_size, base, commits)) = fields else {
+        let Some((versions, stream, page_size, base, commits, bytes)) = fields else {
             return Err(bad("its header is too short"));
         };
         if versions != (VERSION, 0) {
@@ -74,6 +78,7 @@ impl Header {
             page_size,
             base,
             commits,
+            bytes,
         })
     }
 }
@@ -325,6 +330,7 @@ mod tests {
             page_size: 4096,
             base: *b"one commit's id!",
             commits: 3,
+            bytes: 8192,
         };
         let bytes: [u8; HEADER] = header.encode().try_into().unwrap();
         assert_eq!(Header::decode(&bytes).unwrap(), header);

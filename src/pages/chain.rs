@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::PageFiles;
 use crate::Result;
 use crate::format::index::{Content, Index, Shape};
-use crate::page::{Run, push_run, union};
+use crate::page::{Run, pages_in, push_run, union};
 
 /// A run of pages and where they come from from now on; `None` is zero pages.
 #[derive(Clone)]
@@ -23,6 +23,16 @@ pub(crate) fn source_runs(index: &Arc<Index>) -> impl Iterator<Item = (Run, Opti
         };
         (pages, (run.content == Content::Data).then_some(index))
     })
+}
+
+/// In which pages a module commit differs at most from an older one, and which that is: the parent of a delta,
+/// what an image remembers.
+pub(super) fn apart(index: &Index) -> Option<(Vec<Run>, u64)> {
+    match (index.shape, &index.former) {
+        (Shape::Delta, _) => Some((runs_of(index), index.parent)),
+        (Shape::Image, Some(former)) => Some((former.runs.clone(), former.commit)),
+        (Shape::Image, None) => None,
+    }
 }
 
 pub(crate) fn runs_of(index: &Index) -> Vec<Run> {
@@ -51,16 +61,11 @@ impl PageFiles {
         from: Option<u64>,
         to: Option<u64>,
     ) -> Result<Vec<Change>> {
-        let mut touched: Vec<Vec<Run>> = Vec::new();
-        let (mut a, mut b) = (from.unwrap_or(0), to.unwrap_or(0));
-        while a != b {
-            // Parents are older, so the newer of the two is never an ancestor of the other.
-            let newer = if a > b { &mut a } else { &mut b };
-            let index = self.index_within(module, *newer, size)?;
-            touched.push(runs_of(&index));
-            *newer = index.parent;
-        }
-        let touched = union_of_all(touched);
+        let (a, b) = (from.unwrap_or(0), to.unwrap_or(0));
+        let touched = match self.around_images(module, size, a, b) {
+            Some(touched) => touched,
+            None => self.between(module, size, a, b)?,
+        };
         match to {
             Some(to) => self.resolve(module, size, to, touched),
             None => Ok(touched
@@ -68,6 +73,49 @@ impl PageFiles {
                 .map(|run| Change { run, source: None })
                 .collect()),
         }
+    }
+
+    /// The pages that may differ between two module commits, by their chains alone: of an image all.
+    fn between(&self, module: &str, size: u64, mut a: u64, mut b: u64) -> Result<Vec<Run>> {
+        let mut touched: Vec<Vec<Run>> = Vec::new();
+        while a != b {
+            // Parents are older, so the newer of the two is never an ancestor of the other.
+            let newer = if a > b { &mut a } else { &mut b };
+            let index = self.index_within(module, *newer, size)?;
+            touched.push(runs_of(&index));
+            *newer = index.parent;
+        }
+        Ok(union_of_all(touched))
+    }
+
+    /// Whether the chains of two module commits meet before they end. No, if that cannot be told.
+    pub(crate) fn share_an_image(&self, module: &str, mut a: u64, mut b: u64) -> bool {
+        while a != b {
+            let newer = if a > b { &mut a } else { &mut b };
+            match self.parent(module, *newer) {
+                Ok(parent) => *newer = parent,
+                Err(_) => return false,
+            }
+        }
+        a != 0
+    }
+
+    /// As `between`, by what images remember of what they were. `None`: that does not lead from one to the other,
+    /// since one does not remember or what it remembers is gone, or it leads over more pages than the
+    /// module has.
+    fn around_images(&self, module: &str, size: u64, mut a: u64, mut b: u64) -> Option<Vec<Run>> {
+        let mut touched: Vec<Vec<Run>> = Vec::new();
+        let mut left = size / self.page_size;
+        while a != b {
+            let newer = if a > b { &mut a } else { &mut b };
+            // What cannot be read is met again if it is needed.
+            let index = self.index_within(module, *newer, size).ok()?;
+            let (runs, below) = apart(&index)?;
+            left = left.checked_sub(pages_in(&runs))?;
+            touched.push(runs);
+            *newer = below;
+        }
+        Some(union_of_all(touched))
     }
 
     /// Where pages are at a module commit: newest first down its chain, until each is found.

@@ -3,10 +3,10 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::chain::{Change, runs_of, split, union_of_all};
+use super::chain::{Change, apart, runs_of, split, union_of_all};
 use super::{Finished, PageFiles, Piece, Reading};
 use crate::error::try_vec;
-use crate::format::index::{Checksums, Content, Found, Index, Shape};
+use crate::format::index::{Checksums, Content, Former, Found, Index, Shape};
 use crate::page::{Run, pages_in};
 use crate::sys::fs::{File, Place};
 use crate::{Error, Result};
@@ -19,15 +19,20 @@ pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
 
 /// Writes the first module commit of `chain` anew, so that it needs none of the others: its parent
 /// becomes that of the last one, and if the last one is an image, it becomes an image. `chain` is
-/// newest first, each the parent of the one before it. `tell` hears of every byte that is copied,
-/// and may end it. Every page is checked on its way.
+/// newest first, each the parent of the one before it. An image remembers how it differs from `former`,
+/// which is the parent of one of them, or from what the last one remembers. `tell` hears of every byte
+/// that is copied, and may end it. Every page is checked on its way.
 pub(crate) fn rewrite(
     pages: &PageFiles,
     chain: &[Arc<Index>],
+    former: u64,
     temporary: &Place,
     tell: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Finished> {
-    let (index, pieces) = plan(pages, chain)?;
+    let (mut index, pieces) = plan(pages, chain)?;
+    if index.shape == Shape::Image {
+        index.former = remembered(chain, former);
+    }
     pages.files.unlink(temporary)?;
     let file = pages.files.create(temporary)?;
     match copy(pages, &index, pieces, &*file, tell) {
@@ -80,6 +85,7 @@ fn plan(pages: &PageFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)> 
         size: first.size,
         digest: first.digest,
         changed: Some(first.changed_pages()),
+        former: None,
         runs: Vec::new(),
         checksums: Checksums::default(),
     };
@@ -106,13 +112,34 @@ fn plan(pages: &PageFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)> 
     Ok((index, pieces))
 }
 
+/// How the first of a chain differs from one of those below it.
+fn remembered(chain: &[Arc<Index>], former: u64) -> Option<Former> {
+    let mut lists = Vec::new();
+    for (at, index) in chain.iter().enumerate() {
+        let (runs, below) = apart(index)?;
+        lists.push(runs);
+        if below == former || at + 1 == chain.len() {
+            let runs = union_of_all(lists);
+            return Some(Former {
+                commit: below,
+                runs,
+            });
+        }
+    }
+    None
+}
+
 fn moved(run: Run) -> Error {
     Error::Internal {
         what: format!("page {} is not where it was", run.start),
     }
 }
 
-/// Copies the pages to their new places, then writes index and footer. Returns the bytes written.
+/// From so many bytes together on, their blocks are shared with the old file where the file system can: an
+/// extent of a file costs about as much as copying these.
+const SHARED: u64 = 64 << 10;
+
+/// Takes the pages to their new places, then writes index and footer. Returns the bytes written.
 fn copy(
     pages: &PageFiles,
     index: &Index,
@@ -124,6 +151,7 @@ fn copy(
         file.set_len(index.size)?;
     }
     let mut written = 0;
+    let pieces = share(pages, index, pieces, file, tell)?;
     Reading::new(pages).pieces(pieces, |run, bytes| {
         let Found::Data { slot } = index.find(run.start) else {
             return Err(moved(run));
@@ -135,4 +163,47 @@ fn copy(
     let end = index.encode(&pages.store);
     file.write_at(&[IoSlice::new(&end)], index.index_offset())?;
     Ok(written + end.len() as u64)
+}
+
+/// Shares the blocks of large pieces, which are checked as those that are copied. Returns what is to be copied:
+/// all of them, but for one look, where the file system cannot share.
+fn share(
+    pages: &PageFiles,
+    index: &Index,
+    pieces: Vec<Piece>,
+    file: &dyn File,
+    tell: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Vec<Piece>> {
+    let mut left = Vec::new();
+    let mut can = true;
+    let mut source: Option<(u64, Arc<dyn File>)> = None;
+    for piece in pieces {
+        let Piece { run, source: from } = &piece;
+        let length = run.count * pages.page_size;
+        if !can || length < SHARED {
+            left.push(piece);
+            continue;
+        }
+        let (Found::Data { slot: old }, Found::Data { slot: new }) =
+            (from.find(run.start), index.find(run.start))
+        else {
+            return Err(moved(*run));
+        };
+        let open = match &source {
+            Some((commit, open)) if *commit == from.commit => open.clone(),
+            _ => {
+                let open = pages.open(&from.module, from.commit)?;
+                source = Some((from.commit, open.clone()));
+                open
+            }
+        };
+        let (here, there) = (from.offset(run.start, old), index.offset(run.start, new));
+        can = file.share(&*open, here, length, there);
+        if !can {
+            left.push(piece);
+            continue;
+        }
+        Reading::new(pages).pieces(vec![piece], |_, bytes| tell(bytes.len() as u64))?;
+    }
+    Ok(left)
 }

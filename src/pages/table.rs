@@ -327,6 +327,7 @@ mod tests {
             size: PAGES * 4096,
             digest: crate::format::checksum::Digest::default(),
             changed: None,
+            former: None,
             runs: Vec::new(),
             checksums: Checksums::default(),
         };

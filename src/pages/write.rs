@@ -63,6 +63,7 @@ impl Draft {
             size,
             digest: parent.map_or_else(Digest::default, |parent| parent.digest),
             changed: None,
+            former: None,
             runs: Vec::new(),
             checksums: Checksums::default(),
         };

@@ -27,20 +27,7 @@ impl Store {
     pub fn clone_to(&self, commit: u64, directory: &Path) -> Result<()> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
-        drop(self.enter()?);
-        if !self.0.read_only {
-            // Then every file was synced by the descriptor that wrote it.
-            self.persist_in_files(None)?;
-        }
-        let part = {
-            let state = self.enter()?;
-            if commit != 0 && !state.history.get(commit)?.persisted && !self.0.read_only {
-                return Err(Error::Internal {
-                    what: "a commit that was persisted is not".into(),
-                });
-            }
-            state.history.part((commit != 0).then_some(commit))
-        };
+        let part = self.part_to_clone(commit)?;
         let path = directory.display().to_string();
         let files = match realfs::find(directory)? {
             // One that was cut short has no identity.
@@ -60,8 +47,29 @@ impl Store {
         if !files.lock()? {
             return Err(Error::Locked { store: path });
         }
+        self.clone_into(&files, &part)
+    }
+
+    /// The history that the clone is to have, durable here.
+    pub(super) fn part_to_clone(&self, commit: u64) -> Result<History> {
+        drop(self.enter()?);
+        if !self.0.read_only {
+            // Then every file was synced by the descriptor that wrote it.
+            self.persist_in_files(None)?;
+        }
+        let state = self.enter()?;
+        if commit != 0 && !state.history.get(commit)?.persisted && !self.0.read_only {
+            return Err(Error::Internal {
+                what: "a commit that was persisted is not".into(),
+            });
+        }
+        Ok(state.history.part((commit != 0).then_some(commit)))
+    }
+
+    /// Makes the clone in files without an identity.
+    pub(super) fn clone_into(&self, files: &dyn Files, part: &History) -> Result<()> {
         let mut made = Vec::new();
-        let cloned = self.fill_clone(&files, &part, &mut made);
+        let cloned = self.fill_clone(files, part, &mut made);
         if cloned.is_err() {
             // Without an identity it is no store; what is left of it must not be in the next one's way.
             for place in made {
@@ -72,24 +80,19 @@ impl Store {
     }
 
     /// Files first, then the records that speak of them, then what makes it a store.
-    pub(super) fn fill_clone(
-        &self,
-        files: &dyn Files,
-        part: &History,
-        made: &mut Vec<Place>,
-    ) -> Result<()> {
+    fn fill_clone(&self, files: &dyn Files, part: &History, made: &mut Vec<Place>) -> Result<()> {
         let pages = &self.0.pages;
         for (module, family) in &Lineage::of(pages, part)?.modules {
             for (commit, _) in family.nodes() {
                 let file = pages.open(module, commit)?;
                 let name = place(module, commit);
+                made.push(name.clone());
                 if !files.adopt(&*file, &name)? {
                     copy(&*file, &*files.create(&name)?, &name)?;
                 } else if self.0.read_only {
                     // It may be one that was never synced.
                     file.sync()?;
                 }
-                made.push(name);
             }
         }
         files.sync_dir(Dir::Root)?;

@@ -47,29 +47,28 @@ impl Store {
 
     /// Deletes what no rule keeps, if there is a rule.
     fn retain(&self, options: &CompactOptions) -> Result<()> {
+        self.know_lineage()?;
         let gate = self.0.gate.lock();
         let mut state = self.enter_to_write()?;
         let victims = options.victims(&state);
         if victims.is_empty() {
             return Ok(());
         }
-        state.lineage(self)?;
         let events = victims.iter().map(|commit| Event::Deleted(commit.number));
         let sequence = state.record_all(events.collect())?;
         let mut gone = Vec::new();
         for commit in &victims {
             gone.extend(state.lineage(self)?.remove(commit));
         }
-        self.remove_unneeded(&mut state, gone, sequence, gate.told());
+        let gone = self.take_out(&mut state, gone, sequence, gate.told());
+        drop(state);
+        self.remove_files(&gone);
         Ok(())
     }
 
     /// What is to be rewritten, with a bound of the bytes that each costs.
     fn compaction_plan(&self, options: &CompactOptions) -> Result<Vec<(String, Job, u64)>> {
-        let lineage = {
-            let mut state = self.enter()?;
-            state.lineage(self)?.clone()
-        };
+        let lineage = self.enter()?.lineage(self)?.clone();
         let percent = match options.image_percent {
             _ if options.no_images => 0,
             0 => images::PERCENT,
@@ -115,24 +114,34 @@ impl Store {
         let chain = self.chain_above(module, job)?;
         let temporary = Place::hidden(format!("{}compact", name::TEMPORARY));
         let mut copied = 0;
-        let rewritten = rewrite(&self.0.pages, &chain, &temporary, &mut |bytes| {
-            copied += bytes;
-            tell(copied)
-        })?;
+        let rewritten = rewrite(
+            &self.0.pages,
+            &chain,
+            job.former,
+            &temporary,
+            &mut |bytes| {
+                copied += bytes;
+                tell(copied)
+            },
+        )?;
         if let Err(error) = rewritten.file.sync() {
             let _ = self.0.files.unlink(&temporary);
             // Only a copy is lost; but a disk that fails to write is to be heard of.
             self.poison(&error);
             return Err(error);
         }
+        let old = self.0.pages.open(module, job.commit);
         // A persist under way has the old file open.
         let _gate = self.0.gate.lock();
         let mut state = self.enter_to_write()?;
         state.stats.syncs += 1;
         let image = chain.last().is_some_and(|last| last.shape == Shape::Image);
         self.install(&mut state, rewritten, &chain)?;
+        drop(state);
+        // Its blocks are given back now, and not in the rename.
+        drop(old);
         if image {
-            self.let_go_of_image(&state, module);
+            self.let_go_of_images([module]);
         }
         Ok(())
     }
@@ -172,8 +181,9 @@ impl Store {
                 if !state.pending.is_empty() {
                     continue;
                 }
-                (state.history.retold(), state.next_sequence)
+                (state.history.clone(), state.next_sequence)
             };
+            let events = events.retold();
             let Some(old) = gate.commits.as_ref().map(Stream::end) else {
                 return Ok(());
             };

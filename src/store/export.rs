@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::diff::{differs, each_page};
+use super::options::Progress;
 use crate::format::commit::{Commit, ModuleEntry};
 use crate::format::index::Index;
 use crate::format::transfer::{Chain, Frame, Header};
@@ -28,6 +29,20 @@ impl Store {
     /// # Errors
     /// As `store_export`.
     pub fn export(&self, from: u64, to: u64, fd: RawFd) -> Result<()> {
+        self.export_with(from, to, fd, None)
+    }
+
+    /// As [`Store::export`], with progress; see `store_export_with`.
+    ///
+    /// # Errors
+    /// As `store_export_with`.
+    pub fn export_with(
+        &self,
+        from: u64,
+        to: u64,
+        fd: RawFd,
+        mut progress: Progress<'_>,
+    ) -> Result<()> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
         let (base, commits) = {
@@ -60,25 +75,54 @@ impl Store {
             (base, commits)
         };
         pipe::check(fd)?;
+        let mut bytes = Vec::new();
+        let mut parent = base.as_ref();
+        for commit in &commits {
+            for entry in &commit.modules {
+                let before = parent.and_then(|parent| parent.module(&entry.id));
+                bytes.push(self.most_bytes(before, entry)?);
+            }
+            parent = Some(commit);
+        }
+        let mut done = 0;
+        let total = bytes.iter().sum();
+        self.tell(&mut progress, 0, total)?;
         let header = Header {
             stream: host::random_id()?,
             page_size: self.0.pages.page_size as u32,
             base: base.as_ref().map_or([0; 16], |commit| commit.unique_id),
             commits: commits.len() as u64,
+            bytes: total,
         };
         pipe::write(fd, &header.encode())?;
         let mut chain = Chain::new(header.stream);
         let mut parent = base;
+        let mut bytes = bytes.into_iter();
         for commit in commits {
             pipe::write(fd, &chain.encode(&Frame::Commit(commit.clone())))?;
             for entry in &commit.modules {
                 let before = parent.as_ref().and_then(|parent| parent.module(&entry.id));
-                self.export_module(fd, &mut chain, before, entry)?;
+                self.export_module(fd, &mut chain, before, entry, &mut |sent| {
+                    self.tell(&mut progress, (done + sent).min(total), total)
+                })?;
+                done += bytes.next().unwrap_or_default();
             }
             parent = Some(commit);
         }
         let frames = chain.frames();
-        pipe::write(fd, &chain.encode(&Frame::End { frames }))
+        pipe::write(fd, &chain.encode(&Frame::End { frames }))?;
+        self.tell(&mut progress, total, total)
+    }
+
+    /// The bytes of the pages of a module that may have changed.
+    fn most_bytes(&self, before: Option<&ModuleEntry>, entry: &ModuleEntry) -> Result<u64> {
+        let (from, to) = (before.map(|b| b.module_commit), Some(entry.module_commit));
+        if from == to {
+            return Ok(0);
+        }
+        let changes = self.0.pages.changes(&entry.id, entry.size, from, to)?;
+        let pages: u64 = changes.iter().map(|change| change.run.count).sum();
+        Ok(pages * self.0.pages.page_size)
     }
 
     fn export_module(
@@ -87,6 +131,7 @@ impl Store {
         chain: &mut Chain,
         before: Option<&ModuleEntry>,
         entry: &ModuleEntry,
+        tell: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         if before.is_some_and(|before| before.module_commit == entry.module_commit) {
             return Ok(());
@@ -100,6 +145,7 @@ impl Store {
         };
         pipe::write(fd, &chain.encode(&frame))?;
         let mut reading = Reading::new(pages);
+        let mut sent = 0;
         for Part { run, source } in self.changed_parts(before, entry)? {
             let Some(source) = source else {
                 let frame = Frame::Zeros {
@@ -114,7 +160,9 @@ impl Store {
                     start: run.start,
                     bytes,
                 };
-                pipe::write(fd, &chain.encode(&frame))
+                pipe::write(fd, &chain.encode(&frame))?;
+                sent += bytes.len() as u64;
+                tell(sent)
             })?;
         }
         Ok(())

@@ -24,6 +24,8 @@ pub(super) struct Job {
     pub(super) commit: u64,
     /// The module commit below it from then on; 0: it becomes an image.
     pub(super) base: u64,
+    /// The module commit that stays and would have been below an image.
+    pub(super) former: u64,
 }
 
 /// A file that stays, as it will be.
@@ -75,6 +77,7 @@ pub(super) fn plan(
             pages += link.data_pages();
             base = below.parent;
         }
+        let former = base;
         let mut deltas = 0;
         if let Some(below) = kept.get_mut(&base) {
             deltas = below.deltas + pages + 1;
@@ -88,7 +91,11 @@ pub(super) fn plan(
             (base, deltas) = (0, 0);
         }
         if base != node.parent {
-            jobs.push(Job { commit, base });
+            jobs.push(Job {
+                commit,
+                base,
+                former,
+            });
         }
         let held = if count(commit) > 0 { runs } else { Vec::new() };
         let children = count(commit);

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::export::is;
+use super::options::Progress;
 use super::{Store, SyncState, Unsynced};
 use crate::error::try_filled;
 use crate::format::checksum::{self, Digest};
@@ -60,7 +61,7 @@ struct Receiving {
 }
 
 /// A stream on its way in.
-struct Import<'a> {
+struct Import<'a, 'p> {
     store: &'a Store,
     fd: RawFd,
     chain: Chain,
@@ -73,6 +74,9 @@ struct Import<'a> {
     base: Option<Arc<Commit>>,
     /// All files made so far.
     places: Vec<Place>,
+    progress: Progress<'p>,
+    /// Bytes of pages so far.
+    received: u64,
 }
 
 impl Store {
@@ -81,6 +85,14 @@ impl Store {
     /// # Errors
     /// As `store_import`.
     pub fn import(&self, fd: RawFd) -> Result<u64> {
+        self.import_with(fd, None)
+    }
+
+    /// As [`Store::import`], with progress; see `store_import_with`.
+    ///
+    /// # Errors
+    /// As `store_import_with`.
+    pub fn import_with(&self, fd: RawFd, progress: Progress<'_>) -> Result<u64> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
         drop(self.enter_to_write()?);
@@ -114,15 +126,22 @@ impl Store {
             receiving: None,
             base,
             places: Vec::new(),
+            progress,
+            received: 0,
         };
         let done = import
-            .receive_all(header.commits)
+            .receive_all(header.commits, header.bytes)
             .and_then(|()| import.install());
         for place in &import.places {
             // What was installed has another name by now; what stays is removed by the next open.
             let _ = self.0.files.unlink(place);
         }
-        done
+        // Only copies are lost; but a disk that fails to write is to be heard of.
+        done.inspect_err(|error| {
+            if matches!(error, Error::Sync { .. }) {
+                self.poison(error);
+            }
+        })
     }
 
     /// The commit of this store with a unique id.
@@ -140,10 +159,12 @@ fn receive(fd: RawFd, buffer: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-impl Import<'_> {
-    fn receive_all(&mut self, commits: u64) -> Result<()> {
+impl Import<'_, '_> {
+    fn receive_all(&mut self, commits: u64, bytes: u64) -> Result<()> {
         let mut payload = Vec::new();
         loop {
+            let total = bytes.max(self.received);
+            self.store.tell(&mut self.progress, self.received, total)?;
             let mut head = [0; FRAME];
             receive(self.fd, &mut head)?;
             let head = self.chain.head(&head)?;
@@ -155,8 +176,14 @@ impl Import<'_> {
             match self.chain.frame(&head, payload)? {
                 Frame::Commit(commit) => self.begin_commit(commit)?,
                 Frame::Module { id, size, digest } => self.begin_module(id, size, digest)?,
-                Frame::Zeros { start, count } => self.zeros(start, count)?,
-                Frame::Pages { start, bytes } => self.pages(start, bytes)?,
+                Frame::Zeros { start, count } => {
+                    self.zeros(start, count)?;
+                    self.received += count * self.store.page_size();
+                }
+                Frame::Pages { start, bytes } => {
+                    self.pages(start, bytes)?;
+                    self.received += bytes.len() as u64;
+                }
                 Frame::End { frames } => {
                     self.end_commit()?;
                     if frames + 1 != self.chain.frames() || self.commits.len() as u64 != commits {
@@ -273,6 +300,7 @@ impl Import<'_> {
                 size,
                 digest: below.map_or(Digest::default(), |(_, _, digest)| digest),
                 changed: None,
+                former: None,
                 runs: Vec::new(),
                 checksums: Checksums::default(),
             },
@@ -421,6 +449,12 @@ impl Import<'_> {
             return Ok(here);
         }
         store.no_capture()?;
+        for spooled in &self.spooled {
+            // What is synced here is not waited for below, with commits waiting.
+            if let Some(file) = store.0.files.open(&spooled.place, Access::Write)? {
+                file.sync()?;
+            }
+        }
         // A persist under way would not know of the files.
         let _gate = store.0.gate.lock();
         let mut state = store.enter_to_write()?;

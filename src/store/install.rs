@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::lineage::{Gone, Lineage};
 use super::{Condemned, LogLevel, State, Store, SyncState, Unsynced};
-use crate::format::commit::Event;
+use crate::format::commit::{Commit, Event};
 use crate::format::index::Index;
 use crate::module::MapMode;
 use crate::pages::{Finished, place};
@@ -14,7 +14,7 @@ use crate::sys::fs::{Access, Place};
 use crate::{Error, Result};
 
 impl State {
-    /// Which files are needed.
+    /// Which files are needed. `know_lineage` has made it, unless a commit since then could not be counted in.
     pub(super) fn lineage(&mut self, store: &Store) -> Result<&mut Lineage> {
         if self.lineage.is_none() {
             self.lineage = Some(Lineage::of(&store.0.pages, &self.history)?);
@@ -39,6 +39,26 @@ impl State {
 }
 
 impl Store {
+    /// Finds out which files are needed, at the cost of a footer for each, while commits go on. The caller has
+    /// `upkeep`, so that nothing but commits comes and nothing goes.
+    pub(super) fn know_lineage(&self) -> Result<()> {
+        let history = {
+            let state = self.enter()?;
+            if state.lineage.is_some() {
+                return Ok(());
+            }
+            state.history.clone()
+        };
+        let mut lineage = Lineage::of(&self.0.pages, &history)?;
+        let mut state = self.enter()?;
+        let newer = |commit: &&Arc<Commit>| commit.number >= history.next_number();
+        for commit in state.history.commits().rev().take_while(newer) {
+            lineage.add(&self.0.pages, commit)?;
+        }
+        state.lineage = Some(lineage);
+        Ok(())
+    }
+
     /// Gives a rewritten module commit its name. `chain` is what it was made of, newest first. It is
     /// durable already, unless a persist is still to sync the file that it replaces. The caller
     /// has the gate: a persist under way would sync the old file.
@@ -87,24 +107,30 @@ impl Store {
         let Some(mut next) = at.and_then(|bound| bound.module_commit) else {
             return Ok(false);
         };
+        let lineage = state.lineage.as_ref();
+        let family = lineage.and_then(|lineage| lineage.modules.get(&index.module));
         while next > index.commit {
-            next = self.0.pages.parent(&index.module, next)?;
+            // Without a look into the files, if that can be: commits wait.
+            next = match family.and_then(|family| family.get(next)) {
+                Some(node) => node.parent,
+                None => self.0.pages.parent(&index.module, next)?,
+            };
         }
         Ok(next == index.commit)
     }
 
-    /// Takes away files that the history does not need since the record `sequence`: at once those that
-    /// no durable history can need either, the others when the record is durable. Records up to `told` are
+    /// Takes files out that the history does not need since the record `sequence`. Returns those that no durable
+    /// history can need either, to be removed; the others go when the record is durable. Records up to `told` are
     /// in `commits`.
-    pub(super) fn remove_unneeded(
+    pub(super) fn take_out(
         &self,
         state: &mut State,
         gone: Vec<Gone>,
         sequence: u64,
         told: u64,
-    ) {
+    ) -> Vec<Gone> {
         if gone.is_empty() {
-            return;
+            return gone;
         }
         let names: HashSet<(&str, u64)> = gone.iter().map(|f| (&*f.module, f.commit)).collect();
         state
@@ -117,17 +143,24 @@ impl Store {
                 _ => None,
             })
             .collect();
-        for file in gone {
+        for file in &gone {
             self.0.pages.forget(&file.module, file.commit);
-            if !untold.contains(&file.commit) {
-                state.condemned.push(Condemned { file, sequence });
-                continue;
-            }
-            self.remove_file(&file);
-            if file.image {
-                self.let_go_of_image(state, &file.module);
-            }
         }
+        let (now, later): (Vec<_>, Vec<_>) = gone
+            .into_iter()
+            .partition(|file| untold.contains(&file.commit));
+        let later = later.into_iter().map(|file| Condemned { file, sequence });
+        state.condemned.extend(later);
+        now
+    }
+
+    /// Removes files that no history needs. Commits go on meanwhile: the disk may take its time over large ones.
+    pub(super) fn remove_files(&self, gone: &[Gone]) {
+        for file in gone {
+            self.remove_file(file);
+        }
+        let images = gone.iter().filter(|file| file.image);
+        self.let_go_of_images(images.map(|file| file.module.as_str()));
     }
 
     /// Removes a file that no history needs.
@@ -138,6 +171,21 @@ impl Store {
             self.log(LogLevel::Warning, || {
                 format!("{place} is not needed, and stays: {error}")
             });
+        }
+    }
+
+    /// As `let_go_of_image`, for a caller without the state: what has to be read is read before it is taken.
+    pub(super) fn let_go_of_images<'a>(&self, modules: impl IntoIterator<Item = &'a str>) {
+        for module in modules {
+            let head = self.lock_state().history.head_commit().cloned();
+            let entry = head.as_ref().and_then(|head| head.module(module));
+            // A failure is met again below.
+            let warm =
+                entry.map(|entry| self.0.pages.chain(module, entry.module_commit, entry.size));
+            // Its blocks are given back when it is closed, and not in the rename.
+            let old = self.0.files.open(&Place::root(module), Access::Read);
+            self.let_go_of_image(&self.lock_state(), module);
+            drop((warm, old));
         }
     }
 

@@ -342,7 +342,7 @@ fn unsynced(pages: &PageFiles, pending: &[Numbered], suspect: bool) -> Result<Ve
 pub(super) fn write_again(pages: &PageFiles, module: &str, commit: u64) -> Result<()> {
     let index: Arc<Index> = Arc::new(pages.load(module, commit)?);
     let temporary = Place::hidden(format!("{}again", name::TEMPORARY));
-    let again = crate::pages::rewrite(pages, &[index], &temporary, &mut |_| Ok(()))?;
+    let again = crate::pages::rewrite(pages, &[index], 0, &temporary, &mut |_| Ok(()))?;
     let named = again.file.sync().and_then(|()| {
         pages
             .files

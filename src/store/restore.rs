@@ -9,7 +9,7 @@ use super::{Bound, State, Store};
 use crate::format::commit::{Commit, Event};
 use crate::module::MappedModule;
 use crate::page::{Run, pages_in, push_run, without};
-use crate::pages::{Change, Piece, Reading};
+use crate::pages::{Change, PageTable, Piece, Reading};
 use crate::sys::arena::Arena;
 use crate::sys::host;
 use crate::{Error, Result};
@@ -24,6 +24,8 @@ struct Plan {
     dirty: Vec<Run>,
     /// What changes in its table.
     changes: Vec<Change>,
+    /// What becomes its table instead.
+    table: Option<PageTable>,
     module_commit: Option<u64>,
     pieces: Vec<Piece>,
     zeros: Vec<Run>,
@@ -110,11 +112,11 @@ impl Store {
             state.arena = Some(staging.into_arena());
         }
         let mut restored = 0;
-        for plan in plans {
+        for mut plan in plans {
             for run in &plan.zeros {
                 plan.module.memory.zero(run.start * page, run.count * page);
             }
-            restored += self.settle(&mut state, &plan)?;
+            restored += self.settle(&mut state, &mut plan)?;
         }
         if !self.0.read_only {
             self.move_links(&mut state, old.as_deref());
@@ -139,6 +141,7 @@ impl Store {
                 module: bound.module.clone(),
                 dirty: bound.module.dirty.take(),
                 changes: Vec::new(),
+                table: None,
                 module_commit,
                 pieces: Vec::new(),
                 zeros: Vec::new(),
@@ -150,6 +153,7 @@ impl Store {
                 bound.module_commit,
                 module_commit,
             )?;
+            plan.table = self.table_on_another_image(bound, module_commit)?;
             let mut dirty = std::borrow::Cow::Borrowed(&plan.dirty);
             if bound.module.compares() {
                 dirty = std::borrow::Cow::Owned(self.differing(bound, &[bound.module.whole()])?);
@@ -159,6 +163,24 @@ impl Store {
         }
         let pages = |pieces: &[Piece]| pieces.iter().map(|piece| piece.run.count).sum::<u64>();
         Ok(plans.iter().map(|plan| pages(&plan.pieces)).sum::<u64>() * page)
+    }
+
+    /// The table at the target, where that is not on the head's image: what does not differ is in other files
+    /// then, and those that it is in now may go.
+    fn table_on_another_image(
+        &self,
+        bound: &Bound,
+        target: Option<u64>,
+    ) -> Result<Option<PageTable>> {
+        let (Some(from), Some(to)) = (bound.module_commit, target) else {
+            return Ok(None);
+        };
+        let (id, size) = (&bound.module.id, bound.module.size());
+        if self.0.pages.share_an_image(id, from, to) {
+            return Ok(None);
+        }
+        let chain = self.0.pages.chain(id, to, size)?;
+        PageTable::of_chain(size / self.0.pages.page_size, &chain).map(Some)
     }
 
     /// Reads and checks what the plans ask for.
@@ -196,11 +218,15 @@ impl Store {
     }
 
     /// Brings what is known of a module in line with its memory. Returns the pages put back.
-    fn settle(&self, state: &mut State, plan: &Plan) -> Result<u64> {
+    fn settle(&self, state: &mut State, plan: &mut Plan) -> Result<u64> {
         let Some(bound) = state.modules.get_mut(&plan.module.id) else {
             return Ok(0);
         };
         bound.module_commit = plan.module_commit;
+        if let Some(table) = plan.table.take() {
+            bound.table = table;
+            plan.changes.clear();
+        }
         for change in &plan.changes {
             if let Err(error) = bound.table.set(change.run, change.source.as_ref()) {
                 self.poison(&error);

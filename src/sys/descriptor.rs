@@ -87,13 +87,16 @@ impl BlockedSignal {
 
 impl Drop for BlockedSignal {
     fn drop(&mut self) {
-        // SAFETY: the set is the thread's own from before.
+        // Its own signal alone: others may be blocked by another of these, which may go first or last.
+        // SAFETY: the sets are ours.
         unsafe {
-            libc::pthread_sigmask(
-                libc::SIG_SETMASK,
-                &raw const self.before,
-                std::ptr::null_mut(),
-            );
+            if libc::sigismember(&raw const self.before, self.number) == 0 {
+                libc::pthread_sigmask(
+                    libc::SIG_UNBLOCK,
+                    &raw const self.signal,
+                    std::ptr::null_mut(),
+                );
+            }
         }
     }
 }

@@ -113,6 +113,9 @@ pub(crate) trait File: Send + Sync {
     fn set_len(&self, length: u64) -> Result<()>;
     /// Reserves blocks for a range; `keep_size` leaves the length as it is.
     fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()>;
+    /// Takes `length` bytes at `from` of another file over as bytes at `at`, sharing their blocks. `false`: that
+    /// cannot be here, or not with these numbers, and they have to be copied.
+    fn share(&self, other: &dyn File, from: u64, length: u64, at: u64) -> bool;
     /// Begins to write the file's data out, so that the syncs of several files wait together. Promises
     /// nothing, and hides no error from the sync.
     fn begin_sync(&self);

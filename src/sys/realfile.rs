@@ -129,6 +129,28 @@ impl File for RealFile {
         .map(drop)
     }
 
+    fn share(&self, other: &dyn File, from: u64, length: u64, at: u64) -> bool {
+        let Some(other) = other.descriptor() else {
+            return false;
+        };
+        let range = libc::file_clone_range {
+            src_fd: other.into(),
+            src_offset: from,
+            src_length: length,
+            dest_offset: at,
+        };
+        // What fails here is copied, and if that cannot be, the copy says why.
+        // SAFETY: the struct is ours.
+        self.growing("ioctl(FICLONERANGE)", at, length, || unsafe {
+            libc::ioctl(
+                self.fd.as_raw_fd(),
+                libc::FICLONERANGE as _,
+                &raw const range,
+            ) as isize
+        })
+        .is_ok()
+    }
+
     fn begin_sync(&self) {
         // Without the WAIT flags it takes no error of writing from the descriptor: fdatasync still tells it.
         // SAFETY: sync_file_range has no preconditions.

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of this")]
 
+pub(crate) mod mount;
+
 use std::env;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

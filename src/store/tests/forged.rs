@@ -9,7 +9,7 @@ use super::fuzz::seal;
 use super::map_options;
 use crate::format::checksum::{Digest, Pieces};
 use crate::format::header::HEADER;
-use crate::format::index::{Checksums, Content, FOOTER, Index, RUN, Shape};
+use crate::format::index::{Checksums, Content, FOOTER, FORMER, Index, RUN, Shape};
 use crate::format::name;
 use crate::format::record::HEAD;
 use crate::pages::place;
@@ -38,6 +38,7 @@ fn claim_many_runs(zeros: u64) -> String {
         size: 2 * RUNS * page_size(),
         digest: Digest::default(),
         changed: None,
+        former: None,
         runs: Vec::new(),
         checksums: Checksums::known(Vec::new()),
     };
@@ -126,7 +127,15 @@ fn run(bytes: &mut [u8], number: usize, at: usize, value: u64) {
 /// Where the payload of the first record begins.
 const PAYLOAD: usize = HEADER + HEAD;
 
-const OF_A_FOOTER: [Forgery; 20] = [
+const OF_A_FOOTER: [Forgery; 22] = [
+    ("an image that was itself", |b| {
+        let own = seal::number(b, b.len() - FOOTER + 32);
+        footer(b, FORMER, own);
+    }),
+    ("all former runs there can be", |b| {
+        footer(b, FORMER, 1);
+        footer(b, FORMER + 8, u64::MAX);
+    }),
     ("all data pages there can be", |b| footer(b, 80, u64::MAX)),
     ("more data pages than the module has", |b| footer(b, 80, 3)),
     ("all zero pages there can be", |b| footer(b, 88, u64::MAX)),

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod abandoned;
 #[cfg(test)]
+mod clones;
+#[cfg(test)]
 mod crash;
 mod crashed;
 #[cfg(test)]
@@ -16,6 +18,8 @@ mod damage;
 #[cfg(test)]
 mod explorer;
 mod faults;
+#[cfg(test)]
+mod folds;
 #[cfg(test)]
 mod forged;
 pub(crate) mod fuzz;
@@ -27,7 +31,10 @@ mod parts;
 mod recorded;
 mod rig;
 mod steps;
+mod streams;
 mod transfer;
+#[cfg(test)]
+mod waits;
 mod writeback;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};

@@ -100,9 +100,13 @@ pub(super) struct Disk {
     pub(super) names: BTreeMap<Place, Node>,
 }
 
+/// Hears of each operation before it is done.
+pub(in crate::store) type Watch = Box<dyn FnMut(&'static str) + Send>;
+
 #[derive(Default)]
 struct State {
     fuse: Fuse,
+    watch: Option<Watch>,
     disk: Disk,
     log: Vec<Operation>,
     opened: u64,
@@ -156,6 +160,10 @@ impl RecordedFiles {
     /// Lights or puts out the fuse, and returns it as it was.
     pub(in crate::store) fn set_fuse(&self, fuse: Fuse) -> Fuse {
         std::mem::replace(&mut self.state.lock().fuse, fuse)
+    }
+
+    pub(in crate::store) fn set_watch(&self, watch: Option<Watch>) {
+        self.state.lock().watch = watch;
     }
 
     pub(in crate::store) fn recorded(&self) -> usize {
@@ -213,6 +221,9 @@ fn as_sync(error: &Error) -> Error {
 impl State {
     /// Counts an operation, and fails it if its turn has come.
     fn burn(&mut self, what: &'static str) -> Result<()> {
+        if let Some(watch) = &mut self.watch {
+            watch(what);
+        }
         let fuse = &mut self.fuse;
         fuse.count += 1;
         let burns = fuse.at != 0 && fuse.count >= fuse.at && fuse.count - fuse.at < fuse.times;
@@ -448,6 +459,10 @@ impl File for RecordedFile {
             return self.set_len(offset + length);
         }
         Ok(())
+    }
+
+    fn share(&self, _: &dyn File, _: u64, _: u64, _: u64) -> bool {
+        false
     }
 
     /// Any unsynced write may be on the disk at any time already.

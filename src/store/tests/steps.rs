@@ -15,11 +15,12 @@ pub(super) enum Step {
     Restore,
     Delete,
     Compact,
+    Import,
     Close,
     Reopen,
 }
 
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 10] = [
     Step::Map,
     Step::Commit,
     Step::Persist,
@@ -27,6 +28,7 @@ pub(super) const STEPS: [Step; 9] = [
     Step::Restore,
     Step::Delete,
     Step::Compact,
+    Step::Import,
     Step::Close,
     Step::Reopen,
 ];
@@ -84,6 +86,7 @@ impl Player {
                 self.rig.delete(first);
             }
             Step::Compact => self.rig.compact(1, 1),
+            Step::Import => self.rig.import_next(),
             Step::Close => {
                 self.rig.close();
                 self.closed = true;
@@ -98,6 +101,7 @@ impl Player {
             Step::Map => !self.rig.has("b"),
             Step::Restore => !self.rig.oracle.now().commits.is_empty(),
             Step::Delete => !self.rig.deletable().is_empty(),
+            Step::Import => self.rig.can_import(),
             Step::Close => !self.closed,
             _ => true,
         }
@@ -121,7 +125,9 @@ impl History {
             sequences = sequences.iter().flat_map(with).collect();
             for beginning in 0..BEGINNINGS.len() {
                 for steps in &sequences {
-                    for tells_boot in [true, false] {
+                    // What an import needs of the boot id, a commit needs, too.
+                    let imports = steps.contains(&Step::Import);
+                    for tells_boot in [true, false].into_iter().take(2 - usize::from(imports)) {
                         all.push(Self {
                             tells_boot,
                             beginning,

@@ -1,5 +1,5 @@
-//! Promise 2 where commits come from elsewhere: an import and a clone are whole or not there, whatever a power cut
-//! leaves, and whole once they were told to be durable.
+//! Promise 2 where commits come from elsewhere: an import is whole or not there, whatever a power cut leaves, and
+//! whole once it was told to be durable.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::RecordedFiles;
-use super::{Bytes, Moment, Random, Rig, check_bytes, check_reopened, open, rig, seed, setting};
+use super::{Bytes, Random, Rig, check_reopened, open, seed, setting};
+use crate::Error;
 use crate::format::transfer::{Chain, FRAME, Frame, HEADER, Header};
-use crate::{Error, Store};
 
 /// A store with a few persisted commits of two modules.
 pub(super) fn source() -> Rig {
@@ -77,50 +77,6 @@ fn promise_2_an_import_is_whole_or_not_there_and_durable_when_it_was_persisted()
     }
     println!("{states} crash states of imports: whole, or not there");
     assert!(states > 500);
-}
-
-#[test]
-fn promise_2_a_clone_is_whole_or_no_store_and_durable_when_it_is_made() {
-    let most = setting("VMSTORE_CRASHES", 8) * 4;
-    let from = source();
-    let empty = RecordedFiles::new(true);
-    let target = empty.copy();
-    let part = from.store.0.state.lock().history.part(None);
-    from.store
-        .fill_clone(&*target, &part, &mut Vec::new())
-        .unwrap();
-    let log = target.log();
-    let mut random = Random(seed() + 77);
-    let (mut states, mut none) = (0, 0);
-    for count in 1..=log.len() {
-        for crash in [Crash::Kill, Crash::PowerCut] {
-            let crashes = Crashes::of_log(&log[..count], &target, &empty.disk(), crash);
-            let mut left = Vec::new();
-            crashes.choices(most, &mut random, |survives| {
-                left.push(crashes.files(survives));
-            });
-            for files in left {
-                let what = || format!("clone: {crash:?} after {count} operations");
-                let options = crate::OpenOptions {
-                    no_create: true,
-                    ..rig::open_options()
-                };
-                states += 1;
-                match Store::open_files(files, "test", options) {
-                    Ok(store) => {
-                        assert_eq!(Moment::of(&store), *from.oracle.now(), "{}", what());
-                        check_bytes(&store, &from.oracle, &what);
-                    }
-                    Err(error) => {
-                        assert!(count < log.len(), "{}: {error}", what());
-                        none += 1;
-                    }
-                }
-            }
-        }
-    }
-    println!("{states} crash states of a clone: whole, or ({none} of them) no store");
-    assert!(states > 200 && none > 100 && none < states);
 }
 
 /// The stream with a byte of its page frame number `at` changed, and every checksum made anew.

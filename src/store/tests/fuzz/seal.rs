@@ -2,7 +2,7 @@
 //! the directory on purpose would.
 
 use crate::format::header::HEADER;
-use crate::format::index::{FOOTER, RUN};
+use crate::format::index::{FOOTER, FORMER, FORMER_RUN, RUN};
 use crate::format::kept;
 use crate::format::record::{HEAD, MAX_PAYLOAD};
 use crate::format::{StoreId, checksum, transfer};
@@ -80,10 +80,14 @@ pub(super) fn ending(
         let bytes = count.saturating_mul(each as u64);
         usize::try_from(bytes).ok().filter(|bytes| *bytes <= at)
     };
-    let runs = bounded(number(footer, 96), RUN);
-    if let Some((runs, sums)) = runs.map(|length| index.split_at_mut(length)) {
+    let own = bounded(number(footer, 96), RUN);
+    let former = bounded(number(footer, FORMER + 8), FORMER_RUN);
+    let length = own.zip(former).map(|(own, former)| own + former);
+    let parts = length.and_then(|length| index.split_at_mut_checked(length));
+    if let Some((runs, sums)) = parts {
+        let own = runs[..own.unwrap_or(0)].chunks_exact(RUN);
         let mut slot = 0;
-        for run in runs.chunks_exact(RUN).filter(|run| number(run, 16) == 2) {
+        for run in own.filter(|run| number(run, 16) == 2) {
             let (start, count) = (number(run, 0), number(run, 8));
             for number in start..start.saturating_add(count) {
                 let Some(sum) = sums.get_mut(slot * 8..slot * 8 + 8) else {

@@ -10,9 +10,10 @@ use super::{TARGETS, decoders, directory, stream};
 use crate::format::checksum::Digest;
 use crate::format::commit::Event;
 use crate::format::header::{Header, Mark, StreamKind};
-use crate::format::index::{Checksums, Content, Index, Shape};
+use crate::format::index::{Checksums, Content, Former, Index, Shape};
 use crate::format::name;
 use crate::format::record;
+use crate::page::Run;
 use crate::sys::fs::{Dir, Place};
 use crate::{OpenOptions, Store};
 
@@ -64,6 +65,7 @@ fn for_decoders() -> Seeds {
         }
     }
     add([4, 0], &large_index());
+    add([4, 0], &former_delta());
     add([1, decoders::UNLINKED], &two_writes());
     for text in [
         "ram",
@@ -92,6 +94,7 @@ fn large_index() -> Vec<u8> {
         size: 100 * 4096,
         digest: Digest(77),
         changed: Some(2),
+        former: None,
         runs: Vec::new(),
         checksums: Checksums::known((1..9).collect()),
     };
@@ -102,6 +105,35 @@ fn large_index() -> Vec<u8> {
     index.runs.sort_by_key(|run| run.start);
     [
         &(8u64 * 4096).to_le_bytes()[..],
+        &index.encode(&decoders::STORE),
+    ]
+    .concat()
+}
+
+/// An image that remembers the delta that it was.
+fn former_delta() -> Vec<u8> {
+    let mut index = Index {
+        module: "ram".into(),
+        commit: 9,
+        parent: 0,
+        shape: Shape::Image,
+        page_size: 4096,
+        size: 100 * 4096,
+        digest: Digest(77),
+        changed: Some(2),
+        former: Some(Former {
+            commit: 4,
+            runs: [(3, 2), (60, 40)]
+                .map(|(start, count)| Run { start, count })
+                .into(),
+        }),
+        runs: Vec::new(),
+        checksums: Checksums::known((1..5).collect()),
+    };
+    index.push(3, 3, Content::Data);
+    index.push(50, 1, Content::Data);
+    [
+        &index.size.to_le_bytes()[..],
         &index.encode(&decoders::STORE),
     ]
     .concat()

@@ -1,0 +1,219 @@
+//! Room on the disk: deleting when there is none left, on tmpfs and ext4; and on XFS and btrfs rewritten files that share
+//! their blocks with those that they were made of.
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use support::mount::Mounted;
+use support::{run, scratch, skipped};
+use vmstore::{CommitOptions, CompactOptions, MapOptions, Store, VerifyOptions};
+
+const PAGE: usize = 4096;
+
+/// A store with one module and the bytes of all its commits.
+struct Filled {
+    store: Store,
+    module: vmstore::Module,
+    model: Vec<Vec<u8>>,
+}
+
+impl Filled {
+    /// `commits` of a module of so many pages: the first writes all of them, the others what `dirty` says.
+    fn make(at: &Path, pages: usize, commits: usize, dirty: impl Fn(usize, usize) -> bool) -> Self {
+        let store = Store::open(at, vmstore::OpenOptions::default()).unwrap();
+        let size = (pages * PAGE) as u64;
+        let options = MapOptions::default();
+        let module = store.map_module("ram", size, &options).unwrap();
+        let memory = OpenOptions::new()
+            .write(true)
+            .open("/proc/self/mem")
+            .unwrap();
+        let mut now = vec![0; pages * PAGE];
+        let mut model = vec![now.clone()];
+        for number in 1..=commits {
+            for (page, bytes) in now.chunks_exact_mut(PAGE).enumerate() {
+                if number == 1 || dirty(number, page) {
+                    bytes.fill(1 + (number * 7 + page) as u8 % 255);
+                    bytes[..8].copy_from_slice(&((number * pages + page) as u64).to_le_bytes());
+                }
+            }
+            memory.write_all_at(&now, module.address() as u64).unwrap();
+            let made = store.commit(&CommitOptions::default()).unwrap();
+            assert_eq!(made, number as u64);
+            model.push(now.clone());
+        }
+        store.persist(None).unwrap();
+        Self {
+            store,
+            module,
+            model,
+        }
+    }
+
+    fn check(&self, what: &str) {
+        for number in self.store.commits().unwrap() {
+            self.store.restore(number, None).unwrap();
+            let wanted = &self.model[number as usize];
+            let mut memory = vec![0; wanted.len()];
+            let own = File::open("/proc/self/mem").unwrap();
+            own.read_exact_at(&mut memory, self.module.address() as u64)
+                .unwrap();
+            assert!(memory == *wanted, "{what}: commit {number} has other bytes");
+        }
+        self.store.verify(&VerifyOptions::default(), None).unwrap();
+    }
+}
+
+/// The blocks of a directory's files, of 512 bytes.
+fn blocks(at: &Path) -> u64 {
+    let files = std::fs::read_dir(at).unwrap();
+    let of = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().metadata().unwrap().blocks();
+    files.map(of).sum()
+}
+
+/// Takes all room but so many blocks.
+fn fill(at: &Path, left: u64) {
+    let path = at.join("filler");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .unwrap();
+    while file.write_all(&[1; PAGE]).is_ok() {}
+    let length = file.metadata().unwrap().blocks() * 512;
+    file.set_len(length.saturating_sub(left * PAGE as u64))
+        .unwrap();
+    file.sync_all().unwrap();
+}
+
+/// Deletes all commits but the head on a full disk. Returns how many files had to stay until there was room.
+fn delete_all(kind: &str, at: &Path, left: u64, order: usize) -> usize {
+    const COMMITS: usize = 12;
+    let what = format!("{kind}, {left} free blocks, order {order}");
+    let store = at.join("store");
+    // Each is worth folding into the next: they share half of their pages.
+    let filled = Filled::make(&store, 64, COMMITS, |number, page| (page + number) % 16 < 8);
+    // Half are below the head, and half need nothing of it.
+    filled.store.restore(COMMITS as u64 / 2, None).unwrap();
+    let before = blocks(&store);
+    fill(at, left);
+    for step in 0..COMMITS {
+        let commit = 1 + match order {
+            0 => step,
+            1 => COMMITS - 1 - step,
+            _ => step * 7 % COMMITS,
+        };
+        if commit != COMMITS / 2 {
+            let deleted = filled.store.delete_commit(commit as u64);
+            deleted.unwrap_or_else(|error| panic!("{what}: commit {commit}: {error}"));
+        }
+    }
+    filled.check(&what);
+    filled
+        .store
+        .persist(None)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let stayed = std::fs::read_dir(&store).unwrap().filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains("_Commit")
+    });
+    let stayed = stayed.count() - 1;
+    // What is above the others needs none of them.
+    assert!(
+        blocks(&store) < before || order == 0,
+        "{what}: nothing was given back"
+    );
+    std::fs::remove_file(at.join("filler")).unwrap();
+    filled
+        .store
+        .compact(&CompactOptions::default(), None)
+        .unwrap();
+    filled.check(&what);
+    assert!(
+        blocks(&store) < before / 3,
+        "{what}: {} of {before} blocks",
+        blocks(&store)
+    );
+    filled.store.close().unwrap();
+    std::fs::remove_dir_all(&store).unwrap();
+    stayed
+}
+
+#[test]
+fn promise_3_deleting_needs_no_room() {
+    if skipped("promise_3_deleting_needs_no_room") {
+        return;
+    }
+    let directory = scratch();
+    for kind in ["tmpfs", "ext4"] {
+        let mounted = Mounted::new(kind, directory.path(), 16);
+        let (mut tried, mut stayed) = (0, 0);
+        for left in [0, 1, 2, 5, 20, 70, 200] {
+            for order in 0..3 {
+                stayed += delete_all(kind, &mounted.0, left, order);
+                tried += 11;
+            }
+        }
+        println!(
+            "{kind}: {tried} commits deleted on a full disk; {stayed} files stayed until there was room"
+        );
+        assert!(stayed > 20);
+    }
+}
+
+fn free(at: &Path) -> u64 {
+    let mut command = Command::new("df");
+    let text = run(command.args(["-B1", "--sync", "--output=avail"]).arg(at));
+    let number = text
+        .lines()
+        .nth(1)
+        .and_then(|line| line.trim().parse().ok());
+    number.unwrap_or_else(|| panic!("df says {text}"))
+}
+
+#[test]
+fn images_share_blocks_where_the_file_system_can() {
+    const PAGES: usize = 2048;
+    const COMMITS: usize = 8;
+    if skipped("images_share_blocks_where_the_file_system_can") {
+        return;
+    }
+    let directory = scratch();
+    for (kind, shares) in [("ext4", false), ("xfs", true), ("btrfs", true)] {
+        let mounted = Mounted::new(kind, directory.path(), 320);
+        let part = |number: usize, page: usize| page / (PAGES / COMMITS) == number - 1;
+        let filled = Filled::make(&mounted.0.join("store"), PAGES, COMMITS, part);
+        let before = free(&mounted.0);
+        // Every commit becomes an image.
+        let options = CompactOptions {
+            image_percent: 1,
+            ..CompactOptions::default()
+        };
+        filled.store.compact(&options, None).unwrap();
+        filled.check(kind);
+        let took = before.saturating_sub(free(&mounted.0));
+        let images = ((COMMITS - 1) * PAGES * PAGE) as u64;
+        println!(
+            "{kind}: {} images of 8 MiB, made from deltas of 1 MiB, took {} KiB more",
+            COMMITS - 1,
+            took >> 10
+        );
+        if shares {
+            assert!(took < images / 8, "{kind}: {took} of {images} bytes");
+        } else {
+            assert!(took > images / 2, "{kind}: {took} of {images} bytes");
+        }
+        // And what they share with goes, they stay.
+        for commit in 1..COMMITS {
+            filled.store.delete_commit(commit as u64).unwrap();
+        }
+        filled.store.compact(&options, None).unwrap();
+        filled.check(kind);
+        filled.store.close().unwrap();
+    }
+}

@@ -1,0 +1,99 @@
+//! Streams of another store, to be imported: a commit, and one that was made on it.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::sync::{Arc, OnceLock};
+
+use super::recorded::RecordedFiles;
+use super::{Bytes, CommitOptions, Moment, Rig, Store, map_options, rig};
+use crate::Result;
+use crate::sys::host;
+
+/// A stream and the bytes of its last commit.
+pub(super) struct Sent {
+    stream: Vec<u8>,
+    pub(super) bytes: Bytes,
+}
+
+fn make() -> [Sent; 2] {
+    let store = Store::open_files(RecordedFiles::new(true), "source", rig::open_options()).unwrap();
+    let page = host::page_size();
+    let mut bytes = Bytes::new();
+    let modules = ["a", "b"].map(|id| {
+        bytes.insert(id.to_owned(), vec![0; 2 * page as usize]);
+        store.map_module(id, 2 * page, &map_options()).unwrap()
+    });
+    [1, 2].map(|number: u8| {
+        for (module, at) in modules.iter().zip([0, page]) {
+            let page = vec![200 + number; page as usize];
+            module.mapped.memory.write(at, &page);
+            module.mark_dirty(at, page.len() as u64).unwrap();
+            let known = bytes.get_mut(&module.mapped.id).unwrap();
+            known[at as usize..][..page.len()].copy_from_slice(&page);
+        }
+        let commit = store.commit(&CommitOptions::default()).unwrap();
+        // Less than a pipe holds.
+        let (mut from, to) = std::io::pipe().unwrap();
+        store.export(commit - 1, commit, to.as_raw_fd()).unwrap();
+        drop(to);
+        let mut stream = Vec::new();
+        from.read_to_end(&mut stream).unwrap();
+        let bytes = bytes.clone();
+        Sent { stream, bytes }
+    })
+}
+
+/// The same for all, with ids that are nobody else's.
+pub(super) fn sent() -> &'static [Sent; 2] {
+    static SENT: OnceLock<[Sent; 2]> = OnceLock::new();
+    SENT.get_or_init(|| {
+        let made = std::thread::spawn(|| {
+            host::repeatable::begin(1 << 40);
+            make()
+        });
+        made.join().unwrap()
+    })
+}
+
+fn import(store: &Store, sent: &Sent) -> Result<u64> {
+    let (from, mut to) = std::io::pipe().unwrap();
+    to.write_all(&sent.stream).unwrap();
+    drop(to);
+    store.import(from.as_raw_fd())
+}
+
+impl Rig {
+    /// Whether an import may be made: it would be the head where there is none, and then nothing may be mapped.
+    pub(super) fn can_import(&self) -> bool {
+        self.oracle.now().head != 0 || !self.has("a")
+    }
+
+    /// Imports the first stream, or the second where the first is there, or that once more, which is nothing.
+    pub(super) fn import_next(&mut self) {
+        let [first, second] = sent();
+        let there = |rig: &Self| {
+            let mut commits = rig.oracle.now().commits.iter();
+            let same = |commit: &&u64| *rig.oracle.bytes[*commit] == first.bytes;
+            commits.any(|commit| same(&commit))
+        };
+        let sent = if there(self) { second } else { first };
+        if let Some(number) = self.again("import", |rig| import(&rig.store, sent)) {
+            self.imported(number, &sent.bytes);
+        }
+        self.mark();
+    }
+
+    fn imported(&mut self, number: u64, bytes: &Bytes) {
+        if self.oracle.now().commits.contains(&number) {
+            assert_eq!(*self.oracle.bytes[&number], *bytes);
+            return;
+        }
+        self.oracle.bytes.insert(number, Arc::new(bytes.clone()));
+        let mut moment: Moment = self.oracle.now().clone();
+        moment.commits.push(number);
+        if moment.head == 0 {
+            moment.head = number;
+        }
+        self.oracle.moments.push(moment);
+    }
+}

@@ -1,0 +1,128 @@
+//! What a commit waits for beside a deletion and a compaction: what these do to files while they have the store's
+//! lock. Copying, syncing, reading and removing are done without it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::recorded::RecordedFiles;
+use super::{CommitOptions, CompactOptions, Store, map_options, rig};
+use crate::Result;
+
+const PAGES: u64 = 16;
+const COMMITS: u64 = 24;
+
+/// Operations by kind.
+type Counts = BTreeMap<&'static str, u64>;
+
+fn total(counts: &Counts, kinds: &[&str]) -> u64 {
+    let of = |kind: &&str| counts.get(*kind).copied().unwrap_or(0);
+    kinds.iter().map(of).sum()
+}
+
+/// A store of two modules, persisted up to the middle, opened anew so that nothing about its files is known.
+fn make() -> (Arc<RecordedFiles>, Store) {
+    let files = RecordedFiles::new(true);
+    let open = || Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
+    let page = crate::sys::host::page_size();
+    let store = open();
+    let map = |store: &Store, id| store.map_module(id, PAGES * page, &map_options()).unwrap();
+    let modules = [map(&store, "a"), map(&store, "b")];
+    for number in 1..=COMMITS {
+        for module in &modules {
+            for at in [0, number % PAGES, (number * 7) % PAGES] {
+                module.mapped.memory.write(at * page, &number.to_le_bytes());
+                module.mark_dirty(at * page, 8).unwrap();
+            }
+        }
+        assert_eq!(store.commit(&CommitOptions::default()).unwrap(), number);
+        if number == COMMITS / 2 {
+            store.persist(None).unwrap();
+        }
+    }
+    store.close().unwrap();
+    let store = open();
+    // Of one the head is mapped, of the other nothing is known.
+    map(&store, "a");
+    (files, store)
+}
+
+/// What a call does to files with and without the store's lock.
+fn watched(files: &RecordedFiles, store: &Store, call: impl FnOnce() -> Result<()>) -> [Counts; 2] {
+    let counts: Arc<Mutex<[Counts; 2]>> = Arc::default();
+    let (inside, own) = (counts.clone(), store.clone());
+    // Nobody else is in the store: if the lock is held, it is by this call.
+    files.set_watch(Some(Box::new(move |what| {
+        let locked = usize::from(own.0.state.is_locked());
+        *inside.lock()[locked].entry(what).or_default() += 1;
+    })));
+    let result = call();
+    files.set_watch(None);
+    result.unwrap();
+    let [without, with] = std::mem::take(&mut *counts.lock());
+    [with, without]
+}
+
+/// Checks what was done with the lock held, where `rewritten` files got their names. Returns how many
+/// backing files became names of other images, which takes a look whether they are there, a link and a rename.
+fn check(with: &Counts, rewritten: u64, writes: u64) -> u64 {
+    let links = total(with, &["link"]);
+    let never = [
+        "create",
+        "read",
+        "len",
+        "sync",
+        "list",
+        "read_link",
+        "symlink",
+    ];
+    assert_eq!(total(with, &never), 0, "{with:?}");
+    assert_eq!(total(with, &["open"]), links, "{with:?}");
+    assert_eq!(total(with, &["rename"]), rewritten + links, "{with:?}");
+    // Of temporary names; no file goes with them.
+    assert_eq!(total(with, &["unlink"]), 2 * links, "{with:?}");
+    assert_eq!(total(with, &["write"]), writes, "{with:?}");
+    links
+}
+
+#[test]
+fn a_commit_waits_for_a_rename_beside_a_deletion() {
+    let (files, store) = make();
+    let (mut folds, mut links) = (0, 0);
+    for victim in [20, 3, 4, 11, 21, 1] {
+        let [with, without] = watched(&files, &store, || store.delete_commit(victim));
+        let rewritten = total(&without, &["create"]);
+        folds += rewritten;
+        // The record of the deletion.
+        links += check(&with, rewritten, 1);
+    }
+    assert!(folds >= 8 && links == 2, "{folds} folds, {links} links");
+    println!(
+        "6 deletions, {folds} folds: a commit waits for one rename each, one record, {links} links"
+    );
+}
+
+#[test]
+fn a_commit_waits_for_a_rename_beside_a_compaction() {
+    let (files, store) = make();
+    for (keep_every, image_percent) in [(3, 0), (6, 1)] {
+        let options = CompactOptions {
+            keep_every,
+            image_percent,
+            ..CompactOptions::default()
+        };
+        let [with, without] = watched(&files, &store, || store.compact(&options, None));
+        // But for `commits` and its successor, what was made are files that were rewritten.
+        let rewritten = total(&without, &["create"]) - total(&without, &["rename"]);
+        // The records of the deletions, and the journal's header.
+        let links = check(&with, rewritten, 4);
+        assert!(rewritten >= 6, "{without:?}");
+        // The journal, when all is persisted.
+        assert!(total(&with, &["set_len"]) <= 1, "{with:?}");
+        println!(
+            "a compaction, {rewritten} files written anew: a commit waits for one rename each, 4 writes to the journal, \
+             {links} links"
+        );
+    }
+}
