@@ -21,7 +21,7 @@ fn content(module: &str, commit: u64, page: usize) -> Option<u8> {
         // Written to zero by commit 2; commit 3 is made on commit 1.
         ("ram", 1 | 3 | 4 | 5, 1) => Some(0x12),
         ("ram", 2, 2) => Some(0x22),
-        ("ram", 3 | 4 | 5, 3) => Some(0x33),
+        ("ram", 3..=5, 3) => Some(0x33),
         ("ram", 5, 4) => Some(0x54),
         ("ram", 4 | 5, 5) => Some(0x45),
         _ => None,

@@ -99,13 +99,14 @@ pub(super) fn recover(
         return Ok(recovered);
     }
     let dropped = recovered.pending.len() < found || replay.journal_torn;
+    let sync_failed = suspect;
     let suspect = suspect && !recovered.pending.is_empty();
     let (commits, journal) = replay.into_streams(
         &*pages.files,
         pages.store,
         &recovered.pending,
         // After a failed sync of it the kernel takes what it could not write for clean.
-        dropped || unload || suspect,
+        dropped || unload || sync_failed,
         suspect,
     )?;
     recovered.gate.commits = commits;
