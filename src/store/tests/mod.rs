@@ -32,9 +32,11 @@ mod recorded;
 mod rig;
 mod steps;
 mod streams;
+#[cfg(test)]
 mod transfer;
 #[cfg(test)]
 mod waits;
+#[cfg(test)]
 mod writeback;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
