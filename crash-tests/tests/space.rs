@@ -15,6 +15,10 @@ use vmstore::{CommitOptions, CompactOptions, MapOptions, Store, VerifyOptions};
 
 const PAGE: usize = 4096;
 
+/// A command that the other test is just starting would have the filler open for a moment, and its room would not be
+/// free when its name is gone.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// A store with one module and the bytes of all its commits.
 struct Filled {
     store: Store,
@@ -132,10 +136,11 @@ fn delete_all(kind: &str, at: &Path, left: u64, order: usize) -> usize {
     filled
         .store
         .compact(&CompactOptions::default(), None)
-        .unwrap();
+        .unwrap_or_else(|error| panic!("{what}: compact: {error}"));
     filled.check(&what);
+    // One image of 64 pages, where there were that one and eleven deltas of half of it.
     assert!(
-        blocks(&store) < before / 3,
+        blocks(&store) * 5 < before * 2,
         "{what}: {} of {before} blocks",
         blocks(&store)
     );
@@ -146,6 +151,9 @@ fn delete_all(kind: &str, at: &Path, left: u64, order: usize) -> usize {
 
 #[test]
 fn promise_3_deleting_needs_no_room() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     if skipped("promise_3_deleting_needs_no_room") {
         return;
     }
@@ -178,6 +186,9 @@ fn free(at: &Path) -> u64 {
 
 #[test]
 fn images_share_blocks_where_the_file_system_can() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     const PAGES: usize = 2048;
     const COMMITS: usize = 8;
     if skipped("images_share_blocks_where_the_file_system_can") {
