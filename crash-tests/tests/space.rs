@@ -186,11 +186,11 @@ fn free(at: &Path) -> u64 {
 
 #[test]
 fn images_share_blocks_where_the_file_system_can() {
+    const PAGES: usize = 2048;
+    const COMMITS: usize = 8;
     let _alone = ALONE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    const PAGES: usize = 2048;
-    const COMMITS: usize = 8;
     if skipped("images_share_blocks_where_the_file_system_can") {
         return;
     }
