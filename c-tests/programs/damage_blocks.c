@@ -225,7 +225,8 @@ int main(int argc, char **argv)
         free(files[file].bytes);
         for (int time = 0; time < TIMES; time++) free(earlier[time][file].bytes);
     }
-    CHECK(unverified_wrong > 0 && later > 0 && refused > 0);
+    /* Under valgrind few are tried, and there a module is compared, and so copied: nothing is mapped lazily. */
+    CHECK(stride(2) > 1 || (unverified_wrong > 0 && later > 0 && refused > 0));
     return finished("%u times %zu blocks zeroed, exchanged and replaced by older ones, lazily and eagerly: %u refused by "
                     "store_open, %u found later, %u harmless; in %u lazy mappings pages that were not verified were wrong, "
                     "as documented, and store_verify told of each", tried, count, refused, later, harmless, unverified_wrong);
