@@ -275,7 +275,9 @@ static void begin(world *w, const char *directory, const char *name, unsigned wa
     memset(w, 0, sizeof *w);
     pthread_rwlockattr_t kind;
     CHECK(pthread_rwlockattr_init(&kind) == 0);
+#ifdef __GLIBC__ /* whose readers would keep writers out for ever */
     CHECK(pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+#endif
     CHECK(pthread_rwlock_init(&w->guest, &kind) == 0 && pthread_mutex_init(&w->lock, NULL) == 0);
     w->store = open_store(path_in(directory, name), 0);
     for (int m = 0; m < MODULES; m++)
