@@ -100,7 +100,9 @@ static void ranges(void)
         CHECK(mprotect(wrong, page, PROT_NONE) == 0);
         REFUSE("adopt a page without access", 6 * page, invalid, "is not", .flags = adopt, .address = memory);
         CHECK(munmap(wrong, page) == 0);
+#ifdef __GLIBC__ /* musl's malloc takes single pages from the kernel, and may be given this one */
         REFUSE("adopt where nothing is mapped", 6 * page, invalid, "nothing is", .flags = adopt, .address = memory);
+#endif
         for (size_t i = 0; i < 6; i++)
             if (i != at) CHECK(all_bytes_are(memory + i * page, page, GUARD));
         CHECK(munmap(memory, 16 * page) == 0);
