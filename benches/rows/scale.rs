@@ -127,9 +127,12 @@ pub fn memory(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let length = bench.module_bytes();
     let mib = |bytes: f64| bytes / f64::from(1 << 20);
-    // What rows before this one gave back must not hide what is taken now.
-    // SAFETY: it has no preconditions.
-    unsafe { libc::malloc_trim(0) };
+    // What was given back to the allocator, before or after, is not what the library holds.
+    let trim = || {
+        // SAFETY: it has no preconditions.
+        unsafe { libc::malloc_trim(0) };
+    };
+    trim();
     let before = anonymous_memory();
     let options = OpenOptions {
         arena_limit: 16 << 20,
@@ -138,6 +141,7 @@ pub fn memory(bench: &mut Bench) {
     let store = Store::open(&scratch.path().join("store"), options).expect("a store");
     let module = bench.module(&store, length, &MapOptions::default());
     let overhead = |store: &Store| {
+        trim();
         let arena = store.stats().expect("stats").arena_bytes;
         mib(anonymous_memory() as f64 - before as f64 - length as f64 - arena as f64)
     };
