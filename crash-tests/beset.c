@@ -18,7 +18,6 @@
 
 #define RAM_PAGES 48 /* enough for an image to be mapped */
 #include "contents.h"
-#include "vmstore.h"
 
 enum { STEPS = 6, COMMITS = 64, TOUCHED = 77, REFUSED = 79, MINUTE = 60 };
 
@@ -28,21 +27,6 @@ static vmstore *store;
 static vmstore_module *modules[MODULES];
 static unsigned char *memories[MODULES], *reserved[MODULES];
 static unsigned long opened, mapped, restored, read_back, verified, committed, refused;
-
-#define FAIL(...)                                                                                  \
-    do {                                                                                           \
-        fprintf(stderr, "beset: line %d: ", __LINE__);                                             \
-        fprintf(stderr, __VA_ARGS__);                                                              \
-        fputc('\n', stderr);                                                                       \
-        exit(1);                                                                                   \
-    } while (0)
-
-static const char *why(void)
-{
-    static char text[1024];
-    store_last_error(text, sizeof text);
-    return text;
-}
 
 /* Whether a call succeeded; it may fail for what is in the directory, and for nothing else. */
 static int went(const char *call, int status)

@@ -1,9 +1,28 @@
-/* What commit n of every store of these programs holds: it follows from n alone. */
+/* What commit n of every store of these programs holds: it follows from n alone. And how they fail. */
 #ifndef CONTENTS_H
 #define CONTENTS_H
 
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "vmstore.h"
+
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        fprintf(stderr, "%s: line %d: ", __FILE__, __LINE__);                                      \
+        fprintf(stderr, __VA_ARGS__);                                                              \
+        fputc('\n', stderr);                                                                       \
+        exit(1);                                                                                   \
+    } while (0)
+
+static const char *why(void)
+{
+    static char text[1024];
+    store_last_error(text, sizeof text);
+    return text;
+}
 
 enum { MODULES = 2, PAGE = 4096 };
 static const char *const ids[MODULES] = {"ram", "dev"};

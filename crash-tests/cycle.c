@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #include "contents.h"
-#include "vmstore.h"
 
 enum { STEPS = 6, TRIES = 4, GIVEN_UP = 3 };
 
@@ -32,21 +31,6 @@ static uint64_t now; /* the commit whose bytes are in memory */
 static char filler[4096];
 static int full_at, is_full;
 static unsigned long blocks_left, refused;
-
-#define FAIL(...)                                                                                  \
-    do {                                                                                           \
-        fprintf(stderr, "cycle: line %d: ", __LINE__);                                             \
-        fprintf(stderr, __VA_ARGS__);                                                              \
-        fputc('\n', stderr);                                                                       \
-        exit(1);                                                                                   \
-    } while (0)
-
-static const char *why(void)
-{
-    static char text[1024];
-    store_last_error(text, sizeof text);
-    return text;
-}
 
 static void check_memory(uint64_t n, const char *when)
 {

@@ -198,14 +198,16 @@ impl Tracking {
             resting.store(false, Ordering::Relaxed);
         }
         let page = host::page_size();
+        let shift = page.trailing_zeros();
         let base = memory.address() as u64;
         let adding = dirty.adding();
         for span in spans {
             let (address, length) = range(memory, span.pages);
+            let mut gathering = adding.gathering();
             let found = |start: u64, end: u64| {
-                adding.add(Run {
-                    start: (start - base) / page,
-                    count: (end - start) / page,
+                gathering.add(Run {
+                    start: (start - base) >> shift,
+                    count: (end - start) >> shift,
                 });
             };
             let (pagemap, written) = (&kernel.pagemap, span.written());

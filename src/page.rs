@@ -133,8 +133,9 @@ impl PageSet {
     /// Adds several runs.
     pub(crate) fn add_all(&self, runs: &[Run]) {
         let adding = self.adding();
+        let mut gathering = adding.gathering();
         for run in runs {
-            adding.add(*run);
+            gathering.add(*run);
         }
     }
 
@@ -212,14 +213,15 @@ pub(crate) struct Adding<'a>(RwLockReadGuard<'a, Bits>);
 impl Adding<'_> {
     /// Adds a run, which must lie inside the module.
     pub(crate) fn add(&self, run: Run) {
-        debug_assert!(run.end() <= self.0.pages);
-        let end = run.end().min(self.0.pages);
-        let mut page = run.start;
-        while page < end {
-            let word = page / 64;
-            let stop = end.min((word + 1) * 64);
-            self.0.add_word(word, ones(page % 64, stop - page));
-            page = stop;
+        self.gathering().add(run);
+    }
+
+    /// For many runs that mostly ascend: the pages of one word are added together.
+    pub(crate) fn gathering(&self) -> Gathering<'_> {
+        Gathering {
+            bits: &self.0,
+            word: 0,
+            gathered: 0,
         }
     }
 
@@ -238,6 +240,45 @@ impl Adding<'_> {
                 self.0.add_word(base / 64 + 1, word >> (64 - shift));
             }
         }
+    }
+}
+
+/// See [`Adding::gathering`]. What it has is in the set when it is dropped.
+pub(crate) struct Gathering<'a> {
+    bits: &'a Bits,
+    word: u64,
+    gathered: u64,
+}
+
+impl Gathering<'_> {
+    /// Adds a run, which must lie inside the module.
+    pub(crate) fn add(&mut self, run: Run) {
+        debug_assert!(run.end() <= self.bits.pages);
+        let end = run.end().min(self.bits.pages);
+        let mut page = run.start;
+        while page < end {
+            let word = page / 64;
+            let stop = end.min((word + 1) * 64);
+            if word != self.word {
+                self.flush();
+                self.word = word;
+            }
+            self.gathered |= ones(page % 64, stop - page);
+            page = stop;
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.gathered != 0 {
+            self.bits.add_word(self.word, self.gathered);
+            self.gathered = 0;
+        }
+    }
+}
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

@@ -7,11 +7,11 @@ use vmstore::{Range, Store};
 use crate::args;
 use crate::commits;
 use crate::fail::{Code, Outcome};
-use crate::heat::Heat;
+use crate::heat;
 use crate::hex;
 use crate::place::Place;
-use crate::screen::{DIM, LABEL, NUMBER, Screen, paint};
-use crate::units::{bytes, count, share};
+use crate::screen::{DIM, NUMBER, Screen, paint};
+use crate::units::{bytes, count};
 
 /// Ranges that are listed without being asked for.
 const FEW: usize = 8;
@@ -75,20 +75,7 @@ fn text(
             .iter()
             .map(|range| (range.offset, range.length))
             .collect();
-        let changed: u64 = places.iter().map(|(_, length)| length).sum();
-        println!();
-        println!(
-            "{}  {} of {}, {}",
-            paint(LABEL, &module),
-            bytes(changed),
-            bytes(size),
-            share(changed, size)
-        );
-        let heat = Heat::new(screen, options.rows, size, page, &places);
-        for line in heat.lines(screen) {
-            println!("{line}");
-        }
-        println!("{}", heat.legend(screen));
+        heat::print(screen, options.rows, (&module, size), page, &places);
         if options.ranges || places.len() <= FEW {
             println!();
             list(&places, page);

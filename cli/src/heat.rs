@@ -1,9 +1,10 @@
 //! Heat maps: a module's address space as rows of cells, each as dark as the share of its pages that changed.
 
+use anstream::println;
 use anstyle::{AnsiColor, Color, Style};
 
-use crate::screen::{DIM, Screen, paint};
-use crate::units::{bytes, count};
+use crate::screen::{DIM, LABEL, Screen, paint};
+use crate::units::{bytes, count, share};
 
 /// A module's changed pages, to be drawn.
 pub(crate) struct Heat {
@@ -24,6 +25,30 @@ const LEVELS: [(u64, &str, &str, AnsiColor); 4] = [
     (50, "\u{2593}", "#", AnsiColor::Yellow),
     (100, "\u{2588}", "@", AnsiColor::Red),
 ];
+
+/// Prints how much of a module changed, and where.
+pub(crate) fn print(
+    screen: &Screen,
+    rows: u64,
+    (module, size): (&str, u64),
+    page: u64,
+    ranges: &[(u64, u64)],
+) {
+    let changed: u64 = ranges.iter().map(|(_, length)| length).sum();
+    println!();
+    println!(
+        "{}  {} of {}, {}",
+        paint(LABEL, module),
+        bytes(changed),
+        bytes(size),
+        share(changed, size)
+    );
+    let heat = Heat::new(screen, rows, size, page, ranges);
+    for line in heat.lines(screen) {
+        println!("{line}");
+    }
+    println!("{}", heat.legend(screen));
+}
 
 impl Heat {
     /// Of a module of `size` bytes with pages of `page`; `ranges` are byte ranges that changed, ascending.

@@ -6,7 +6,7 @@ use vmstore::Store;
 use crate::args;
 use crate::commits;
 use crate::fail::{Code, Failure, Outcome};
-use crate::heat::Heat;
+use crate::heat;
 use crate::place::Place;
 use crate::screen::{BOLD, DIM, HEAD, LABEL, NUMBER, Screen, paint, printable};
 use crate::table::{Align, Cell, Table};
@@ -137,20 +137,7 @@ pub(crate) fn changes(
         if own.is_empty() {
             continue;
         }
-        let changed: u64 = own.iter().map(|(_, length)| length).sum();
-        println!();
-        println!(
-            "{}  {} of {}, {}",
-            paint(LABEL, &module),
-            bytes(changed),
-            bytes(size),
-            crate::units::share(changed, size)
-        );
-        let heat = Heat::new(screen, rows, size, page, &own);
-        for line in heat.lines(screen) {
-            println!("{line}");
-        }
-        println!("{}", heat.legend(screen));
+        heat::print(screen, rows, (&module, size), page, &own);
     }
     Ok(())
 }

@@ -42,8 +42,9 @@ impl Precopied {
         for (id, waiting) in &self.modules {
             if let Some(bound) = state.modules.get(id) {
                 let adding = bound.module.dirty.adding();
+                let mut gathering = adding.gathering();
                 for (run, _) in waiting {
-                    adding.add(*run);
+                    gathering.add(*run);
                 }
             }
         }

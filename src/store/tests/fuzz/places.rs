@@ -150,6 +150,16 @@ impl Scratch {
         Self(own)
     }
 
+    /// Makes a store directory with what a disk holds.
+    pub(in crate::store::tests) fn make_from(&self, disk: &Disk) -> PathBuf {
+        let file = |place| {
+            let (bytes, hole) = (bytes_at(disk, place).to_vec(), (0, 0));
+            (place, Thing::File { bytes, hole })
+        };
+        let things: Vec<_> = disk.names.keys().map(file).collect();
+        self.make("store", things.iter().map(|(place, thing)| (*place, thing)))
+    }
+
     /// Makes a store directory of this name and with these things in it.
     pub(in crate::store::tests) fn make<'a>(
         &self,

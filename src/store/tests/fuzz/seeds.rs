@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 
-use super::places::{Scratch, Thing, bases, bytes_at, id_of};
+use super::places::{Scratch, bases, bytes_at, id_of};
 use super::replay::corpus;
 use super::{TARGETS, decoders, directory, stream};
 use crate::format::checksum::Digest;
@@ -204,19 +204,8 @@ fn for_directories() -> Seeds {
 fn for_streams() -> Seeds {
     let mut seeds = Seeds::new();
     for (number, base) in bases().iter().enumerate().skip(1) {
-        let things = base.disk.names.keys().map(|place| {
-            let bytes = bytes_at(&base.disk, place).to_vec();
-            (
-                place,
-                Thing::File {
-                    bytes,
-                    hole: (0, 0),
-                },
-            )
-        });
-        let things: Vec<_> = things.collect();
         let scratch = Scratch::new();
-        let root = scratch.make("store", things.iter().map(|(place, thing)| (*place, thing)));
+        let root = scratch.make_from(&base.disk);
         let store = Store::open(&root, OpenOptions::default()).unwrap();
         let commits = store.commits().unwrap();
         for (from, to) in [

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 
 use super::super::{Moment, check_goes_on, map_options, rig};
-use super::places::{Scratch, Thing, bases, bytes_at};
+use super::places::{Scratch, bases};
 use super::seal;
 use crate::sys::host::repeatable;
 use crate::{Error, OpenOptions, Store, VerifyOptions};
@@ -24,19 +24,8 @@ pub(super) fn run(input: &[u8]) {
     if flags & RAW == 0 {
         seal::export(&mut bytes);
     }
-    let things = base.disk.names.keys().map(|place| {
-        let bytes = bytes_at(&base.disk, place).to_vec();
-        (
-            place,
-            Thing::File {
-                bytes,
-                hole: (0, 0),
-            },
-        )
-    });
-    let things: Vec<_> = things.collect();
     let scratch = Scratch::new();
-    let root = scratch.make("store", things.iter().map(|(place, thing)| (*place, thing)));
+    let root = scratch.make_from(&base.disk);
     let spool = scratch.0.join("stream");
     fs::write(&spool, bytes).unwrap();
     let store = Store::open(&root, rig::open_options()).unwrap();
