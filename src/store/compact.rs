@@ -17,6 +17,9 @@ use crate::sys::fs::{Dir, Place};
 use crate::sys::host;
 use crate::{Error, Result};
 
+/// Commits that are deleted with the store's lock held once.
+const DELETED_AT_ONCE: usize = 128;
+
 impl Store {
     /// Compacts the store; see `store_compact`.
     ///
@@ -27,7 +30,7 @@ impl Store {
         let _upkeep = self.0.upkeep.lock();
         drop(self.enter_to_write()?);
         self.tell(&mut progress, 0, 0)?;
-        self.retain(options)?;
+        self.retain(options, &mut progress)?;
         // What deleted commits alone needed may go when their deletion is durable.
         self.persist_in_files(None)?;
         let work = self.compaction_plan(options)?;
@@ -45,12 +48,25 @@ impl Store {
         self.tell(&mut progress, total, total)
     }
 
-    /// Deletes what no rule keeps, if there is a rule.
-    fn retain(&self, options: &CompactOptions) -> Result<()> {
+    /// Deletes what no rule keeps, if there is a rule: oldest first, and so few at once that a commit does not
+    /// wait long.
+    fn retain(&self, options: &CompactOptions, progress: &mut Progress<'_>) -> Result<()> {
         self.know_lineage()?;
+        let victims = options.victims(&*self.enter_to_write()?);
+        for some in victims.chunks(DELETED_AT_ONCE) {
+            self.tell(progress, 0, 0)?;
+            self.delete_all(some)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes commits with one write, but for those that are gone or have become the head since they were chosen.
+    fn delete_all(&self, victims: &[Arc<Commit>]) -> Result<()> {
         let gate = self.0.gate.lock();
         let mut state = self.enter_to_write()?;
-        let victims = options.victims(&state);
+        let history = &state.history;
+        let still = |number: u64| number != history.head() && history.get(number).is_ok();
+        let victims: Vec<_> = victims.iter().filter(|c| still(c.number)).collect();
         if victims.is_empty() {
             return Ok(());
         }

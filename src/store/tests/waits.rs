@@ -126,3 +126,33 @@ fn a_commit_waits_for_a_rename_beside_a_compaction() {
         );
     }
 }
+
+/// A retention that deletes many commits gives the lock back again and again.
+#[test]
+fn a_commit_waits_for_a_hundred_deletions_beside_a_retention() {
+    let files = RecordedFiles::new(true);
+    let store = Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
+    let page = crate::sys::host::page_size();
+    let module = store.map_module("a", page, &map_options()).unwrap();
+    for number in 1..=600_u64 {
+        module.mapped.memory.write(0, &number.to_le_bytes());
+        module.mark_dirty(0, 8).unwrap();
+        store.commit(&CommitOptions::default()).unwrap();
+    }
+    let options = CompactOptions {
+        keep_last: 10,
+        no_images: true,
+        ..CompactOptions::default()
+    };
+    // A callback is called without the lock.
+    let mut left = vec![600];
+    let mut look = |_, _| {
+        left.push(store.0.state.try_lock().unwrap().history.len());
+        true
+    };
+    store.compact(&options, Some(&mut look)).unwrap();
+    let most = left.windows(2).map(|pair| pair[0] - pair[1]).max().unwrap();
+    assert_eq!(store.commits().unwrap().len(), 10);
+    assert!((1..=128).contains(&most), "{most} deletions at once");
+    println!("590 deletions of a retention, {most} of them at once");
+}
