@@ -117,6 +117,8 @@ pub(crate) struct Scan {
     /// Where they end, and the link for the next one.
     pub(crate) end: u64,
     pub(crate) link: u64,
+    /// Where the first write ends.
+    pub(crate) first: u64,
     pub(crate) tail: Tail,
     /// Valid records beyond the bad place, for salvage.
     pub(crate) beyond: Vec<Record>,
@@ -138,6 +140,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         kept: Vec::new(),
         end: HEADER as u64,
         link: header.generation,
+        first: HEADER as u64,
         tail: Tail::Clean,
         beyond: Vec::new(),
         damaged: false,
@@ -178,6 +181,9 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         let offset = at as u64;
         at = parsed.next;
         scan.end = at as u64;
+        if scan.first == HEADER as u64 && unfinished.is_none() {
+            scan.first = scan.end;
+        }
         if parsed.kind == kept::KIND {
             let kept = parsed.kept(file)?;
             scan.kept.push(KeptRecord { offset, kept });

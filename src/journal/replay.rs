@@ -224,6 +224,9 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
     kept.retain(|kept| kept.upto > last);
     let upto = kept.last().map_or(0, |kept| kept.upto);
     let promised = last.max(header.kept).max(upto);
+    // The header of one whose sync had begun says so, and of one whose sync had succeeded, that. If it says neither, a
+    // failed sync has taken the header back to what it was, or the host has booted.
+    let taken_back = reader == Reader::Owner && upto > header.kept;
     let there = recent.last().map_or(last, |record| record.sequence);
     if promised > there {
         let why = format!("record {promised} was durable, and it ends with {there}");
@@ -235,7 +238,7 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         kept,
         promised,
         booted,
-        suspect: header.syncing,
+        suspect: header.syncing || taken_back,
         journal_torn: scanned.tail != Tail::Clean || behind,
         damage: damage.first,
         beyond: damage.beyond,
@@ -266,19 +269,22 @@ fn read_commits(
         }
         return Ok((None, Vec::new()));
     };
-    let length = found.bytes.len();
+    let length = found.bytes.len() as u64;
     let promised = journal.durable.of(&found.header);
     let mut scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
-    if let Some(promised) = promised.filter(|_| journal.syncing)
+    // Its first write was durable before it got its name.
+    let first = scanned.first;
+    if let Some(known) = promised.filter(|_| journal.syncing)
         && judged
         && reader == Reader::Owner
-        && (promised as usize) < length
+        && let known = known.max(first)
+        && known < length
     {
         // A sync may have failed here. What was behind the last good one may be in memory only,
         // clean in the kernel's eyes, so that another sync would not write it. If the journal has it
         // too, it is cut off and appended again. If not, it is the journal's header that a failed sync has taken back to
         // an older one.
-        let known = &found.bytes[..(promised as usize).max(HEADER)];
+        let known = &found.bytes[..known as usize];
         let cut = record::scan(known, &found.header, store, name::COMMITS)?;
         let last = |scan: &record::Scan| scan.records.last().map_or(0, |r| r.sequence);
         let (from, to) = (last(&cut) + 1, last(&scanned));
@@ -298,7 +304,9 @@ fn read_commits(
         Tail::Cut => Some("it is cut off"),
         Tail::Bad(why) => Some(why.as_str()),
     };
-    let lost = promised.is_some_and(|promised| scanned.end < promised) || scanned.damaged;
+    let lost = promised.is_some_and(|promised| scanned.end < promised)
+        || scanned.damaged
+        || first == HEADER as u64;
     if lost || (matches!(scanned.tail, Tail::Bad(_)) && judged) {
         let why = why
             .unwrap_or("it ends before its last durable record")
@@ -388,12 +396,6 @@ impl Replay {
             Stream::create(files, StreamKind::Journal, store, known, keep)?
         } else {
             let mut stream = ready(self.journal, StreamKind::Journal)?;
-            if kept > stream.header.kept && !self.kept.is_empty() {
-                // A killed owner may have appended what makes it a promise, without the sync.
-                stream.sync()?;
-                files.sync_dir(stream.place.dir)?;
-                stream.header.kept = kept;
-            }
             stream.header.boot_id = files.boot_id();
             stream.header.durable = durable;
             stream.header.syncing = suspect;

@@ -3,10 +3,12 @@
 //! histories, all of them.
 
 use super::crashed::{Crash, Crashes};
-use super::recorded::RecordedFiles;
+use super::recorded::{Disk, Node, RecordedFiles, content};
 use super::{CommitOptions, Moment, OpenOptions, Random, Rig, Store};
 use super::{check_reopened, long, map_options, open, seed};
 use crate::Error;
+use crate::journal::journal_place;
+use std::sync::Arc;
 
 /// Crashes one history at every operation from the one that `live` returns, and its recovery at a few. Returns
 /// the states tried.
@@ -163,6 +165,42 @@ fn promise_2_a_reader_sees_what_the_journal_carries_or_says_that_an_owner_must_c
     );
 }
 
+/// An owner is killed at each operation of opening what is on this disk. The next one goes on, and makes that durable;
+/// and then the power goes. Returns the states tried.
+fn killed_while_it_opened(
+    files: &Arc<RecordedFiles>,
+    durable: &Disk,
+    begun: usize,
+    random: &mut Random,
+) -> u64 {
+    let mut states = 0;
+    let log = files.log();
+    for cut in begun..=log.len() {
+        let what = || format!("opening killed after {} operations", cut - begun);
+        let left = Crashes::of_log(&log[..cut], files, durable, Crash::Kill);
+        let disk = left.left(|_| true);
+        let files = RecordedFiles::killed(disk, left.boot(), log[..cut].to_vec());
+        let store = open(&files, &what);
+        let module = store.map_module("a", 0, &map_options()).unwrap();
+        module.mapped.memory.write(0, &[cut as u8 | 1; 700]);
+        module.mark_dirty(0, 700).unwrap();
+        store.commit(&CommitOptions::default()).unwrap();
+        store.persist(None).unwrap();
+        let holds = Moment::of(&store);
+        drop((module, store));
+        let crashes = Crashes::new(&files, durable, files.recorded(), Crash::PowerCut);
+        for percent in [0, 100].into_iter().chain([50; 20]) {
+            let store = open(&crashes.by_chance(percent, random), &what);
+            assert_eq!(Moment::of(&store), holds, "{}: lost", what());
+            store
+                .verify(&crate::VerifyOptions::default(), None)
+                .unwrap();
+            states += 1;
+        }
+    }
+    states
+}
+
 #[test]
 fn promise_2_an_owner_killed_while_it_opened_leaves_the_next_one_nothing_that_is_not_durable() {
     let mut states = 0;
@@ -178,32 +216,82 @@ fn promise_2_an_owner_killed_while_it_opened_leaves_the_next_one_nothing_that_is
         }
         let begun = rig.files.recorded();
         rig.reopen();
-        let log = rig.files.log();
-        for cut in begun..=log.len() {
-            let what = || format!("opening killed after {} operations", cut - begun);
-            let left = Crashes::of_log(&log[..cut], &rig.files, &empty.disk(), Crash::Kill);
-            let disk = left.left(|_| true);
-            let files = RecordedFiles::killed(disk, left.boot(), log[..cut].to_vec());
-            // The next owner goes on, and makes that durable; and then the power goes.
-            let store = open(&files, &what);
-            let module = store.map_module("a", 0, &map_options()).unwrap();
-            module.mapped.memory.write(0, &[cut as u8 | 1; 700]);
-            module.mark_dirty(0, 700).unwrap();
-            store.commit(&CommitOptions::default()).unwrap();
-            store.persist(None).unwrap();
-            let holds = Moment::of(&store);
-            drop((module, store));
-            let crashes = Crashes::new(&files, &empty.disk(), files.recorded(), Crash::PowerCut);
-            for percent in [0, 100].into_iter().chain([50; 20]) {
-                let store = open(&crashes.by_chance(percent, &mut random), &what);
-                assert_eq!(Moment::of(&store), holds, "{}: lost", what());
-                store
-                    .verify(&crate::VerifyOptions::default(), None)
-                    .unwrap();
-                states += 1;
-            }
-        }
+        states += killed_while_it_opened(&rig.files, &empty.disk(), begun, &mut random);
     }
     println!("{states} power cuts after an owner was killed while it opened: nothing lost");
     assert!(states > 200);
+}
+
+#[test]
+fn promise_2_a_journal_that_a_killed_owner_wrote_anew_keeps_what_is_persisted_in_it() {
+    let mut states = 0;
+    for tells_boot in [false, true] {
+        let mut rig = Rig::small(RecordedFiles::new(tells_boot));
+        rig.map("a");
+        rig.write();
+        rig.commit();
+        rig.persist_in_files();
+        rig.write();
+        rig.commit();
+        // Its last record is torn, so that it is written anew.
+        let mut disk = rig.files.disk();
+        let Node::File(journal) = disk.names[&journal_place()] else {
+            panic!("the journal is a file");
+        };
+        content(&mut disk, journal).pop();
+        let files = RecordedFiles::holding(disk.clone(), u8::from(tells_boot));
+        drop(open(&files, &|| "a torn journal".to_owned()));
+        let now = files.disk().names[&journal_place()].clone();
+        assert_ne!(now, Node::File(journal), "it was written anew");
+        states += killed_while_it_opened(&files, &disk, 0, &mut Random(31));
+    }
+    println!("{states} power cuts after an owner was killed while it wrote the journal anew");
+    assert!(states > 200);
+}
+
+#[test]
+fn promise_2_a_reader_finds_the_file_of_a_persisted_commit_until_its_deletion_is_durable() {
+    let mut states = 0;
+    for in_files in [false, true] {
+        let empty = RecordedFiles::new(true);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        rig.write();
+        rig.commit();
+        rig.persist();
+        rig.write();
+        rig.commit();
+        rig.restore(1);
+        rig.write();
+        rig.commit();
+        if in_files {
+            rig.persist_in_files();
+        } else {
+            rig.persist();
+        }
+        let power_cut = |rig: &Rig| {
+            let count = rig.files.recorded();
+            Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut)
+        };
+        let before = power_cut(&rig).uncertain;
+        rig.delete(2);
+        let after = power_cut(&rig);
+        // What was there before had its time to be written. Of the deletion anything may be.
+        let count = after.uncertain - before;
+        assert!((1..10).contains(&count), "{count} steps");
+        for mask in 0..1u32 << count {
+            let left = after.files(|at| at < before || mask >> (at - before) & 1 == 1);
+            let what = || format!("in files {in_files}: {mask:b} of a deletion");
+            let read_only = OpenOptions {
+                read_only: true,
+                ..OpenOptions::default()
+            };
+            let reader = Store::open_files(left, "test", read_only);
+            let reader = reader.unwrap_or_else(|error| panic!("{}: {error}", what()));
+            let last = rig.oracle.last();
+            check_reopened(&reader, &rig.oracle, last - 1..=last, &what);
+            states += 1;
+        }
+    }
+    println!("{states} power cuts of a deletion: a reader sees all of before or after");
 }

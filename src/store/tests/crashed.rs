@@ -1,6 +1,7 @@
 //! What a crash leaves of a recording: which parts of it are certain, which are left to chance, and
 //! the directory that any choice of those makes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Random;
@@ -59,15 +60,53 @@ impl Step {
             }
         }
     }
+
+    /// What is left of a write whose bytes are gone.
+    fn apply_length(&self, disk: &mut Disk) {
+        if let Self::Sector {
+            inode,
+            offset,
+            from,
+            to,
+            ..
+        } = self
+        {
+            put(content(disk, *inode), offset + to - from, &[]);
+        }
+    }
+}
+
+/// Numbers what may be missing. `by_sector`: what was written into one sector goes together, as the host drops it,
+/// whose memory has no smaller pieces.
+fn numbered(steps: Vec<(Step, bool)>, by_sector: bool) -> (Vec<(Step, Option<usize>)>, usize) {
+    let mut sectors = HashMap::new();
+    let mut count = 0;
+    let number = |(step, uncertain): (Step, bool)| {
+        let number = uncertain.then(|| match &step {
+            Step::Sector { inode, offset, .. } if by_sector => {
+                let next = sectors.len();
+                *sectors.entry((*inode, offset / SECTOR)).or_insert(next)
+            }
+            _ => {
+                count += 1;
+                count - 1
+            }
+        });
+        (step, number)
+    };
+    let steps = steps.into_iter().map(number).collect();
+    (steps, count + sectors.len())
 }
 
 /// All crashes of one kind after a number of operations.
 pub(in crate::store) struct Crashes {
     /// With the steps before the first uncertain one.
     base: Disk,
-    /// Whether each may be missing.
-    steps: Vec<(Step, bool)>,
+    /// What may be missing has a number; what goes together has the same.
+    steps: Vec<(Step, Option<usize>)>,
     pub(in crate::store) uncertain: usize,
+    /// Which of them is that files whose bytes are gone keep their length, while the host goes on.
+    length: Option<usize>,
     boot: u8,
 }
 
@@ -171,7 +210,8 @@ impl Crashes {
                         inode: *inode,
                         length: *length as usize,
                     };
-                    steps.push((step, content_is_uncertain(at, *inode)));
+                    let uncertain = crash == Crash::PowerCut && content_is_uncertain(at, *inode);
+                    steps.push((step, uncertain));
                 }
                 Operation::Name { free, set } => {
                     let place = set.as_ref().map(|(place, _)| place).or(free.as_ref());
@@ -204,10 +244,15 @@ impl Crashes {
         for (step, _) in steps.drain(..certain) {
             step.apply(&mut start);
         }
+        let evicted = crash == Crash::Evicted;
+        let (steps, mut uncertain) = numbered(steps, evicted);
+        let length = (evicted && uncertain > 0).then_some(uncertain);
+        uncertain += usize::from(length.is_some());
         Self {
             base: start,
-            uncertain: steps.iter().filter(|(_, uncertain)| *uncertain).count(),
+            uncertain,
             steps,
+            length,
             boot: recording.boot + u8::from(recording.boot != 0 && crash == Crash::PowerCut),
         }
     }
@@ -215,15 +260,13 @@ impl Crashes {
     /// The directory in which of the uncertain steps those for which `survives` says so are made.
     pub(in crate::store) fn left(&self, mut survives: impl FnMut(usize) -> bool) -> Disk {
         let mut disk = self.base.clone();
-        let mut number = 0;
-        for (step, uncertain) in &self.steps {
-            if *uncertain {
-                number += 1;
-                if !survives(number - 1) {
-                    continue;
-                }
+        let survives: Vec<bool> = (0..self.uncertain).map(&mut survives).collect();
+        for (step, number) in &self.steps {
+            if number.is_none_or(|number| survives[number]) {
+                step.apply(&mut disk);
+            } else if self.length.is_some_and(|number| survives[number]) {
+                step.apply_length(&mut disk);
             }
-            step.apply(&mut disk);
         }
         disk
     }

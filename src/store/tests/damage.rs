@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use super::fuzz::places::{bytes_at, id_of};
 use super::parts::in_parts;
 use super::recorded::{Disk, Node, RecordedFiles};
 use super::steps::{Player, Step};
 use super::{Moment, Rig, map_options, rig, setting};
+use crate::format::header::{Header, StreamKind};
 use crate::format::index::FOOTER;
 use crate::format::name;
 use crate::sys::fs::{Dir, Place};
@@ -304,6 +306,15 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
         panic!("commits is a file");
     };
     assert_ne!(Node::File(inode), before, "it was told anew");
+    let store = id_of(&disk);
+    let header = |place: &Place, kind| {
+        let bytes = bytes_at(&disk, place);
+        Header::decode(bytes, kind, &store, &place.name).unwrap()
+    };
+    let journal = header(&Place::hidden(name::JOURNAL), StreamKind::Journal);
+    let known = journal.durable.of(&header(&place, StreamKind::Commits));
+    let length = disk.inodes[inode].len() as u64;
+    assert_eq!(known, Some(length), "what the journal knows of it");
     let mut damaged = Damaged {
         rig,
         disk: &disk,

@@ -4,17 +4,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crashed::{Crash, Crashes};
+use super::dropped::{killed_after_the_sync, open_or_salvage};
 use super::parts::in_parts;
-use super::recorded::{Fuse, Operation, RecordedFiles, Short};
-use super::rig::open_options;
+use super::recorded::{Fuse, RecordedFiles, Short};
 use super::steps::{History, Step};
-use super::{
-    Moment, OpenOptions, Random, Rig, Store, check_bytes, check_reopened, long, map_options, open,
-    setting,
-};
-use crate::Error;
+use super::{Random, Rig, check_reopened, long, open, setting};
 use crate::sys::host::repeatable;
-use std::sync::Arc;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
 fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
@@ -65,6 +60,9 @@ pub(super) const KINDS: [(i32, Short); 9] = [
     // A file system that was made read-only after an error.
     (libc::EROFS, Short::Nothing),
 ];
+
+/// In how many ways the host drops what a failed sync could not write.
+const MOST: u64 = 3;
 
 /// What was tried.
 #[derive(Default)]
@@ -137,7 +135,9 @@ fn fail(
     }
     crash(rig, &empty, &mut random, counts, &what);
     if fuse.sync_failed && kind.0 == libc::EIO {
-        killed_after_the_sync(rig, &empty, &mut random, counts, &what);
+        let (states, salvaged) = killed_after_the_sync(rig, &empty, &mut random, MOST, &what);
+        counts.states += states;
+        counts.salvaged += salvaged;
     }
     rig.patience = 1;
     if player.closed {
@@ -216,85 +216,19 @@ fn crash(
         }
         let left = crashes.by_chance(percent, random);
         let what = || format!("{}; then {crash:?} {percent}", what());
-        let store = open(&left, &what);
-        check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
-        counts.states += 1;
-    }
-}
-
-/// The owner is killed between a failed sync and the end of its call, and the host has dropped what that sync
-/// could not write. The next owner opens the store, makes it durable, and then the power goes.
-fn killed_after_the_sync(
-    rig: &Rig,
-    empty: &RecordedFiles,
-    random: &mut Random,
-    counts: &mut Counts,
-    what: &dyn Fn() -> String,
-) {
-    let log = rig.files.log();
-    let failed = |at: &usize| matches!(log[*at], Operation::FailedSync { .. });
-    let end = log.len();
-    let first = (0..end).find(failed).unwrap_or(end);
-    for count in first + 1..=end {
-        let crashes = Crashes::of_log(&log[..count], &rig.files, &empty.disk(), Crash::Evicted);
-        for percent in [0, 50] {
-            let what = || format!("{}; killed after {count} operations, {percent}", what());
-            let left = crashes.by_chance(percent, random).disk();
-            let files = RecordedFiles::killed(left, crashes.boot(), log[..count].to_vec());
-            let allowed = rig.allowed(count, Crash::Evicted);
-            let Some(store) = open_or_salvage(&files, rig, *allowed.start(), &what) else {
+        let allowed = rig.allowed(count, crash);
+        let store = if crash == Crash::Evicted {
+            let Some(store) = open_or_salvage(&left, rig, *allowed.start(), &what) else {
                 counts.salvaged += 1;
                 continue;
             };
-            let found = check_reopened(&store, &rig.oracle, allowed, &what);
-            let head = store.restore(rig.oracle.moments[found].head, None);
-            assert!(head.is_ok() || found == 0, "{}: {head:?}", what());
             store
-                .persist(None)
-                .unwrap_or_else(|error| panic!("{}: persist: {error}", what()));
-            let holds = Moment::of(&store);
-            drop(store);
-            let crashes = Crashes::new(&files, &empty.disk(), files.recorded(), Crash::PowerCut);
-            let store = open(&crashes.by_chance(percent, random), &what);
-            assert_eq!(Moment::of(&store), holds, "{}: not durable", what());
-            check_bytes(&store, &rig.oracle, &what);
-            counts.states += 2;
-        }
-    }
-}
-
-/// A failed sync of the journal may take back the header that says so, and leave the records behind it torn. Then the
-/// store is not opened, and salvaging finds all that was persisted.
-fn open_or_salvage(
-    files: &Arc<RecordedFiles>,
-    rig: &Rig,
-    least: usize,
-    what: &dyn Fn() -> String,
-) -> Option<Store> {
-    match Store::open_files(files.clone(), "test", open_options()) {
-        Ok(store) => return Some(store),
-        Err(Error::Corrupt { file, .. }) if file == ".vmstore/journal" => {}
-        Err(error) => panic!("{}: it cannot be opened: {error}", what()),
-    }
-    for commit in &rig.oracle.moments[least].commits {
-        let options = OpenOptions {
-            salvage: true,
-            ..OpenOptions::default()
+        } else {
+            open(&left, &what)
         };
-        let salvaged = || {
-            let store = Store::open_files(files.clone(), "test", options)?;
-            store.restore(*commit, None)?;
-            for (id, bytes) in rig.oracle.bytes[commit].iter() {
-                let module = store.map_module(id, 0, &map_options())?;
-                assert!(module.mapped.memory.equals(0, bytes), "{}: {id}", what());
-            }
-            Ok::<(), Error>(())
-        };
-        if let Err(error) = salvaged() {
-            panic!("{}: commit {commit} is not salvaged: {error}", what());
-        }
+        check_reopened(&store, &rig.oracle, allowed, &what);
+        counts.states += 1;
     }
-    None
 }
 
 /// Tries every `parts`-th history: each operation of its last step, each kind of failure, once and for ever.

@@ -9,12 +9,15 @@
 #[cfg(test)]
 mod abandoned;
 #[cfg(test)]
+mod alone;
+#[cfg(test)]
 mod clones;
 #[cfg(test)]
 mod crash;
 mod crashed;
 #[cfg(test)]
 mod damage;
+mod dropped;
 #[cfg(test)]
 mod explorer;
 mod faults;
