@@ -154,24 +154,20 @@ fn damaged_after_a_power_cut(rig: &Rig, begun: &Disk) -> u64 {
     );
     assert_eq!(journal.unwrap().durable.length, 0, "it knows of it");
     let all = records(&disk, StreamKind::Commits, &place);
-    // One write may have brought all there is.
-    let last = all[all.len() - 1].offset as usize;
+    // What the last of several writes brought may be torn by the power cut; one alone was durable before it had a name.
     let single = rig.oracle.now().commits.len() == 1;
-    let end = if single {
-        bytes_at(&disk, &place).len()
+    let (first, end) = if single {
+        let length = bytes_at(&disk, &place).len();
+        (length, length)
     } else {
-        last
+        (all[1].offset as usize, all[all.len() - 1].offset as usize)
     };
     for bit in 0..end * 8 {
         let damaged = with(&disk, &place, |bytes| flip(bytes, bit));
         let what = || format!("commits, bit {bit} of {end} bytes, after a power cut");
         refused(open_on(&damaged, BOOTED), &place, &what);
     }
-    for length in 0..all
-        .get(1)
-        .filter(|_| !single)
-        .map_or(end, |next| next.offset as usize)
-    {
+    for length in 0..first {
         let damaged = with(&disk, &place, |bytes| bytes.truncate(length));
         let what = || format!("commits, cut to {length} bytes, after a power cut");
         refused(open_on(&damaged, BOOTED), &place, &what);
