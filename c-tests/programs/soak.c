@@ -1,6 +1,8 @@
 /* Soak: commits, persists, restores, deletions, compactions with retention, reads, unmappings and reopenings by chance,
  * with a model that holds the full bytes of every commit; and again and again the store is brought to the same state and
- * descriptors, mappings, resident memory and disk blocks are counted. After a warm-up they stay where they are.
+ * descriptors, mappings, resident memory and disk blocks are counted. After a warm-up they stay where they are. An
+ * allocator may settle later than that, and moves a little for ever (musl's has a mapping for each group of blocks):
+ * what grew is watched for as long again, once, and has to have stopped; what leaks goes on.
  * VMSTORE_SOAK says for how many seconds. */
 #define _GNU_SOURCE
 #include "model.h"
@@ -257,23 +259,41 @@ static int memory_is_ours(void)
 #endif
 }
 
-/* How much each may grow over the whole run, by its slope, and differ between the ends of it. */
-static void check_flat(size_t from)
+static double grown(size_t from, int kind)
+{
+    return slope(from, kind) * (double)(sampled - 1 - from);
+}
+
+/* The kind that grew, by its slope, by more than it may from sample `from` on; -1 if none did. */
+static int grows(size_t from)
 {
     static const double most[KINDS] = {MODULES, 2, 1024, 64};
     for (int kind = 0; kind < KINDS; kind++) {
-        double grown = slope(from, kind) * (double)(sampled - 1 - from);
         /* A sanitizer keeps what was freed, in mappings of its own. */
         if ((kind == RESIDENT || kind == MAPPINGS) && !memory_is_ours()) continue;
-        if (grown > most[kind])
-            FAIL("%s grow by %.1f in %zu samples: from %.0f to %.0f", kinds[kind], grown, sampled - from,
-                 samples[from][kind], samples[sampled - 1][kind]);
+        if (grown(from, kind) > most[kind]) return kind;
     }
-    /* A file of each module may be kept open for reading, or not. */
+    return -1;
+}
+
+/* A file of each module may be kept open for reading, or not. */
+static void check_descriptors(size_t from)
+{
     for (size_t i = from; i < sampled; i++) {
         double change = samples[i][DESCRIPTORS] - samples[from][DESCRIPTORS];
         if (change > MODULES || change < -MODULES)
             FAIL("%.0f descriptors, and then %.0f", samples[from][DESCRIPTORS], samples[i][DESCRIPTORS]);
+    }
+}
+
+/* So many seconds, and enough samples for a slope, whatever the host. */
+static void go_on(double length)
+{
+    double begun = seconds();
+    size_t least = sampled + 12;
+    while (seconds() - begun < length || sampled < least) {
+        for (int i = 0; i < STEPS; i++) step();
+        sample();
     }
 }
 
@@ -293,18 +313,22 @@ int main(int count, char **arguments)
     store = open_store(directory, 0);
     for (int m = 0; m < MODULES; m++) map_one(m, 0);
     commit_it();
-    /* Enough samples for a slope, whatever the host. */
-    while (seconds() - begun < length || sampled < 12) {
-        for (int i = 0; i < STEPS; i++) step();
-        sample();
-    }
+    go_on(length);
     size_t from = sampled / 4;
-    check_flat(from);
+    if (grows(from) >= 0) {
+        from = sampled;
+        go_on(length);
+    }
+    int kind = grows(from);
+    if (kind >= 0)
+        FAIL("%s grow by %.1f in %zu samples: from %.0f to %.0f", kinds[kind], grown(from, kind), sampled - from,
+             samples[from][kind], samples[sampled - 1][kind]);
+    check_descriptors(from);
     OK(store_close(store));
     printf("soak of %.0f s, seed %" PRIu64 ": %lu commits, %lu persists, %lu restores, %lu deletions, %lu compactions, ",
            seconds() - begun, seed(), commits, persists, restores, deletions, compactions);
     printf("%lu reads, %lu unmappings, %lu reopenings; %zu samples:", reads, unmappings, reopenings, sampled - from);
-    for (int kind = 0; kind < KINDS; kind++)
+    for (kind = 0; kind < KINDS; kind++)
         printf(" %.0f to %.0f %s (%+.3f a sample)%s", samples[from][kind], samples[sampled - 1][kind], kinds[kind],
                slope(from, kind), kind + 1 < KINDS ? "," : "\n");
     return 0;
