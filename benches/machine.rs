@@ -66,7 +66,7 @@ pub fn conditions(seed: u64, directories: &[std::path::PathBuf]) -> Vec<String> 
          unless a line says otherwise; contestants play in a new random order each round"
             .into(),
     ];
-    if load > 0.3 {
+    if load > 0.5 {
         lines.push(format!(
             "WARNING: this machine is not quiet (load average {load:.2}): absolute figures are too high, ratios noisy"
         ));
