@@ -21,6 +21,8 @@
 //! - `VMSTORE_C_RUNTIME` is a sanitizer's runtime to link instead of the C compiler's: Rust's own, an archive, where the
 //!   library is instrumented, too (`.ci/sanitize`).
 //! - `VMSTORE_SEED` is read by the programs that are random: each prints the seed it used.
+//! - `VMSTORE_LONG` is how many times as much as usual `promise1_killed.c` tries:
+//!   `VMSTORE_LONG=50 cargo test -p vmstore-c-tests shared::promise1_killed -- --nocapture`.
 //! - `VMSTORE_SOAK` is for how many seconds `soak.c` goes on:
 //!   `VMSTORE_SOAK=600 cargo test -p vmstore-c-tests shared::soak -- --nocapture`.
 
@@ -154,8 +156,15 @@ fn run(name: &str, object: &str, linkage: Linkage) {
     } else {
         TIME_LIMIT
     };
-    let soak = std::env::var("VMSTORE_SOAK").map_or(Ok(0), |text| text.parse());
-    let limit = limit + Duration::from_secs(soak.expect("VMSTORE_SOAK is a number of seconds"));
+    let setting = |name: &str, usual: u32| {
+        std::env::var(name).map_or(usual, |text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{name}={text}: a number is needed"))
+        })
+    };
+    // A soak may go on for as long again where something grew.
+    let soak = Duration::from_secs(setting("VMSTORE_SOAK", 0).into());
+    let limit = limit * setting("VMSTORE_LONG", 1).max(1) + soak * 2;
     let status = wait(&mut command, limit);
 
     let bytes = fs::read(&printed).expect("the output was kept");

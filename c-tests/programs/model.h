@@ -59,6 +59,13 @@ static inline int slow(void)
     return getenv("VMSTORE_SLOW") != NULL;
 }
 
+/* How many times as much as usual is to be tried: VMSTORE_LONG, 1 when it is not set. */
+static inline unsigned longer(void)
+{
+    const char *text = getenv("VMSTORE_LONG");
+    return text && !brief() && !slow() ? (unsigned)strtoul(text, NULL, 0) : 1;
+}
+
 static inline double seconds(void)
 {
     struct timespec now;

@@ -225,12 +225,17 @@ static void one_kill(rng *r, const char *directory, uint32_t mode)
  * kills come everywhere; the rest are where the caller says, which is usually a disk. */
 static char in_memory[] = "/dev/shm/vmstore-promise1-XXXXXX";
 
-static void remove_in_memory(void)
+static void remove_all(char *directory)
 {
     extern char **environ;
-    char *arguments[] = {"rm", "-rf", in_memory, NULL};
+    char *arguments[] = {"rm", "-rf", directory, NULL};
     pid_t child;
     if (posix_spawnp(&child, "rm", NULL, NULL, arguments, environ) == 0) waitpid(child, NULL, 0);
+}
+
+static void remove_in_memory(void)
+{
+    remove_all(in_memory);
 }
 
 int main(int count, char **arguments)
@@ -240,7 +245,7 @@ int main(int count, char **arguments)
     int have_memory = mkdtemp(in_memory) != NULL;
     if (have_memory) atexit(remove_in_memory);
     rng r = {seed()};
-    unsigned wanted = slow() ? 20 : brief() ? 60 : 2000;
+    unsigned wanted = slow() ? 20 : brief() ? 60 : 2000 * longer();
     /* 50 kills a store: a fast machine makes some thousands of commits between them. */
     unsigned stores = wanted > 500 ? wanted / 50 : 10;
     for (unsigned s = 0; s < stores; s++) {
@@ -250,13 +255,14 @@ int main(int count, char **arguments)
         name_directory(directory, s >= 2 && have_memory ? in_memory : arguments[1], name);
         memset(known, 0, sizeof known);
         model_head = 0;
-        while (kills < wanted * (s + 1) / stores) one_kill(&r, directory, mode);
+        while (kills < (unsigned long)wanted * (s + 1) / stores) one_kill(&r, directory, mode);
 
         machine end = start(directory, mode);
         for (uint64_t n = 1; n < MOST_COMMITS; n++)
             if (known[n].exists) check_commit(&end, n);
         OK(store_verify(end.store, NULL));
         OK(store_close(end.store));
+        remove_all(directory);
     }
     printf("promise 1: seed %" PRIu64 ": %lu kills, %lu commits acknowledged and 0 lost, %lu persists, "
            "%lu restores; under way: %lu whole, %lu absent; %lu commits compared byte for byte\n",
