@@ -5,12 +5,12 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::ops::RangeInclusive;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::Xxh3Builder;
 
 use super::crashed::{Crash, Crashes};
-use super::parts::in_parts;
+use super::parts::{PROGRESS, in_parts};
 use super::recorded::{Disk, Operation, RecordedFiles};
 use super::steps::History;
 use super::{Moment, Random, Rig, check_goes_on, check_reopened, open, seed, setting};
@@ -210,6 +210,7 @@ impl Search<'_> {
 fn explore(most: u64, longest: u64, part: usize, parts: usize) -> Counts {
     let mut counts = Counts::default();
     let histories = History::all(longest);
+    let mut told = Instant::now();
     for (number, history) in histories.iter().enumerate().skip(part).step_by(parts) {
         repeatable::begin(1);
         let own = seed().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1);
@@ -222,6 +223,14 @@ fn explore(most: u64, longest: u64, part: usize, parts: usize) -> Counts {
             most,
         }
         .run();
+        if told.elapsed() > Duration::from_secs(60) {
+            told = Instant::now();
+            eprintln!(
+                "{PROGRESS} part {part} of {parts}, {number} of {} sequences, {} crash states",
+                histories.len(),
+                counts.states
+            );
+        }
     }
     counts
 }

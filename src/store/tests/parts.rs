@@ -1,12 +1,33 @@
 //! Searches divided among processes, one for each processor: the threads of one process would wait for each
 //! other whenever a store maps memory.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Which part a process is to search, and of how many.
 const PART: &str = "VMSTORE_TEST_PART";
 const WORD: &str = "counts of this part:";
+/// What a part says of how far it has come begins with this, and is passed on.
+pub(super) const PROGRESS: &str = "so far:";
+
+/// Passes on what a part tells of its progress, and keeps the rest of what it complains of.
+fn listen(child: &mut Child) -> JoinHandle<String> {
+    let complaints = BufReader::new(child.stderr.take().expect("it is piped"));
+    std::thread::spawn(move || {
+        let mut kept = String::new();
+        for line in complaints.lines().map_while(Result::ok) {
+            if line.starts_with(PROGRESS) {
+                eprintln!("{line}");
+            } else {
+                kept += &line;
+                kept.push('\n');
+            }
+        }
+        kept
+    })
+}
 
 /// Calls `search` with (part, parts) in a process for each processor, and adds up what it counts. `test` is the
 /// name of the test that asks. In such a process: searches, tells, and returns nothing.
@@ -32,6 +53,7 @@ pub(super) fn in_parts<const N: usize>(
     };
     let mut counts = [0; N];
     let mut children: Vec<_> = (0..parts).map(start).collect();
+    let mut listeners: Vec<_> = children.iter_mut().map(listen).collect();
     // When one has found something, the others need not go on.
     let failed =
         |child: &mut Child| matches!(child.try_wait(), Ok(Some(status)) if !status.success());
@@ -41,6 +63,7 @@ pub(super) fn in_parts<const N: usize>(
     {
         if let Some(at) = children.iter_mut().position(failed) {
             children.swap(0, at);
+            listeners.swap(0, at);
             children[1..]
                 .iter_mut()
                 .for_each(|child| drop(child.kill()));
@@ -48,10 +71,10 @@ pub(super) fn in_parts<const N: usize>(
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    for child in children {
+    for (child, listener) in children.into_iter().zip(listeners) {
         let output = child.wait_with_output().unwrap();
         let told = String::from_utf8_lossy(&output.stdout);
-        let complaint = String::from_utf8_lossy(&output.stderr);
+        let complaint = listener.join().unwrap();
         assert!(output.status.success(), "{told}{complaint}");
         let line = told.lines().find_map(|line| line.split(WORD).nth(1));
         let line = line.unwrap_or_else(|| panic!("{test} counted nothing: {told}{complaint}"));
