@@ -118,6 +118,12 @@ int main(int count, char **arguments)
     FAILS(store_read(store, 5, "ram", PAGES * PAGE - 15, some, 16), VMSTORE_E_INVALID, "within module");
     FAILS(store_read(store, 5, "ram", UINT64_MAX, some, 16), VMSTORE_E_INVALID, "within module");
     OK(store_read(store, 5, "ram", PAGES * PAGE, NULL, 0));
+    /* A length that is refused is no room that may be written to. */
+    memset(some, 0xa5, sizeof some);
+    FAILS(store_read(store, 5, "ram", 0, some, SIZE_MAX), VMSTORE_E_INVALID, "within module");
+    FAILS(store_read(store, COMMITS + 1, "ram", 0, some, SIZE_MAX), VMSTORE_E_NOT_FOUND, "commit");
+    FAILS(store_read(store, 5, "late", 0, some, SIZE_MAX), VMSTORE_E_NOT_FOUND, "it has ram");
+    for (size_t i = 0; i < sizeof some; i++) CHECK(some[i] == 0xa5);
     FAILS(store_list_files(store, COMMITS + 1, hear, &heard), VMSTORE_E_NOT_FOUND, "commit");
     FAILS(store_list_files(store, 1, NULL, &heard), VMSTORE_E_INVALID, "callback");
     heard.commit = COMMITS, heard.below = heard.calls = 0, heard.module[0] = 0, heard.limit = 1;

@@ -30,8 +30,9 @@ pub unsafe extern "C" fn store_read(
         let module = unsafe { convert::text("module_id", module_id) }?.to_string_lossy();
         // SAFETY: the caller passes room for `length` bytes, or NULL.
         let room = unsafe { convert::room("buffer", buffer.cast::<u8>(), length) }?;
-        room.zero();
-        store.read_data(commit, &module, offset, length as u64, |at, bytes| {
+        // Not before the range is known to be one: a wrong length says nothing of the room there is.
+        let zero = || room.zero();
+        store.read_data(commit, &module, offset, length as u64, zero, |at, bytes| {
             room.put(at, bytes);
         })
     })

@@ -57,19 +57,22 @@ impl Store {
     /// As `store_read`.
     pub fn read(&self, commit: u64, module: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         buffer.fill(0);
-        self.read_data(commit, module, offset, buffer.len() as u64, |at, bytes| {
+        let length = buffer.len() as u64;
+        let put = |at: usize, bytes: &[u8]| {
             buffer[at..at + bytes.len()].copy_from_slice(bytes);
-        })
+        };
+        self.read_data(commit, module, offset, length, || (), put)
     }
 
     /// Hands out the bytes that lie in data pages, each with where it is in what was asked for; the rest is
-    /// zero.
+    /// zero. Calls `begin` before that, once the range is known to lie within the module.
     pub(crate) fn read_data(
         &self,
         commit: u64,
         module: &str,
         offset: u64,
         length: u64,
+        begin: impl FnOnce(),
         mut put: impl FnMut(usize, &[u8]),
     ) -> Result<()> {
         self.check_reentry()?;
@@ -85,6 +88,7 @@ impl Store {
                 ),
             ));
         };
+        begin();
         if length == 0 {
             return Ok(());
         }
