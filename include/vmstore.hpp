@@ -20,7 +20,8 @@
 //            unmap() and cancel() report it. A moved-from or ended handle is NULL: calls on it
 //            give VMSTORE_E_HANDLE. Any order of destruction is safe: what a closed store took
 //            with it is stale, not dangling.
-// Options    CommitOptions and the like are the C structs, zeroed and with struct_size set.
+// Options    CommitOptions and the like are the C structs, zeroed and with struct_size set. What is in them
+//            counts as in C, callbacks too; a C++ progress callback takes the place of `progress`.
 // Callbacks  Any callable, by reference, without std::function. One that returns void never stops
 //            the work; one that returns a value stops it when that is true, like non-zero in C. An
 //            exception thrown from it stops the work and comes out of the call that was made.
@@ -60,6 +61,7 @@ using CommitInfo = Sized<::vmstore_commit_info>;
 using Capabilities = Sized<::vmstore_capabilities>;
 using ModuleInfo = ::vmstore_module_info;
 using FileInfo = ::vmstore_file_info;
+using Finding = ::vmstore_finding;
 
 /// The version of the library that runs; whether this header fits it; what a status means.
 inline const char *version() noexcept { return store_version(); }
@@ -147,6 +149,8 @@ template <class Function> struct Callback {
     { return static_cast<Callback *>(self)->call(*info); }
     static int file(const FileInfo *info, void *self) noexcept
     { return static_cast<Callback *>(self)->call(*info); }
+    static int finding(const Finding *found, void *self) noexcept
+    { return static_cast<Callback *>(self)->call(*found); }
     static int range(const char *id, std::uint64_t offset, std::uint64_t length, void *self) noexcept
     { return static_cast<Callback *>(self)->call(id, offset, length); }
     Done finish(int status)
@@ -175,13 +179,23 @@ template <class Function> struct Callback {
     }
 };
 
-/// The progress callback of those who want none.
+/// The progress callback of those who give none here: the options stay as they are.
 struct Silent { void operator()(std::uint64_t, std::uint64_t) const noexcept {} };
+template <class Progress> constexpr bool is_silent = std::is_same_v<std::decay_t<Progress>, Silent>;
+
+/// Two callbacks that share one user_data: told apart by what they are called with.
+template <class Progress, class Hear> struct Both {
+    Progress &progress;
+    Hear &hear;
+    auto operator()(std::uint64_t finished, std::uint64_t total) { return progress(finished, total); }
+    auto operator()(const Finding &found) { return hear(found); }
+};
 
 /// Calls a function of C whose last argument is options with a progress callback.
 template <class Options, class Progress, class Function, class... Arguments>
 Done with_progress(Options options, Progress &progress, Function function, Arguments... arguments)
 {
+    if constexpr (is_silent<Progress>) return done(function(arguments..., &options));
     Callback<Progress> callback{progress, nullptr};
     options.progress = &Callback<Progress>::progress;
     options.user_data = &callback;
@@ -303,7 +317,23 @@ public:
     { return detail::with_progress(RestoreOptions(), progress, store_restore, get(), commit); }
     template <class Progress = detail::Silent>
     Done verify(const VerifyOptions &options = {}, Progress &&progress = {}) const
-    { return detail::with_progress(options, progress, store_verify, get()); }
+    {
+        if (detail::is_silent<Progress> || !options.finding)
+            return detail::with_progress(options, progress, store_verify, get());
+        auto hear = [&](const Finding &found) { return options.finding(&found, options.user_data); };
+        return verify_all(options, hear, progress);
+    }
+    /// Calls hear(const Finding &) for everything that is found, and goes on to the end.
+    template <class Hear, class Progress = detail::Silent>
+    Done verify_all(VerifyOptions options, Hear &&hear, Progress &&progress = {}) const
+    {
+        detail::Both<std::remove_reference_t<Progress>, std::remove_reference_t<Hear>> both{progress, hear};
+        detail::Callback<decltype(both)> call{both, nullptr};
+        options.progress = &decltype(call)::progress;
+        options.finding = &decltype(call)::finding;
+        options.user_data = &call;
+        return call.finish(store_verify(get(), &options));
+    }
 
     template <class Progress = detail::Silent>
     Done compact(const CompactOptions &options = {}, Progress &&progress = {})

@@ -134,6 +134,32 @@ void callbacks(const std::string &directory)
     auto go_on = [](std::uint64_t, std::uint64_t) { return false; };
     must(store.verify({}, go_on));
 
+    // Callbacks in the options keep their user_data, also beside one that is not in them.
+    unsigned good = 0, told = 0, also = 0;
+    vmstorepp::VerifyOptions verify;
+    verify.user_data = &good;
+    verify.finding = [](const vmstorepp::Finding *found, void *user_data) {
+        *static_cast<unsigned *>(user_data) += found->kind == VMSTORE_FINDING_GOOD;
+        return 0;
+    };
+    must(store.verify(verify));
+    auto commits = must(store.list_commits()).size();
+    CHECK(good == commits);
+    must(store.verify(verify, [&](std::uint64_t, std::uint64_t) { told++; }));
+    CHECK(good == 2 * commits && told > 0);
+    must(store.verify_all(verify, [&](const vmstorepp::Finding &) { also++; }));
+    CHECK(good == 2 * commits && also == commits);
+    auto enough = [](const vmstorepp::Finding &) { return true; };
+    CHECK(store.verify_all({}, enough).status() == VMSTORE_E_CANCELLED);
+    verify = {};
+    verify.user_data = &told;
+    verify.progress = [](std::uint64_t, std::uint64_t, void *user_data) {
+        ++*static_cast<unsigned *>(user_data);
+        return 1;
+    };
+    auto before = told;
+    CHECK(store.verify(verify).status() == VMSTORE_E_CANCELLED && told == before + 1);
+
     std::string found;
     must(store.list_modules(0, [&](const vmstorepp::ModuleInfo &info) {
         found += info.module_id;
