@@ -277,6 +277,18 @@ static void probes(void)
     refused += 5;
 }
 
+/* The library names files as they are within the store: the text has to say which store. */
+static void damaged(void)
+{
+    const char *path = path_in(directory, "damaged");
+    char journal[4200];
+    opens(path, VMSTORE_OPEN_CREATE);
+    snprintf(journal, sizeof journal, "%s/.vmstore/journal", path);
+    write_file(journal, "not a journal");
+    refuses(path, VMSTORE_OPEN_CREATE, VMSTORE_E_CORRUPT, path);
+    refuses(path, VMSTORE_OPEN_CREATE, VMSTORE_E_CORRUPT, "journal");
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc > 1);
@@ -286,6 +298,7 @@ int main(int argc, char **argv)
     odd_paths();
     symlinks();
     permissions();
+    damaged();
     probes();
     return finished("%u places refused, %u opened", refused, opened_well);
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int};
 use std::fmt::Write;
 
-use crate::{Error, Store};
+use crate::Error;
 
 const CAPACITY: usize = 1024;
 
@@ -36,11 +36,11 @@ impl Write for Text {
     }
 }
 
-pub(super) fn set(function: &'static str, store: Option<&Store>, error: &Error) {
+pub(super) fn set(function: &'static str, store: Option<&str>, error: &Error) {
     TEXT.with_borrow_mut(|text| {
         text.length = 0;
         let _ = match store {
-            Some(store) => write!(text, "{function}: {}: {error}", end_of(store.path())),
+            Some(store) => write!(text, "{function}: {}: {error}", end_of(store)),
             None => write!(text, "{function}: {error}"),
         };
     });

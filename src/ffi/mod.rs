@@ -43,7 +43,10 @@ use crate::{Capture, Error, Module, Result, Store};
 /// Runs the body of an exported function: no panic leaves it, and its failure becomes this
 /// thread's last error.
 fn guard(function: &'static str, body: impl FnOnce(&mut Call) -> Result<()>) -> c_int {
-    let mut call = Call { store: None };
+    let mut call = Call {
+        store: None,
+        opening: None,
+    };
     let error = match catch_unwind(AssertUnwindSafe(|| body(&mut call))) {
         Ok(Ok(())) => return status::VMSTORE_OK,
         Ok(Err(error)) => error,
@@ -58,16 +61,32 @@ fn guard(function: &'static str, body: impl FnOnce(&mut Call) -> Result<()>) -> 
             }
         }
     };
-    last_error::set(function, call.store.as_ref(), &error);
+    last_error::set(function, call.place(&error), &error);
     status::of(&error)
 }
 
 /// A call on its way: finds what its handles stand for, and so knows which store it is about.
 struct Call {
     store: Option<Store>,
+    /// The directory of a store that is not open yet.
+    opening: Option<String>,
 }
 
 impl Call {
+    /// The store that the text of a failure has to name, beside what the error says itself.
+    fn place(&self, error: &Error) -> Option<&str> {
+        let opening = self.opening.as_deref().filter(|path| match error {
+            // Files are named as they are within the store.
+            Error::Corrupt { .. } | Error::Version { .. } | Error::NoMemory { .. } => true,
+            Error::Io { operation, .. } | Error::Sync { operation, .. } => {
+                !operation.contains(&format!("({path}"))
+            }
+            Error::ReadOnly { what, .. } => !what.contains(&format!("({path}")),
+            _ => false,
+        });
+        self.store.as_ref().map(Store::path).or(opening)
+    }
+
     fn store(&mut self, handle: *const types::vmstore) -> Result<Store> {
         let store = handle::store(handle)?;
         self.store = Some(store.clone());

@@ -34,7 +34,7 @@ pub unsafe extern "C" fn store_open(
     options: *const vmstore_open_options,
     store: *mut *mut vmstore,
 ) -> c_int {
-    guard("store_open", |_| {
+    guard("store_open", |at| {
         // SAFETY: the caller passes NULL or a NUL-terminated string.
         let directory = unsafe { convert::text("directory", directory) }?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
@@ -47,6 +47,7 @@ pub unsafe extern "C" fn store_open(
             | VMSTORE_OPEN_SALVAGE;
         convert::flags("vmstore_open_options.flags", options.flags, known)?;
         convert::zero("vmstore_open_options.reserved", options.reserved)?;
+        at.opening = Some(directory.to_string_lossy().into_owned());
         let opened = Store::open(
             std::path::Path::new(std::ffi::OsStr::from_bytes(directory.to_bytes())),
             OpenOptions {

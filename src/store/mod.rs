@@ -243,8 +243,8 @@ impl Store {
         let state = self.enter()?;
         if self.0.read_only {
             return Err(Error::ReadOnly {
-                what: "it changes the store".into(),
-                why: "which was opened read-only",
+                what: "the store was opened read-only".into(),
+                why: "this call would change it",
             });
         }
         self.check_poison()?;
