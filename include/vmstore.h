@@ -315,7 +315,8 @@
 #define VMSTORE_LOG_WARNING 1
 
 /**
- * Log level: what recovery or a fallback did; normal after a crash.
+ * Log level: what recovery or a fallback did; normal after a crash, and after a close without a
+ * `store_persist` before it.
  */
 #define VMSTORE_LOG_INFO 2
 
@@ -328,10 +329,11 @@
  * Open flag: take no lock, change nothing on disk. Works beside a writer, and sees the history
  * as it was when it was opened. Commit and persist fail with `VMSTORE_E_READ_ONLY`; map
  * (in all modes but shared) and restore work and stay private to this process. What is mapped stays, whatever
- * the writer does; where map or restore need a file that the writer has deleted or rewritten since, they fail
- * with `VMSTORE_E_STALE`: open the store again. So many processes map clones of one commit, and share its
- * image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`. After a
- * power cut a store may have to be opened for writing once before: `VMSTORE_E_READ_ONLY`.
+ * the writer does; where a call needs a file that the writer has deleted or rewritten since, it fails
+ * with `VMSTORE_E_STALE`: open the store again. (`store_verify` calls such a file damaged: open the store
+ * again, and verify again.) So many processes map clones of one commit, and share its image's page cache.
+ * Where there is no store: `VMSTORE_E_NOT_FOUND`. After a power cut a store may have to be opened for
+ * writing once before: `VMSTORE_E_READ_ONLY`.
  */
 #define VMSTORE_OPEN_READ_ONLY 1
 
@@ -766,8 +768,9 @@ typedef struct {
 
 /**
  * Receives the progress of long work, in bytes. A non-zero return cancels the work: the call
- * then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same
- * store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+ * then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was, unless the text of the
+ * function says what it keeps. Calls into the same store from inside the callback fail with
+ * `VMSTORE_E_BUSY`. It must not unwind or longjmp.
  */
 typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *user_data);
 
@@ -946,7 +949,8 @@ typedef struct {
      */
     void *address;
     /**
-     * Its mapping mode when mapped.
+     * Its mapping mode when mapped, one of `VMSTORE_MAP_PRIVATE`, `_SHARED`, `_MEMFD` and `_ADOPT`, without
+     * the flags.
      */
     uint32_t mode;
     /**
@@ -1399,7 +1403,8 @@ int store_discard(vmstore_module *module,
  * everything, so it takes about a second for 2 GiB; the state of tracking stays as it is otherwise.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
- * VMSTORE_E_POISONED, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
+ * VMSTORE_E_POISONED, VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT,
+ * VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
  */
 int store_audit(vmstore *store,
                 uint64_t *missed_pages);
@@ -1605,7 +1610,8 @@ int store_list_modules(const vmstore *store,
  * with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page. With a
  * `finding` callback it goes on, tells of every damaged file and page, also of files that cannot be
  * read, and of each commit whether it is good all the same; if there was damage, it then fails with
- * the status of the first.
+ * the status of the first. In a store that is open read-only, a file that the writer has deleted or
+ * rewritten since counts as damaged: open it again, and verify again.
  *
  * `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
  * such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
@@ -1615,8 +1621,8 @@ int store_verify(const vmstore *store, const vmstore_verify_options *options);
 
 /**
  * Calls `callback` for each range of bytes that differs between two commits, module by module in the
- * order of their ids, ascending within one. The commits may be on different branches. `from` 0
- * stands for a store without modules, so that everything in `to` that is not zero is told.
+ * order of their ids, ascending within one. The commits may be on different branches. 0
+ * stands for a store without modules: with `from` 0, everything in `to` that is not zero is told.
  *
  * Ranges are whole pages, and a page is told if and only if its bytes differ. What a commit does not
  * know of a module, and what is beyond its size there, is zeros. `module_id` NULL: all modules of
@@ -1624,8 +1630,8 @@ int store_verify(const vmstore *store, const vmstore_verify_options *options);
  * checksums are equal. The callback is made without any lock held.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or neither knows
- * the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
- * VMSTORE_E_FORKED.
+ * the module), VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT, VMSTORE_E_IO,
+ * VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
 int store_diff(const vmstore *store,
                uint64_t from,
@@ -1646,11 +1652,12 @@ int store_find_commit(const vmstore *store, const char *label, uint64_t *commit)
  * Reads `length` bytes of a module from `offset` on, as they are at a commit, into `buffer`. Nothing is
  * mapped, and what is mapped is neither read nor changed; a read-only store will do. Every page is
  * checked against its checksum. Offset and length need not be whole pages; they must lie within the
- * module. On failure the buffer's contents are undefined.
+ * module. On failure the buffer's contents are undefined; where an argument is refused it is not
+ * touched.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or it does not
- * know the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
- * VMSTORE_E_FORKED.
+ * know the module), VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT,
+ * VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
 int store_read(const vmstore *store,
                uint64_t commit,
@@ -1667,7 +1674,8 @@ int store_read(const vmstore *store,
  * The callback is made without any lock held.
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
- * VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ * VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT, VMSTORE_E_IO,
+ * VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
 int store_list_files(const vmstore *store,
                      uint64_t commit,
@@ -1752,8 +1760,8 @@ int store_compact(vmstore *store,
  *
  * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or no directory
  * above `directory`), VMSTORE_E_EXISTS (something is in `directory`), VMSTORE_E_LOCKED,
- * VMSTORE_E_CORRUPT, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
- * VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ * VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT, VMSTORE_E_POISONED,
+ * VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
  */
 int store_clone(const vmstore *store,
                 uint64_t commit,
@@ -1772,12 +1780,14 @@ int store_clone(const vmstore *store,
  * is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
  * or put in another order is refused by the importer. Nothing in this store changes. Commits and
  * persists of other threads go on; deletions and compactions wait until the stream is written.
- * `fd` stays open. A pipe that nobody reads from is VMSTORE_E_IO with EPIPE, and no signal. On failure
+ * `fd` stays open. The call waits for the reader, also where `fd` is non-blocking; a pipe whose reading
+ * end is closed is VMSTORE_E_IO with EPIPE, and no signal. On failure
  * an incomplete stream may have been written.
  *
  * Errors: VMSTORE_E_INVALID (also: `to` was not made on `from`, or `fd` is not open),
- * VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_SPACE,
- * VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+ * VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_STALE (read-only, and the writer has gone on),
+ * VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+ * VMSTORE_E_FORKED.
  */
 int store_export(const vmstore *store,
                  uint64_t from,
@@ -1806,7 +1816,8 @@ int store_export_with(const vmstore *store,
  * module, and then all its commits appear at once. They survive the death of the process then, and a
  * power cut after the next store_persist. Head and memory are not touched; in a store without
  * commits, which may have no mapped modules then, the last imported one becomes the head.
- * `fd` stays open, and nothing behind the stream is read.
+ * `fd` stays open, and nothing behind the stream is read. The call waits for the stream, also where
+ * `fd` is non-blocking.
  *
  * Commits and captures of other threads go on until the last step, which is quick; while a capture
  * is outstanding then, the call fails with VMSTORE_E_BUSY and nothing was imported. Whether a stream

@@ -8,8 +8,8 @@ use super::types::{vmstore, vmstore_range_callback};
 use crate::Error;
 
 /// Calls `callback` for each range of bytes that differs between two commits, module by module in the
-/// order of their ids, ascending within one. The commits may be on different branches. `from` 0
-/// stands for a store without modules, so that everything in `to` that is not zero is told.
+/// order of their ids, ascending within one. The commits may be on different branches. 0
+/// stands for a store without modules: with `from` 0, everything in `to` that is not zero is told.
 ///
 /// Ranges are whole pages, and a page is told if and only if its bytes differ. What a commit does not
 /// know of a module, and what is beyond its size there, is zeros. `module_id` NULL: all modules of
@@ -17,8 +17,8 @@ use crate::Error;
 /// checksums are equal. The callback is made without any lock held.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or neither knows
-/// the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
-/// VMSTORE_E_FORKED.
+/// the module), VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT, VMSTORE_E_IO,
+/// VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_diff(
     store: *const vmstore,

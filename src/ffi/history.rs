@@ -140,7 +140,8 @@ pub unsafe extern "C" fn store_list_modules(
 /// with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page. With a
 /// `finding` callback it goes on, tells of every damaged file and page, also of files that cannot be
 /// read, and of each commit whether it is good all the same; if there was damage, it then fails with
-/// the status of the first.
+/// the status of the first. In a store that is open read-only, a file that the writer has deleted or
+/// rewritten since counts as damaged: open it again, and verify again.
 ///
 /// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
 /// such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,

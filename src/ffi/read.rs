@@ -10,11 +10,12 @@ use crate::Error;
 /// Reads `length` bytes of a module from `offset` on, as they are at a commit, into `buffer`. Nothing is
 /// mapped, and what is mapped is neither read nor changed; a read-only store will do. Every page is
 /// checked against its checksum. Offset and length need not be whole pages; they must lie within the
-/// module. On failure the buffer's contents are undefined.
+/// module. On failure the buffer's contents are undefined; where an argument is refused it is not
+/// touched.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or it does not
-/// know the module), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
-/// VMSTORE_E_FORKED.
+/// know the module), VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT,
+/// VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_read(
     store: *const vmstore,
@@ -45,7 +46,8 @@ pub unsafe extern "C" fn store_read(
 /// The callback is made without any lock held.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
-/// VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT, VMSTORE_E_IO,
+/// VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_list_files(
     store: *const vmstore,

@@ -82,7 +82,8 @@ pub extern "C" fn store_discard(module: *mut vmstore_module, offset: u64, length
 /// everything, so it takes about a second for 2 GiB; the state of tracking stays as it is otherwise.
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY (a capture is outstanding),
-/// VMSTORE_E_POISONED, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
+/// VMSTORE_E_POISONED, VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT,
+/// VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_audit(store: *mut vmstore, missed_pages: *mut u64) -> c_int {
     guard("store_audit", |at| {

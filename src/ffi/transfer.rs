@@ -24,8 +24,8 @@ use super::types::{vmstore, vmstore_transfer_options};
 ///
 /// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit, or no directory
 /// above `directory`), VMSTORE_E_EXISTS (something is in `directory`), VMSTORE_E_LOCKED,
-/// VMSTORE_E_CORRUPT, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO,
-/// VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_CORRUPT, VMSTORE_E_POISONED,
+/// VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_clone(
     store: *const vmstore,
@@ -52,12 +52,14 @@ pub unsafe extern "C" fn store_clone(
 /// is written, and the stream carries checksums, numbers and links, so that whatever is cut, changed
 /// or put in another order is refused by the importer. Nothing in this store changes. Commits and
 /// persists of other threads go on; deletions and compactions wait until the stream is written.
-/// `fd` stays open. A pipe that nobody reads from is VMSTORE_E_IO with EPIPE, and no signal. On failure
+/// `fd` stays open. The call waits for the reader, also where `fd` is non-blocking; a pipe whose reading
+/// end is closed is VMSTORE_E_IO with EPIPE, and no signal. On failure
 /// an incomplete stream may have been written.
 ///
 /// Errors: VMSTORE_E_INVALID (also: `to` was not made on `from`, or `fd` is not open),
-/// VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_SPACE,
-/// VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_STALE (read-only, and the writer has gone on),
+/// VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
+/// VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_export(store: *const vmstore, from: u64, to: u64, fd: c_int) -> c_int {
     guard("store_export", |at| at.store(store)?.export(from, to, fd))
@@ -93,7 +95,8 @@ pub unsafe extern "C" fn store_export_with(
 /// module, and then all its commits appear at once. They survive the death of the process then, and a
 /// power cut after the next store_persist. Head and memory are not touched; in a store without
 /// commits, which may have no mapped modules then, the last imported one becomes the head.
-/// `fd` stays open, and nothing behind the stream is read.
+/// `fd` stays open, and nothing behind the stream is read. The call waits for the stream, also where
+/// `fd` is non-blocking.
 ///
 /// Commits and captures of other threads go on until the last step, which is quick; while a capture
 /// is outstanding then, the call fails with VMSTORE_E_BUSY and nothing was imported. Whether a stream

@@ -27,8 +27,9 @@ pub type vmstore_log_callback =
     Option<unsafe extern "C" fn(level: c_int, message: *const c_char, user_data: *mut c_void)>;
 
 /// Receives the progress of long work, in bytes. A non-zero return cancels the work: the call
-/// then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was. Calls into the same
-/// store from inside the callback fail with `VMSTORE_E_BUSY`. It must not unwind or longjmp.
+/// then fails with `VMSTORE_E_CANCELLED` and leaves everything as it was, unless the text of the
+/// function says what it keeps. Calls into the same store from inside the callback fail with
+/// `VMSTORE_E_BUSY`. It must not unwind or longjmp.
 pub type vmstore_progress_callback =
     Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
@@ -56,7 +57,8 @@ pub type vmstore_module_callback =
 
 /// Log level: something is wrong and was worked around or must be looked at.
 pub const VMSTORE_LOG_WARNING: c_int = 1;
-/// Log level: what recovery or a fallback did; normal after a crash.
+/// Log level: what recovery or a fallback did; normal after a crash, and after a close without a
+/// `store_persist` before it.
 pub const VMSTORE_LOG_INFO: c_int = 2;
 
 /// Open flag, the default: make the directory and the store if they are not there.
@@ -64,10 +66,11 @@ pub const VMSTORE_OPEN_CREATE: u32 = 0;
 /// Open flag: take no lock, change nothing on disk. Works beside a writer, and sees the history
 /// as it was when it was opened. Commit and persist fail with `VMSTORE_E_READ_ONLY`; map
 /// (in all modes but shared) and restore work and stay private to this process. What is mapped stays, whatever
-/// the writer does; where map or restore need a file that the writer has deleted or rewritten since, they fail
-/// with `VMSTORE_E_STALE`: open the store again. So many processes map clones of one commit, and share its
-/// image's page cache. Where there is no store: `VMSTORE_E_NOT_FOUND`. After a
-/// power cut a store may have to be opened for writing once before: `VMSTORE_E_READ_ONLY`.
+/// the writer does; where a call needs a file that the writer has deleted or rewritten since, it fails
+/// with `VMSTORE_E_STALE`: open the store again. (`store_verify` calls such a file damaged: open the store
+/// again, and verify again.) So many processes map clones of one commit, and share its image's page cache.
+/// Where there is no store: `VMSTORE_E_NOT_FOUND`. After a power cut a store may have to be opened for
+/// writing once before: `VMSTORE_E_READ_ONLY`.
 pub const VMSTORE_OPEN_READ_ONLY: u32 = 1;
 /// Open flag: fail with `VMSTORE_E_NOT_FOUND` where there is no store yet.
 pub const VMSTORE_OPEN_NO_CREATE: u32 = 2;
@@ -405,7 +408,8 @@ pub struct vmstore_module_info {
     pub digest: [u8; 16],
     /// Where it is mapped; NULL: it is not.
     pub address: *mut c_void,
-    /// Its mapping mode when mapped.
+    /// Its mapping mode when mapped, one of `VMSTORE_MAP_PRIVATE`, `_SHARED`, `_MEMFD` and `_ADOPT`, without
+    /// the flags.
     pub mode: u32,
     /// The tracker in use when mapped, one of `VMSTORE_TRACKER_...`, never `AUTO`.
     pub tracker: u32,

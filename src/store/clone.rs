@@ -47,7 +47,7 @@ impl Store {
         if !files.lock()? {
             return Err(Error::Locked { store: path });
         }
-        self.clone_into(&files, &part)
+        self.or_stale(self.clone_into(&files, &part))
     }
 
     /// The history that the clone is to have, durable here.

@@ -11,6 +11,10 @@ impl Store {
     /// # Errors
     /// As `store_audit`.
     pub fn audit(&self) -> Result<u64> {
+        self.or_stale(self.audit_modules())
+    }
+
+    fn audit_modules(&self) -> Result<u64> {
         self.no_capture()?;
         let mut state = self.enter()?;
         self.check_poison()?;

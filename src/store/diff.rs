@@ -27,6 +27,10 @@ impl Store {
     /// # Errors
     /// As `store_diff`.
     pub fn diff(&self, from: u64, to: u64, module: Option<&str>) -> Result<Vec<Range>> {
+        self.or_stale(self.differences(from, to, module))
+    }
+
+    fn differences(&self, from: u64, to: u64, module: Option<&str>) -> Result<Vec<Range>> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
         let (from, to) = {

@@ -36,13 +36,11 @@ impl Store {
     ///
     /// # Errors
     /// As `store_export_with`.
-    pub fn export_with(
-        &self,
-        from: u64,
-        to: u64,
-        fd: RawFd,
-        mut progress: Progress<'_>,
-    ) -> Result<()> {
+    pub fn export_with(&self, from: u64, to: u64, fd: RawFd, progress: Progress<'_>) -> Result<()> {
+        self.or_stale(self.export_line(from, to, fd, progress))
+    }
+
+    fn export_line(&self, from: u64, to: u64, fd: RawFd, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
         let (base, commits) = {

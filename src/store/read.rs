@@ -58,15 +58,33 @@ impl Store {
     pub fn read(&self, commit: u64, module: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         buffer.fill(0);
         let length = buffer.len() as u64;
-        let put = |at: usize, bytes: &[u8]| {
-            buffer[at..at + bytes.len()].copy_from_slice(bytes);
-        };
-        self.read_data(commit, module, offset, length, || (), put)
+        self.read_data(
+            commit,
+            module,
+            offset,
+            length,
+            || (),
+            |at, bytes| {
+                buffer[at..at + bytes.len()].copy_from_slice(bytes);
+            },
+        )
     }
 
     /// Hands out the bytes that lie in data pages, each with where it is in what was asked for; the rest is
     /// zero. Calls `begin` before that, once the range is known to lie within the module.
     pub(crate) fn read_data(
+        &self,
+        commit: u64,
+        module: &str,
+        offset: u64,
+        length: u64,
+        begin: impl FnOnce(),
+        put: impl FnMut(usize, &[u8]),
+    ) -> Result<()> {
+        self.or_stale(self.read_pages(commit, module, offset, length, begin, put))
+    }
+
+    fn read_pages(
         &self,
         commit: u64,
         module: &str,
@@ -122,6 +140,10 @@ impl Store {
     /// # Errors
     /// As `store_list_files`.
     pub fn files(&self, commit: u64) -> Result<Vec<FileInfo>> {
+        self.or_stale(self.files_of(commit))
+    }
+
+    fn files_of(&self, commit: u64) -> Result<Vec<FileInfo>> {
         self.check_reentry()?;
         let _upkeep = self.0.upkeep.lock();
         if commit == 0 {
