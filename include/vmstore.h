@@ -112,15 +112,16 @@
  * Handles    vmstore, vmstore_module and vmstore_capture pointers are numbers in disguise, never
  *            dereferenced. A NULL, closed, stale or foreign one gives VMSTORE_E_HANDLE.
  * Ownership  What you pass in is copied. What you get by address (store_module_address) is unmapped
- *            by store_unmap_module or store_close. There is nothing to free.
+ *            by store_unmap_module or store_close, adopted memory excepted. There is nothing to free.
  * Units      Sizes, offsets and lengths are in bytes. A page is the host's, sysconf(_SC_PAGESIZE);
  *            a module is a whole number of them.
  * Threads    Any thread may call any function. Calls on one store wait for one another: also those
  *            that only look, like store_head and store_stats, wait for a commit that is being written. But
- *            store_persist and store_compact let others pass while they wait for the disk, and
- *            store_mark_dirty, store_import_dirty_bitmap, store_discard and the module getters never wait.
+ *            the long ones (persist, verify, delete, compact, export, import) let commits and captures
+ *            pass, as the text of each says. store_mark_dirty, store_import_dirty_bitmap and the module
+ *            getters never wait; store_discard waits for a scan of its module only.
  * Callbacks  A call into a store from inside one of its callbacks, in the same thread, is
- *            VMSTORE_E_BUSY. Other threads may call meanwhile.
+ *            VMSTORE_E_BUSY, but for those that never wait. Other threads may call meanwhile.
  * fork       In the child, the parent's handles give VMSTORE_E_FORKED and do nothing; the child may
  *            open stores of its own. What the child writes to a shared module is a write of another
  *            process: it has to be reported.
@@ -1265,23 +1266,26 @@ uint32_t store_abi_version(void);
  * Maps a module of the store into this process.
  *
  * A module that the head knows comes up with the head's bytes; any other is new and reads as
- * zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a
- * module that the head knows. The memory is readable and writable, and stays at its address
- * until it is unmapped. Register it with KVM, lock it, bind it to NUMA nodes, advise about it.
- * Do not mprotect, mremap or munmap it, or map anything over it: the library copies to and
- * from it, and would meet the fault in your process.
+ * zeros, but for adopted memory and a descriptor of the caller's, which keep their bytes. `size` is
+ * in bytes, a multiple of the page size; 0 takes the recorded size of a module that the head knows.
+ * The memory is readable and writable, and stays at its address until it is unmapped. Register it
+ * with KVM, lock it, bind it to NUMA nodes, advise about it. Do not mprotect, mremap or munmap it, or
+ * map anything over it: the library copies to and from it, and would meet the fault in your process,
+ * or commit without the bytes that are gone.
  *
  * A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not
  * "commits", and does not end in "_last" or in "_Commit" and digits.
  *
  * `options` may be NULL. `*module` is written on success only.
  *
- * Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS
- * (it is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with
- * another size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store),
- * VMSTORE_E_CORRUPT, VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
- * VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
- * VMSTORE_E_NO_MEMORY (also: more than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID (id, size, alignment, flags; adopted memory that is not all mapped, readable
+ * and writable; a descriptor that is not as `fd` says), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it is mapped
+ * already; the address is occupied; memory of another module is to be adopted), VMSTORE_E_SIZE (the head
+ * knows it with another size; the caller's descriptor ends before it), VMSTORE_E_READ_ONLY (a new or a
+ * shared module of a read-only store), VMSTORE_E_CORRUPT, VMSTORE_E_STALE (read-only, and the writer
+ * has gone on), VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here), VMSTORE_E_BUSY (a
+ * capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY (also: more
+ * than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
  */
 int store_map_module(vmstore *store,
                      const char *module_id,
@@ -1330,13 +1334,14 @@ void *store_module_address(const vmstore_module *module);
 uint64_t store_module_size(const vmstore_module *module);
 
 /**
- * The descriptor behind a module in a shared mode, and the offset of the module's first byte in
- * it, for passing to a vhost-user process. The descriptor belongs to the library and is valid
- * until the module is unmapped: duplicate or send it, do not close it. What others write through
- * it, the kernel tracker does not see.
+ * The descriptor behind a module that is mapped with VMSTORE_MAP_SHARED or VMSTORE_MAP_MEMFD, and
+ * the offset of the module's first byte in it, for passing to a vhost-user process. The descriptor
+ * belongs to the library and stays the same until the module is unmapped, also when it grows:
+ * duplicate or send it, do not close it. What others write through it, the kernel tracker does not
+ * see.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has
- * none), VMSTORE_E_FORKED.
+ * Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (private and adopted
+ * modules have none), VMSTORE_E_FORKED.
  */
 int store_module_fd(const vmstore_module *module, int *fd, uint64_t *offset);
 
@@ -1462,10 +1467,10 @@ int store_commit(vmstore *store, const vmstore_commit_options *options, uint64_t
  * run, then call store_capture_commit, from any thread.
  *
  * There is one capture at a time. While it is outstanding, which is until store_capture_commit
- * or store_capture_cancel has returned, capture, commit, restore, map and unmap fail with
- * VMSTORE_E_BUSY at once; persist works. store_persist and store_verify of other threads delay
- * a capture only for the moments in which they hold the store, not while they wait for the
- * disk.
+ * or store_capture_cancel has returned, capture, commit, precopy, restore, audit, map, grow and
+ * unmap fail with VMSTORE_E_BUSY at once, and an import at its last step; all other calls work.
+ * store_persist and store_verify of other threads delay a capture only for the moments in which
+ * they hold the store, not while they wait for the disk.
  *
  * On failure nothing is lost: the pages are still known to be dirty. The first captures of
  * many pages are slower than later ones, because the library's memory is touched for the first

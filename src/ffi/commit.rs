@@ -56,10 +56,10 @@ pub unsafe extern "C" fn store_commit(
 /// run, then call store_capture_commit, from any thread.
 ///
 /// There is one capture at a time. While it is outstanding, which is until store_capture_commit
-/// or store_capture_cancel has returned, capture, commit, restore, map and unmap fail with
-/// VMSTORE_E_BUSY at once; persist works. store_persist and store_verify of other threads delay
-/// a capture only for the moments in which they hold the store, not while they wait for the
-/// disk.
+/// or store_capture_cancel has returned, capture, commit, precopy, restore, audit, map, grow and
+/// unmap fail with VMSTORE_E_BUSY at once, and an import at its last step; all other calls work.
+/// store_persist and store_verify of other threads delay a capture only for the moments in which
+/// they hold the store, not while they wait for the disk.
 ///
 /// On failure nothing is lost: the pages are still known to be dirty. The first captures of
 /// many pages are slower than later ones, because the library's memory is touched for the first

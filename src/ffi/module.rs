@@ -16,23 +16,26 @@ use crate::{Error, MapMode, MapOptions, Result, Tracker};
 /// Maps a module of the store into this process.
 ///
 /// A module that the head knows comes up with the head's bytes; any other is new and reads as
-/// zeros. `size` is in bytes, a multiple of the page size; 0 takes the recorded size of a
-/// module that the head knows. The memory is readable and writable, and stays at its address
-/// until it is unmapped. Register it with KVM, lock it, bind it to NUMA nodes, advise about it.
-/// Do not mprotect, mremap or munmap it, or map anything over it: the library copies to and
-/// from it, and would meet the fault in your process.
+/// zeros, but for adopted memory and a descriptor of the caller's, which keep their bytes. `size` is
+/// in bytes, a multiple of the page size; 0 takes the recorded size of a module that the head knows.
+/// The memory is readable and writable, and stays at its address until it is unmapped. Register it
+/// with KVM, lock it, bind it to NUMA nodes, advise about it. Do not mprotect, mremap or munmap it, or
+/// map anything over it: the library copies to and from it, and would meet the fault in your process,
+/// or commit without the bytes that are gone.
 ///
 /// A module id is 1 to 200 bytes of A-Z a-z 0-9 . _ - and does not begin with a dot, is not
 /// "commits", and does not end in "_last" or in "_Commit" and digits.
 ///
 /// `options` may be NULL. `*module` is written on success only.
 ///
-/// Errors: VMSTORE_E_INVALID (id, size, alignment, flags), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS
-/// (it is mapped already; the address is occupied), VMSTORE_E_SIZE (the head knows it with
-/// another size), VMSTORE_E_READ_ONLY (a new or a shared module of a read-only store),
-/// VMSTORE_E_CORRUPT, VMSTORE_E_STALE (read-only, and the writer has gone on), VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here),
-/// VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
-/// VMSTORE_E_NO_MEMORY (also: more than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID (id, size, alignment, flags; adopted memory that is not all mapped, readable
+/// and writable; a descriptor that is not as `fd` says), VMSTORE_E_HANDLE, VMSTORE_E_EXISTS (it is mapped
+/// already; the address is occupied; memory of another module is to be adopted), VMSTORE_E_SIZE (the head
+/// knows it with another size; the caller's descriptor ends before it), VMSTORE_E_READ_ONLY (a new or a
+/// shared module of a read-only store), VMSTORE_E_CORRUPT, VMSTORE_E_STALE (read-only, and the writer
+/// has gone on), VMSTORE_E_UNSUPPORTED (the tracker asked for does not work here), VMSTORE_E_BUSY (a
+/// capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY (also: more
+/// than this host could track), VMSTORE_E_IO, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_map_module(
     store: *mut vmstore,
@@ -164,13 +167,14 @@ pub extern "C" fn store_module_size(module: *const vmstore_module) -> u64 {
     handle::module(module).map_or(0, |m| m.size())
 }
 
-/// The descriptor behind a module in a shared mode, and the offset of the module's first byte in
-/// it, for passing to a vhost-user process. The descriptor belongs to the library and is valid
-/// until the module is unmapped: duplicate or send it, do not close it. What others write through
-/// it, the kernel tracker does not see.
+/// The descriptor behind a module that is mapped with VMSTORE_MAP_SHARED or VMSTORE_MAP_MEMFD, and
+/// the offset of the module's first byte in it, for passing to a vhost-user process. The descriptor
+/// belongs to the library and stays the same until the module is unmapped, also when it grows:
+/// duplicate or send it, do not close it. What others write through it, the kernel tracker does not
+/// see.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (a private module has
-/// none), VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_UNSUPPORTED (private and adopted
+/// modules have none), VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_module_fd(
     module: *const vmstore_module,
