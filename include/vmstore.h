@@ -1211,7 +1211,8 @@ const char *store_strerror(int status);
  *
  * `options` may be NULL. `*store` is written on success only; end it with store_close.
  *
- * Errors: VMSTORE_E_INVALID, VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
+ * Errors: VMSTORE_E_INVALID (also: a store would be made in the directory of another),
+ * VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
  * VMSTORE_E_NOT_FOUND (no such parent; no store and VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
  * VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION,
  * VMSTORE_E_UNSUPPORTED (made on a host with another page size), VMSTORE_E_IO,
@@ -1749,7 +1750,8 @@ int store_compact(vmstore *store,
                   const vmstore_compact_options *options);
 
 /**
- * Makes a second, independent store in `directory`, which must be new or empty. `commit` 0 takes the
+ * Makes a second, independent store in `directory`, which must be new or empty, and not in the
+ * directory of a store. `commit` 0 takes the
  * whole history with its head; else the clone has that one commit, as its head, with the number and
  * unique id that it has here.
  *

@@ -86,6 +86,14 @@ static void clone_and_go_on(side *source, rng *r, uint64_t only, const char *dir
     memset(&clone, 0, sizeof clone);
     OK(store_clone(source->store, only, directory));
     FAILS(store_clone(source->store, only, directory), VMSTORE_E_EXISTS, "already");
+    FAILS(store_clone(source->store, only, directory), VMSTORE_E_EXISTS, "into ");
+    /* A store in a store's directory could have the name of one of its files. */
+    char within[4200];
+    snprintf(within, sizeof within, "%s/within", directory);
+    FAILS(store_clone(source->store, only, within), VMSTORE_E_INVALID, "directory of another");
+    CHECK(access(within, F_OK) != 0 && mkdir(within, 0700) == 0);
+    FAILS(store_clone(source->store, only, within), VMSTORE_E_INVALID, within);
+    CHECK(rmdir(within) == 0);
     open_side(&clone, directory, 0);
     for (uint64_t n = 1; n < 200; n++) {
         if (!source->at[n] || (only && n != only)) continue;

@@ -96,6 +96,15 @@ static void files_and_foreign_directories(void)
     CHECK(mkdir(hidden, 0755) == 0);
     refuses(foreign, VMSTORE_OPEN_CREATE, VMSTORE_E_EXISTS, "foreign");
     CHECK(file_holds(inside, "mine too"));
+
+    /* A store is not made in the directory of another, but beside what is only called like the hidden directory. */
+    opens(path_in(directory, "outer"), VMSTORE_OPEN_CREATE);
+    refuses(path_in(directory, "outer/inner"), VMSTORE_OPEN_CREATE, VMSTORE_E_INVALID, "outer/inner");
+    CHECK(!exists(path_in(directory, "outer/inner")));
+    CHECK(mkdir(path_in(directory, "home"), 0755) == 0);
+    opens(path_in(directory, "home/.vmstore"), VMSTORE_OPEN_CREATE);
+    opens(path_in(directory, "home/other"), VMSTORE_OPEN_CREATE);
+    opens(path_in(directory, "home/.vmstore"), VMSTORE_OPEN_CREATE);
 }
 
 static void missing(void)

@@ -35,6 +35,7 @@ mod tracking;
 mod transfer;
 mod types;
 
+use std::borrow::Cow;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -46,6 +47,7 @@ fn guard(function: &'static str, body: impl FnOnce(&mut Call) -> Result<()>) -> 
     let mut call = Call {
         store: None,
         opening: None,
+        into: None,
     };
     let error = match catch_unwind(AssertUnwindSafe(|| body(&mut call))) {
         Ok(Ok(())) => return status::VMSTORE_OK,
@@ -61,7 +63,7 @@ fn guard(function: &'static str, body: impl FnOnce(&mut Call) -> Result<()>) -> 
             }
         }
     };
-    last_error::set(function, call.place(&error), &error);
+    last_error::set(function, call.place(&error).as_deref(), &error);
     status::of(&error)
 }
 
@@ -70,11 +72,13 @@ struct Call {
     store: Option<Store>,
     /// The directory of a store that is not open yet.
     opening: Option<String>,
+    /// The directory that is written to, where that is not the store's.
+    into: Option<String>,
 }
 
 impl Call {
     /// The store that the text of a failure has to name, beside what the error says itself.
-    fn place(&self, error: &Error) -> Option<&str> {
+    fn place(&self, error: &Error) -> Option<Cow<'_, str>> {
         let opening = self.opening.as_deref().filter(|path| match error {
             // Files are named as they are within the store.
             Error::Corrupt { .. } | Error::Version { .. } | Error::NoMemory { .. } => true,
@@ -84,7 +88,11 @@ impl Call {
             Error::ReadOnly { what, .. } => !what.contains(&format!("({path}")),
             _ => false,
         });
-        self.store.as_ref().map(Store::path).or(opening)
+        let place = self.store.as_ref().map(Store::path).or(opening)?;
+        Some(match &self.into {
+            Some(into) => format!("{place}, into {into}").into(),
+            None => place.into(),
+        })
     }
 
     fn store(&mut self, handle: *const types::vmstore) -> Result<Store> {

@@ -23,7 +23,8 @@ use crate::{OpenOptions, Store};
 ///
 /// `options` may be NULL. `*store` is written on success only; end it with store_close.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
+/// Errors: VMSTORE_E_INVALID (also: a store would be made in the directory of another),
+/// VMSTORE_E_EXISTS (a file or a foreign directory is in its place),
 /// VMSTORE_E_NOT_FOUND (no such parent; no store and VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
 /// VMSTORE_E_READ_ONLY (the file system is), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION,
 /// VMSTORE_E_UNSUPPORTED (made on a host with another page size), VMSTORE_E_IO,

@@ -8,7 +8,8 @@ use super::convert::{self, In, Out};
 use super::guard;
 use super::types::{vmstore, vmstore_transfer_options};
 
-/// Makes a second, independent store in `directory`, which must be new or empty. `commit` 0 takes the
+/// Makes a second, independent store in `directory`, which must be new or empty, and not in the
+/// directory of a store. `commit` 0 takes the
 /// whole history with its head; else the clone has that one commit, as its head, with the number and
 /// unique id that it has here.
 ///
@@ -36,6 +37,7 @@ pub unsafe extern "C" fn store_clone(
         let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a NUL-terminated string.
         let directory = unsafe { convert::text("directory", directory) }?;
+        at.into = Some(directory.to_string_lossy().into_owned());
         store.clone_to(commit, Path::new(OsStr::from_bytes(directory.to_bytes())))
     })
 }

@@ -41,8 +41,8 @@ impl Store {
                     why: "there is a store already".into(),
                 });
             }
-            Found::Nothing => open::make(realfs::make_root(directory)?, directory)?,
-            Found::Directory(root) => open::make(root, directory)?,
+            Found::Nothing => open::make(None, directory)?,
+            Found::Directory(root) => open::make(Some(root), directory)?,
         };
         if !files.lock()? {
             return Err(Error::Locked { store: path });

@@ -1,5 +1,6 @@
 //! Opening: find or make the store, take its lock, recover it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -47,8 +48,8 @@ impl Store {
         let create = !read_only && !options.no_create;
         let files = match realfs::find(path)? {
             Found::Store(files) => files,
-            Found::Nothing if create => make(realfs::make_root(path)?, path)?,
-            Found::Directory(root) if create => make(root, path)?,
+            Found::Nothing if create => make(None, path)?,
+            Found::Directory(root) if create => make(Some(root), path)?,
             Found::Nothing | Found::Directory(_) => return Err(no_store(path)),
         };
         if !read_only && !files.lock()? {
@@ -205,8 +206,25 @@ pub(super) fn write_identity(files: &dyn Files, identity: &Identity, durable: Ma
     files.sync_dir(Dir::Root)
 }
 
-/// Makes a store in a directory that is there.
-pub(super) fn make(root: std::os::fd::OwnedFd, path: &Path) -> Result<RealFiles> {
+/// Makes a store in a directory, which is there or is made.
+pub(super) fn make(root: Option<OwnedFd>, path: &Path) -> Result<RealFiles> {
+    let above = match (&root, path.parent()) {
+        (None, Some(parent)) if parent.as_os_str().is_empty() => Path::new(".").to_owned(),
+        (None, Some(parent)) => parent.to_owned(),
+        _ => path.join(".."),
+    };
+    let in_a_store = match realfs::find(&above) {
+        Ok(Found::Store(files)) => !matches!(read_identity(&files), Ok(None)),
+        _ => false,
+    };
+    if in_a_store {
+        // Its name could be that of a file of the store it lies in.
+        return Err(Error::invalid(
+            format!("directory {}", path.display()),
+            "a store must not be made in the directory of another",
+        ));
+    }
+    let root = root.map_or_else(|| realfs::make_root(path), Ok)?;
     refuse_foreign(&realfs::list(&root)?, &path.display().to_string())?;
     realfs::make_hidden(root)
 }
