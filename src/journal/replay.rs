@@ -341,6 +341,16 @@ impl Replay {
         self.journal.header.durable
     }
 
+    /// Notes in the journal that a sync has begun, before recovery makes one of files whose only other copy is in it.
+    pub(crate) fn set_syncing(&mut self, store: &StoreId) -> Result<()> {
+        let Some(file) = &self.journal.file else {
+            return Ok(());
+        };
+        self.journal.header.syncing = true;
+        let bytes = self.journal.header.encode(StreamKind::Journal, store);
+        file.write_at(&[IoSlice::new(&bytes)], 0)
+    }
+
     /// Makes the streams ready for appending: cuts off what is no record, durably, before anything
     /// new can lie beside it, and writes the journal anew when it has to drop records.
     pub(crate) fn into_streams(

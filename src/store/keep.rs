@@ -4,6 +4,7 @@
 use super::options::Progress;
 use super::{Gate, LogLevel, PoisonOnPanic, State, Store, SyncState};
 use crate::format::commit::Event;
+use crate::format::index::FOOTER;
 use crate::format::kept::{Carried, Kept};
 use crate::format::name;
 use crate::journal::Numbered;
@@ -185,7 +186,8 @@ pub(super) fn unload(
 ) -> Result<()> {
     let mut written = 0;
     for file in kept.iter().flat_map(|kept| &kept.files) {
-        if !suspect && is_whole(pages, file)? {
+        let there = standing(pages, file, suspect)?;
+        if there == Standing::Newer || (!suspect && there == Standing::AsCarried) {
             continue;
         }
         let temporary = Place::hidden(format!("{}carried", name::TEMPORARY));
@@ -210,16 +212,28 @@ pub(super) fn unload(
     pages.files.sync_dir(Dir::Root)
 }
 
-/// Whether a carried file is on the disk, after a sync: the same one, or one that was written anew since, of the
-/// same commit.
-fn is_whole(pages: &PageFiles, file: &Carried) -> Result<bool> {
+/// What is there under the name of a carried file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Nothing, or nothing whole, or another commit's.
+    Damaged,
+    AsCarried,
+    /// Of the same commit and bytes, written anew since. That was synced before it took the name, and what the carried
+    /// one was made on may be gone.
+    Newer,
+}
+
+/// Looks at what is there of a carried file, after a sync unless that would prove nothing.
+fn standing(pages: &PageFiles, file: &Carried, suspect: bool) -> Result<Standing> {
     let place = pages::place(&file.module, file.commit);
     let there = match pages.files.open(&place, Access::Read) {
         Ok(Some(there)) => there,
-        Ok(None) | Err(Error::Corrupt { .. }) => return Ok(false),
+        Ok(None) | Err(Error::Corrupt { .. }) => return Ok(Standing::Damaged),
         Err(error) => return Err(error),
     };
-    there.sync()?;
+    if !suspect {
+        there.sync()?;
+    }
     let wanted = pages.footer_of(&file.module, file.commit, &file.bytes)?;
     let same = pages.load(&file.module, file.commit).and_then(|index| {
         // One of the same name may be what is left of an import that failed.
@@ -227,10 +241,19 @@ fn is_whole(pages: &PageFiles, file: &Carried) -> Result<bool> {
         super::verify::check_pages(pages, &Arc::new(index)).map(|()| same)
     });
     match same {
-        Ok(same) => Ok(same),
-        Err(Error::Corrupt { .. } | Error::Version { .. }) => Ok(false),
+        Ok(true) if is_as_carried(&*there, &place, file)? => Ok(Standing::AsCarried),
+        Ok(true) => Ok(Standing::Newer),
+        Ok(false) | Err(Error::Corrupt { .. } | Error::Version { .. }) => Ok(Standing::Damaged),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a whole file of the same bytes ends as the carried one, and so is the same.
+fn is_as_carried(there: &dyn File, place: &Place, file: &Carried) -> Result<bool> {
+    let mut end = [0; FOOTER];
+    let at = there.len()?.saturating_sub(FOOTER as u64);
+    read_exact(there, &mut end, at, place)?;
+    Ok(file.bytes.ends_with(&end))
 }
 
 /// What a reader says of a store that lost power and that no owner has opened since.

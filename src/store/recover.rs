@@ -60,6 +60,10 @@ pub(super) fn recover(
     // Where the journal stays as it is, so does what it carries.
     let unload = !read_only && !replay.kept.is_empty() && (doubtful || replay.journal_torn);
     if unload {
+        if !suspect {
+            // Should a sync fail here, the next open must not believe another one.
+            replay.set_syncing(&pages.store)?;
+        }
         keep::unload(pages, &replay.kept, suspect, note)?;
     }
     let who = if salvage {

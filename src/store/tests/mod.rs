@@ -32,6 +32,8 @@ mod misuse;
 mod ordering;
 mod parts;
 mod recorded;
+#[cfg(test)]
+mod retaken;
 mod rig;
 mod steps;
 mod streams;

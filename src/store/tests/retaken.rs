@@ -1,0 +1,176 @@
+//! What the host had written back of the journal some time before a sync of it failed, and takes up again when it drops
+//! what that sync could not write: an older journal beside files that went on.
+
+use std::sync::Arc;
+
+use super::crashed::{Crash, Crashes};
+use super::dropped::open_or_salvage;
+use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles, content, put};
+use super::rig::open_options;
+use super::{Random, Rig, Store, check_reopened, open};
+use crate::journal::journal_place;
+use crate::sys::fs::{Access, Files as _};
+use crate::sys::host::repeatable;
+
+/// What the host writes back at once.
+const BLOCK: usize = 4096;
+
+/// The number of the journal's file.
+fn journal_of(disk: &Disk) -> usize {
+    match disk.names.get(&journal_place()) {
+        Some(Node::File(inode)) => *inode,
+        other => panic!("the journal is {other:?}"),
+    }
+}
+
+/// A file's bytes after some operations, all of them made.
+fn bytes_after(log: &[Operation], file: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for operation in log {
+        match operation {
+            Operation::Write {
+                inode,
+                offset,
+                bytes: new,
+            } if *inode == file => put(&mut bytes, *offset as usize, new),
+            Operation::SetLen { inode, length } if *inode == file => {
+                bytes.resize(*length as usize, 0);
+            }
+            _ => {}
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_journal_that_was_written_back_before_its_sync_failed_is_taken_for_no_more_than_it_is() {
+    repeatable::begin(1);
+    let empty = RecordedFiles::new(true);
+    let mut rig = Rig::small(empty.copy());
+    rig.map("a");
+    for _ in 0..2 {
+        rig.write();
+        rig.commit();
+    }
+    rig.persist_in_files();
+    // Of a page that has become zero, so that the journal is one block.
+    rig.write();
+    rig.commit();
+    rig.persist();
+    // The commit below it goes, and what the journal carries was made on that.
+    rig.delete(2);
+    rig.persist();
+    rig.write();
+    rig.commit();
+    rig.patience = 0;
+    rig.files.set_fuse(Fuse {
+        at: 1,
+        times: u64::MAX,
+        errno: libc::EIO,
+        alike: true,
+        kind: Some("sync"),
+        ..Fuse::default()
+    });
+    rig.persist();
+    assert!(rig.files.set_fuse(Fuse::default()).sync_failed);
+    let (log, disk) = (rig.files.log(), rig.files.disk());
+    let journal = journal_of(&disk);
+    let synced =
+        |operation: &Operation| matches!(operation, Operation::Sync { inode } if *inode == journal);
+    let from = log.iter().rposition(synced).unwrap();
+    let allowed = rig.allowed(log.len(), Crash::Evicted);
+    let (mut states, mut salvaged, mut random) = (0, 0, Random(1));
+    for count in from..=log.len() {
+        let mut left = disk.clone();
+        let mut old = bytes_after(&log[..count], journal);
+        // What lies behind was given back when the journal was cut.
+        old.truncate(BLOCK);
+        let bytes = content(&mut left, journal);
+        old.resize(bytes.len(), 0);
+        *bytes = old;
+        let what = || format!("the journal as after {count} of {} operations", log.len());
+        let files = RecordedFiles::holding(left.clone(), rig.files.boot);
+        let Some(store) = open_or_salvage(&files, &rig, *allowed.start(), &what) else {
+            salvaged += 1;
+            continue;
+        };
+        let opened = files.recorded();
+        check_reopened(&store, &rig.oracle, allowed.clone(), &what);
+        for at in 0..=opened {
+            for (crash, percent) in [
+                (Crash::Kill, 100),
+                (Crash::PowerCut, 0),
+                (Crash::PowerCut, 50),
+            ] {
+                let what = || format!("{}; {crash:?} {percent} after {at} of its recovery", what());
+                let crashes = Crashes::new(&files, &left, at, crash);
+                let store = open(&crashes.by_chance(percent, &mut random), &what);
+                check_reopened(&store, &rig.oracle, allowed.clone(), &what);
+                states += 1;
+            }
+        }
+    }
+    println!(
+        "{states} crashes of recoveries from journals that were written back, {salvaged} journals more salvaged"
+    );
+    assert!(states > 100);
+}
+
+#[test]
+fn a_file_whose_sync_failed_while_a_store_was_opened_is_not_taken_for_durable_by_the_next_open() {
+    let mut states = 0;
+    for tells_boot in [false, true] {
+        for at in 1.. {
+            repeatable::begin(1);
+            let empty = RecordedFiles::new(tells_boot);
+            let mut rig = Rig::small(empty.copy());
+            rig.map("a");
+            rig.write();
+            rig.commit();
+            rig.persist_in_files();
+            rig.write();
+            rig.commit();
+            rig.persist();
+            // Half a record, as an owner leaves it that was killed.
+            let file = rig.files.open(&journal_place(), Access::Write);
+            let file = file.unwrap().unwrap();
+            let end = file.len().unwrap();
+            file.write_at(&[std::io::IoSlice::new(b"VREC")], end)
+                .unwrap();
+            rig.files.set_fuse(Fuse {
+                at,
+                times: 1,
+                errno: libc::EIO,
+                ..Fuse::default()
+            });
+            rig.patience = 0;
+            let opened = rig.open();
+            let fuse = rig.files.set_fuse(Fuse::default());
+            if fuse.burnt == 0 {
+                break;
+            }
+            if opened || !fuse.sync_failed {
+                continue;
+            }
+            let what =
+                || format!("boot id {tells_boot}: operation {at} fails, then it is opened again");
+            rig.store = Store::open_files(rig.files.clone(), "test", open_options()).unwrap();
+            let count = rig.files.recorded();
+            let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
+            let mut random = Random(at);
+            for percent in [0, 50, 100] {
+                let left: Arc<RecordedFiles> = crashes.by_chance(percent, &mut random);
+                let store = open(&left, &what);
+                check_reopened(
+                    &store,
+                    &rig.oracle,
+                    rig.allowed(count, Crash::PowerCut),
+                    &what,
+                );
+                states += 1;
+            }
+        }
+    }
+    println!("{states} power cuts after an open that failed and one that did not");
+    assert!(states > 10);
+}
