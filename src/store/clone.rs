@@ -71,8 +71,9 @@ impl Store {
         let mut made = Vec::new();
         let cloned = self.fill_clone(files, part, &mut made);
         if cloned.is_err() {
-            // Without an identity it is no store; what is left of it must not be in the next one's way.
-            for place in made {
+            // Without an identity, which goes first, it is no store; what is left of it must not be in the next one's
+            // way.
+            for place in std::iter::once(open::identity_place()).chain(made) {
                 let _ = files.unlink(&place);
             }
         }

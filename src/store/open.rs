@@ -25,7 +25,7 @@ use std::io::IoSlice;
 
 const DEFAULT_ARENA: u64 = 1 << 30;
 
-fn identity_place() -> Place {
+pub(super) fn identity_place() -> Place {
     Place::hidden(name::IDENTITY)
 }
 
