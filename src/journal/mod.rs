@@ -189,7 +189,7 @@ impl Stream {
         match self.file.allocate(0, until, true) {
             Ok(()) => self.reserved = until,
             // The blocks that are there may be enough; the write will tell.
-            Err(error) if error.errno() == libc::ENOSPC => {}
+            Err(error) if [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) => {}
             Err(error) if error.errno() == libc::EOPNOTSUPP => self.reserved = u64::MAX,
             Err(error) => return Err(error),
         }

@@ -59,3 +59,30 @@ fn what_had_to_stay_goes_with_the_next_deletion() {
     );
     assert!(stayed >= 3, "{stayed} of {}", outcomes.len());
 }
+
+#[test]
+fn restore_works_without_quota_for_what_is_reserved_ahead() {
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    for _ in 0..2 {
+        rig.write();
+        rig.commit();
+    }
+    for errno in [libc::ENOSPC, libc::EDQUOT] {
+        rig.reopen();
+        rig.patience = 0;
+        rig.files.set_fuse(Fuse {
+            at: 1,
+            times: u64::MAX,
+            errno,
+            alike: true,
+            kind: Some("allocate"),
+            ..Fuse::default()
+        });
+        let head = rig.oracle.now().head;
+        rig.restore(3 - head);
+        assert!(rig.files.set_fuse(Fuse::default()).burnt > 0);
+        assert!(rig.failure.take().is_none(), "{errno}");
+        rig.patience = 1;
+    }
+}
