@@ -336,6 +336,12 @@ fn write_again(file: &dyn File, from: u64, to: u64) -> Result<()> {
 }
 
 impl Replay {
+    /// What is another when a writer has gone on since.
+    pub(crate) fn seen(&self) -> (Header, u64, Option<u64>) {
+        let commits = self.commits.as_ref().map(|half| half.end);
+        (self.journal.header.clone(), self.journal.end, commits)
+    }
+
     /// How long `commits` is durably, as far as the journal knows.
     fn promised_length(&self) -> Mark {
         self.journal.header.durable

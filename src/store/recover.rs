@@ -28,6 +28,9 @@ pub(super) struct Recovered {
     pub(super) journal: Option<Stream>,
 }
 
+/// How often a reader looks again while an owner goes on.
+const TRIES: u32 = 20;
+
 type Note<'a> = &'a mut dyn FnMut(LogLevel, String);
 
 pub(super) fn recover(
@@ -36,13 +39,48 @@ pub(super) fn recover(
     salvage: bool,
     note: Note<'_>,
 ) -> Result<Recovered> {
-    let mut replay = if salvage {
-        journal::replay(&*pages.files, &pages.store, Reader::Salvager)?
-    } else if read_only {
-        replay_beside_writer(pages)?
-    } else {
-        journal::replay(&*pages.files, &pages.store, Reader::Owner)?
+    let who = match (salvage, read_only) {
+        (true, _) => Reader::Salvager,
+        (false, true) => return recover_beside_writer(pages, note),
+        (false, false) => Reader::Owner,
     };
+    let replay = journal::replay(&*pages.files, &pages.store, who)?;
+    recover_from(pages, replay, who, note)
+}
+
+/// As a reader, while an owner may be at work: where something is missing and he has gone on since, it is looked
+/// for again.
+fn recover_beside_writer(pages: &PageFiles, note: Note<'_>) -> Result<Recovered> {
+    let mut tries = 0;
+    loop {
+        let replay = replay_beside_writer(pages)?;
+        let (seen, found) = (replay.seen(), replay.recent.len());
+        let mut notes = Vec::new();
+        let mut keep = |level, message| notes.push((level, message));
+        let recovered = recover_from(pages, replay, Reader::Bystander, &mut keep);
+        let whole = recovered
+            .as_ref()
+            .is_ok_and(|recovered| recovered.pending.len() == found);
+        tries += 1;
+        if whole
+            || tries == TRIES
+            || replay_beside_writer(pages).is_ok_and(|now| now.seen() == seen)
+        {
+            for (level, message) in notes {
+                note(level, message);
+            }
+            return recovered;
+        }
+    }
+}
+
+fn recover_from(
+    pages: &PageFiles,
+    mut replay: Replay,
+    who: Reader,
+    note: Note<'_>,
+) -> Result<Recovered> {
+    let (read_only, salvage) = (who != Reader::Owner, who == Reader::Salvager);
     if let Some(damage) = &replay.damage {
         if !salvage {
             return Err(damage.clone());
@@ -66,13 +104,6 @@ pub(super) fn recover(
         }
         keep::unload(pages, &replay.kept, suspect, note)?;
     }
-    let who = if salvage {
-        Reader::Salvager
-    } else if read_only {
-        Reader::Bystander
-    } else {
-        Reader::Owner
-    };
     let (pending, promised) = keep_whole(pages, &mut history, &replay, recent, who, note)?;
     for record in std::mem::take(&mut replay.beyond) {
         history.salvage(&record.event);
@@ -132,7 +163,7 @@ fn replay_beside_writer(pages: &PageFiles) -> Result<Replay> {
             Err(_) => false,
         };
         tries += 1;
-        if !moving || tries == 20 {
+        if !moving || tries == TRIES {
             return replay;
         }
         std::thread::yield_now();

@@ -11,6 +11,8 @@ mod abandoned;
 #[cfg(test)]
 mod alone;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod clones;
 #[cfg(test)]
 mod crash;
