@@ -7,9 +7,15 @@ use super::PageFiles;
 use crate::error::try_filled;
 use crate::format::index::{Found, Index, Shape};
 use crate::page::Run;
+use crate::sys::host;
 use crate::{Error, Result};
 
 const CHUNK: u64 = 512;
+/// So many chunks, of 2 TiB of pages of 4 KiB, any host has room for; more, if they take a small part of its memory.
+const MANY: usize = 1 << 20;
+
+/// What is said of the pages of a chunk; nothing: they are as in the base.
+type Chunk = Option<Box<[u32]>>;
 
 /// For each page the module commit that holds it, or none for a zero page. Stretches of pages that are
 /// as in the image below cost nothing.
@@ -18,7 +24,7 @@ pub(crate) struct PageTable {
     /// The image that holds every page of which nothing else is said; without one they are zero.
     base: Option<Arc<Index>>,
     /// [`BASE`], [`ZERO`], or a number of `sources`. A missing chunk is all as in the base.
-    chunks: Vec<Option<Box<[u32]>>>,
+    chunks: Vec<Chunk>,
     sources: Vec<Option<Source>>,
     /// The place in `sources` that was asked for last: runs come one after another from one source.
     recent: usize,
@@ -68,11 +74,16 @@ impl PageTable {
     pub(crate) fn grow(&mut self, pages: u64) -> Result<()> {
         let count = pages.div_ceil(CHUNK) as usize;
         let more = count.saturating_sub(self.chunks.len());
+        let no_memory = || Error::NoMemory {
+            what: "a page table".into(),
+        };
+        // A delta may say that its module has any size, whatever length the file has.
+        if count > MANY && count > host::memory() as usize / 64 / size_of::<Chunk>() {
+            return Err(no_memory());
+        }
         self.chunks
             .try_reserve_exact(more)
-            .map_err(|_| Error::NoMemory {
-                what: "a page table".into(),
-            })?;
+            .map_err(|_| no_memory())?;
         self.chunks.resize_with(self.chunks.len() + more, || None);
         self.pages = self.pages.max(pages);
         Ok(())

@@ -8,7 +8,7 @@ use crate::pages::{Draft, place};
 use crate::sys::fs::Place;
 use crate::sys::host;
 use crate::sys::memory::Memory;
-use crate::{Error, MapMode};
+use crate::{Error, MapMode, VerifyOptions};
 
 fn store(directory: &tempfile::TempDir) -> Store {
     Store::open(directory.path(), OpenOptions::default()).unwrap()
@@ -46,11 +46,9 @@ fn adopted_memory_is_the_callers_again_when_it_was_unmapped_or_the_store_closed(
     }
 }
 
-#[test]
-fn a_recorded_size_is_bounded_like_a_new_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store(&directory);
-    let size = (host::memory() * 65).next_multiple_of(host::page_size());
+/// A store with a commit whose module has that size, by right checksums, and no bytes.
+fn large(directory: &tempfile::TempDir, size: u64) -> Store {
+    let store = store(directory);
     let pages = &store.0.pages;
     // A file system may have no files of that size; a module with an image below has a small one.
     let image = Draft::new(pages, Place::hidden("new-0"), "ram", 4096, 1, None);
@@ -84,6 +82,25 @@ fn a_recorded_size_is_bounded_like_a_new_one() {
     };
     let event = Event::Committed(Arc::new(commit));
     store.0.state.lock().record(event).unwrap();
+    store
+}
+
+#[test]
+fn a_recorded_size_is_bounded_like_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let size = (host::memory() * 65).next_multiple_of(host::page_size());
+    let store = large(&directory, size);
     let mapped = store.map_module("ram", 0, &map_options()).map(drop);
     assert!(matches!(mapped, Err(Error::NoMemory { .. })), "{mapped:?}");
+}
+
+#[test]
+fn verifying_a_recorded_size_takes_no_more_memory_than_the_host_can_spare() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = large(&directory, 1 << 47);
+    let verified = store.verify(&VerifyOptions::default(), None);
+    assert!(
+        matches!(verified, Err(Error::NoMemory { .. })),
+        "{verified:?}"
+    );
 }
