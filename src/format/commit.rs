@@ -3,6 +3,7 @@
 use super::bytes::{Reader, Writer};
 use super::checksum::Digest;
 use super::name;
+use super::record::LAST;
 use crate::error::try_vec;
 use std::sync::Arc;
 
@@ -79,6 +80,16 @@ impl Event {
         }
     }
 
+    /// The number of the commit that it is about.
+    pub(crate) fn commit(&self) -> u64 {
+        match self {
+            Self::HeadMoved(number) | Self::Deleted(number) | Self::Forgotten { number, .. } => {
+                *number
+            }
+            Self::Committed(commit) => commit.number,
+        }
+    }
+
     /// The length of the record's payload, at most a little more.
     pub(crate) fn length(&self) -> usize {
         match self {
@@ -126,7 +137,7 @@ impl Event {
             FORGOTTEN => {
                 let (number, parent) =
                     (|| Some((r.u64()?, r.u64()?)))().ok_or("it is too short")?;
-                if number == 0 || number > u64::MAX / 2 || parent >= number {
+                if number == 0 || number > LAST || parent >= number {
                     return Err(format!("commit {number} with parent {parent}"));
                 }
                 Self::Forgotten { number, parent }
@@ -159,7 +170,7 @@ fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
     let mut user_data = try_vec(length, "user data").map_err(|error| error.to_string())?;
     user_data.extend_from_slice(bytes);
     let count = r.u32().ok_or(SHORT)?;
-    if number == 0 || number > u64::MAX / 2 || parent >= number {
+    if number == 0 || number > LAST || parent >= number {
         return Err(format!("commit {number} with parent {parent}"));
     }
     if label.len() > MAX_LABEL || length > MAX_USER_DATA {

@@ -16,6 +16,8 @@ const OPTIONAL: u16 = 1;
 const MORE: u16 = 2;
 /// User data has at most 16 MiB; the rest is for the map of modules.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
+/// The last number of a record or a commit. No history gets there, but one that somebody made up may begin there.
+pub(crate) const LAST: u64 = u64::MAX / 2;
 
 /// A record that verified.
 #[derive(Debug, Clone)]
@@ -327,7 +329,7 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
     let Some((magic, kind, flags, length, sequence, batch, link, payload_sum)) = fields else {
         return Err(bad("a record's head is too short"));
     };
-    if magic != RECORD_MAGIC || sequence > u64::MAX / 2 || length > MAX_PAYLOAD {
+    if magic != RECORD_MAGIC || sequence > LAST || length > MAX_PAYLOAD {
         return Err(bad("a record whose head is nonsense"));
     }
     let payload = usize::try_from(length)

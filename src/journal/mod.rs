@@ -137,6 +137,15 @@ impl Stream {
         if events.is_empty() {
             return Ok(());
         }
+        let over = |n: &&Numbered| n.sequence > record::LAST || n.event.commit() > record::LAST;
+        if let Some(Numbered { sequence, event }) = events.iter().find(over) {
+            // It could be written, and not be read again.
+            let number = event.commit();
+            return Err(Error::corrupt(
+                place(self.kind).to_string(),
+                format!("record {sequence} of commit {number}: its numbers are used up"),
+            ));
+        }
         let events_length = events.iter().map(|n| n.event.length() + record::HEAD + 8);
         let mut bytes = room(events_length.sum())?;
         let mut link = self.link;

@@ -9,6 +9,7 @@ use crate::format::kept::Kept;
 use crate::format::record::{self, Record, Tail};
 use crate::format::{StoreId, name};
 use crate::sys::fs::{Access, File, Files, Place, read_exact};
+use crate::sys::host;
 use crate::{Error, Result};
 
 /// Whether the host booted since: what was not synced may be lost.
@@ -128,7 +129,11 @@ fn find(
         }
         Err(error) => return Err(error),
     };
-    let bytes = read_stream(&*file, &place)?;
+    let bytes = read_stream(
+        &*file,
+        &place,
+        (host::memory() / 8).max(record::MAX_PAYLOAD),
+    )?;
     match Header::decode(&bytes, kind, store, &place.to_string()) {
         Ok(header) => Ok(Some(Found {
             file: Some(file),
@@ -144,8 +149,9 @@ fn find(
 }
 
 /// Reads a stream, as far as it can have records: beyond more zeros than the largest record has
-/// bytes nothing is looked for, so that a sparse file of any length costs little.
-fn read_stream(file: &dyn File, place: &Place) -> Result<Vec<u8>> {
+/// bytes nothing is looked for, so that a sparse file of any length costs little. More than `most` bytes are not
+/// read: a sparse file with little in it would take more memory than disk.
+fn read_stream(file: &dyn File, place: &Place, most: u64) -> Result<Vec<u8>> {
     const CHUNK: u64 = 1 << 20;
     let length = file.len()?;
     let mut bytes = Vec::new();
@@ -153,9 +159,13 @@ fn read_stream(file: &dyn File, place: &Place) -> Result<Vec<u8>> {
     while (bytes.len() as u64) < length && zeros <= record::MAX_PAYLOAD {
         let at = bytes.len();
         let chunk = CHUNK.min(length - at as u64) as usize;
-        bytes.try_reserve(chunk).map_err(|_| Error::NoMemory {
+        let no_memory = || Error::NoMemory {
             what: format!("{length} bytes of {place}").into(),
-        })?;
+        };
+        if (at + chunk) as u64 > most {
+            return Err(no_memory());
+        }
+        bytes.try_reserve(chunk).map_err(|_| no_memory())?;
         bytes.resize(at + chunk, 0);
         read_exact(file, &mut bytes[at..], at as u64, place)?;
         zeros = if bytes[at..].iter().all(|byte| *byte == 0) {
@@ -419,5 +429,52 @@ impl Replay {
             stream
         };
         Ok((commits, journal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::commit::Event;
+    use crate::sys::realfs;
+
+    #[test]
+    fn a_sparse_stream_takes_no_more_memory_than_it_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = realfs::make_root(&directory.path().join("store")).unwrap();
+        let files = realfs::make_hidden(root).unwrap();
+        let file = files.create(&journal_place()).unwrap();
+        file.set_len(64 << 20).unwrap();
+        for at in 0..8 {
+            file.write_at(&[IoSlice::new(&[1])], at << 23).unwrap();
+        }
+        let refused = read_stream(&*file, &journal_place(), 32 << 20);
+        assert!(
+            matches!(&refused, Err(Error::NoMemory { what }) if what.contains("67108864 bytes of")),
+            "{refused:?}"
+        );
+        let read = read_stream(&*file, &journal_place(), 64 << 20).unwrap();
+        assert_eq!(read.len(), 64 << 20);
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = realfs::make_root(&directory.path().join("store")).unwrap();
+        let files = realfs::make_hidden(root).unwrap();
+        let store = [7; 16];
+        let kind = StreamKind::Journal;
+        let mut journal =
+            Stream::create(&files, kind, store, (Mark::default(), false, 0), &[]).unwrap();
+        for (sequence, number) in [(record::LAST, 1), (1, record::LAST)] {
+            for over in [1, 0] {
+                let before = journal.end();
+                let event = Event::Deleted(number + if number > 1 { over } else { 0 });
+                let sequence = sequence + if sequence > 1 { over } else { 0 };
+                let appended = journal.append(&[Numbered { sequence, event }]);
+                assert_eq!(appended.is_err(), over == 1, "{appended:?}");
+                assert_eq!(journal.end() == before, over == 1);
+            }
+        }
     }
 }
