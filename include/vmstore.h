@@ -1348,8 +1348,8 @@ int store_module_fd(const vmstore_module *module, int *fd, uint64_t *offset);
 
 /**
  * Reports writes to `length` bytes from `offset` of a module, whichever tracker it has.
- * Rounded outward to whole pages; `length` 0 does nothing. Reporting a page that did not
- * change costs time only.
+ * Rounded outward to whole pages; `length` 0 within the module does nothing. Reporting a page that
+ * did not change costs time only.
  *
  * Write first, then mark, both before the capture that is to have them. Any thread may call it
  * at any time, also while a commit or persist of the store runs: it does not wait for them and

@@ -174,6 +174,7 @@ static void symlinks(void)
     const char *dangling = path_in(directory, "dangling"), *loop = path_in(directory, "loop");
     CHECK(symlink("nowhere", dangling) == 0 && symlink("loop", loop) == 0);
     refuses(dangling, VMSTORE_OPEN_NO_CREATE, VMSTORE_E_NOT_FOUND, "dangling");
+    refuses(dangling, VMSTORE_OPEN_CREATE, VMSTORE_E_NOT_FOUND, "dangling leads to");
     vmstore *store = SENTINEL_POINTER(vmstore);
     trying("a symlink to itself");
     CHECK(store_open(loop, NULL, &store) < -4096 && strstr(last_error(), "loop"));

@@ -34,7 +34,11 @@ pub(crate) fn check_module_id(id: &str) -> Result<()> {
         return Ok(());
     };
     let shown: String = id.chars().take(64).flat_map(char::escape_default).collect();
-    Err(Error::invalid(format!("module_id \"{shown}\""), rule))
+    let what = match id.chars().nth(64) {
+        None => format!("module_id \"{shown}\""),
+        Some(_) => format!("module_id \"{shown}...\", of {} bytes", id.len()),
+    };
+    Err(Error::invalid(what, rule))
 }
 
 /// The file of a module commit.

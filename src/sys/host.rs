@@ -1,5 +1,6 @@
 //! Facts about the host: page size, clocks, randomness, the file system under a path.
 
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{Error, Result};
@@ -47,13 +48,16 @@ pub(crate) fn random_id() -> Result<[u8; 16]> {
     }
 }
 
-/// The host's memory in bytes.
+/// The host's memory in bytes. Asked for once, by the first open: nothing after that needs the call.
 pub(crate) fn memory() -> u64 {
-    // SAFETY: sysconf has no preconditions.
-    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    u64::try_from(pages)
-        .unwrap_or(0)
-        .saturating_mul(page_size())
+    static MEMORY: OnceLock<u64> = OnceLock::new();
+    *MEMORY.get_or_init(|| {
+        // SAFETY: sysconf has no preconditions.
+        let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+        u64::try_from(pages)
+            .unwrap_or(0)
+            .saturating_mul(page_size())
+    })
 }
 
 /// How many huge pages of a size, in bytes, are free; `None` where the host has no such size.

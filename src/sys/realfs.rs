@@ -104,8 +104,15 @@ pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
         Err(error) if is(&error, libc::EEXIST) => {}
         other => drop(other?),
     }
-    let root = open_at(libc::AT_FDCWD, &name, DIRECTORY)?;
-    Ok(root)
+    open_at(libc::AT_FDCWD, &name, DIRECTORY).map_err(|error| {
+        if !is(&error, libc::ENOENT) {
+            return error;
+        }
+        Error::NotFound {
+            what: format!("directory that the link {} leads to", path.display()),
+            hint: "".into(),
+        }
+    })
 }
 
 /// Makes the entry of a directory in its parent durable. A parent that may not be read is its owner's
