@@ -5,7 +5,7 @@
 use super::crashed::{Crash, Crashes};
 use super::recorded::{Disk, Node, RecordedFiles, content};
 use super::{CommitOptions, Moment, OpenOptions, Random, Rig, Store};
-use super::{check_reopened, long, map_options, open, seed};
+use super::{check_power_cuts, check_reopened, long, map_options, open, seed};
 use crate::Error;
 use crate::journal::journal_place;
 use std::sync::Arc;
@@ -106,20 +106,9 @@ fn promise_2_commits_whose_deletion_a_power_cut_takes_are_checked_themselves() {
                 rig.delete(number - 1);
             }
         }
-        let count = rig.files.recorded();
-        let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
-        for number in 0..3000 {
-            let percent = [50, 80, 90, 95][number % 4];
-            let what = || format!("state {number}, {percent} of 100");
-            let store = open(&crashes.by_chance(percent, &mut random), &what);
-            check_reopened(
-                &store,
-                &rig.oracle,
-                rig.allowed(count, Crash::PowerCut),
-                &what,
-            );
-            states += 1;
-        }
+        let what = |percent| format!("boot id {tells_boot}, {percent} of 100");
+        let percents = [50, 80, 90, 95].repeat(750);
+        states += check_power_cuts(&rig, &empty.disk(), percents, &mut random, &what);
     }
     println!("{states} power cuts of commits that were deleted: whole, or not there");
 }

@@ -8,7 +8,7 @@ use super::dropped::{killed_after_the_sync, open_or_salvage};
 use super::parts::in_parts;
 use super::recorded::{Fuse, RecordedFiles, Short};
 use super::steps::{History, Step};
-use super::{Random, Rig, check_reopened, long, open, setting};
+use super::{Random, Rig, check_power_cuts, check_reopened, long, open, setting};
 use crate::sys::host::repeatable;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
@@ -338,22 +338,10 @@ fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Op
             rig.delete(commit);
         }
     }
-    let count = rig.files.recorded();
-    let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
     let percents = [0, 100].into_iter().chain([5, 20, 50, 80, 95].repeat(10));
-    let mut states = 0;
-    for percent in percents {
-        let what = || format!("a persist fails at {at}, order {order}, power cut {percent}");
-        let store = open(&crashes.by_chance(percent, random), &what);
-        check_reopened(
-            &store,
-            &rig.oracle,
-            rig.allowed(count, Crash::PowerCut),
-            &what,
-        );
-        states += 1;
-    }
-    Some(states)
+    let what = |percent| format!("a persist fails at {at}, order {order}, power cut {percent}");
+    let base = empty.disk();
+    Some(check_power_cuts(&rig, &base, percents, random, &what))
 }
 
 #[test]

@@ -52,6 +52,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::dirty::Tracker;
+use crashed::{Crash, Crashes};
 use recorded::RecordedFiles;
 use rig::Rig;
 
@@ -168,6 +169,28 @@ pub(super) fn check_reopened(
     };
     check_bytes(store, oracle, what);
     moment
+}
+
+/// Opens and checks what power cuts after all of a rig's operations leave, of every hundred uncertain steps so many.
+/// Returns how many.
+fn check_power_cuts(
+    rig: &Rig,
+    base: &recorded::Disk,
+    percents: impl IntoIterator<Item = u64>,
+    random: &mut Random,
+    what: &dyn Fn(u64) -> String,
+) -> u64 {
+    let count = rig.files.recorded();
+    let crashes = Crashes::new(&rig.files, base, count, Crash::PowerCut);
+    let mut states = 0;
+    for percent in percents {
+        let what = || what(percent);
+        let store = open(&crashes.by_chance(percent, random), &what);
+        let allowed = rig.allowed(count, Crash::PowerCut);
+        check_reopened(&store, &rig.oracle, allowed, &what);
+        states += 1;
+    }
+    states
 }
 
 /// Checks that each commit of a store restores to its bytes.

@@ -1,13 +1,11 @@
 //! What the host had written back of the journal some time before a sync of it failed, and takes up again when it drops
 //! what that sync could not write: an older journal beside files that went on.
 
-use std::sync::Arc;
-
 use super::crashed::{Crash, Crashes};
 use super::dropped::open_or_salvage;
 use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles, content, put};
 use super::rig::open_options;
-use super::{Random, Rig, Store, check_reopened, open};
+use super::{Random, Rig, Store, check_power_cuts, check_reopened, open};
 use crate::journal::journal_place;
 use crate::sys::fs::{Access, Files as _};
 use crate::sys::host::repeatable;
@@ -152,23 +150,14 @@ fn a_file_whose_sync_failed_while_a_store_was_opened_is_not_taken_for_durable_by
             if opened || !fuse.sync_failed {
                 continue;
             }
-            let what =
-                || format!("boot id {tells_boot}: operation {at} fails, then it is opened again");
+            let what = |percent| {
+                format!(
+                    "boot id {tells_boot}: operation {at} fails, opened again, {percent} of 100"
+                )
+            };
             rig.store = Store::open_files(rig.files.clone(), "test", open_options()).unwrap();
-            let count = rig.files.recorded();
-            let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);
-            let mut random = Random(at);
-            for percent in [0, 50, 100] {
-                let left: Arc<RecordedFiles> = crashes.by_chance(percent, &mut random);
-                let store = open(&left, &what);
-                check_reopened(
-                    &store,
-                    &rig.oracle,
-                    rig.allowed(count, Crash::PowerCut),
-                    &what,
-                );
-                states += 1;
-            }
+            let percents = [0, 50, 100];
+            states += check_power_cuts(&rig, &empty.disk(), percents, &mut Random(at), &what);
         }
     }
     println!("{states} power cuts after an open that failed and one that did not");
