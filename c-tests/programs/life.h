@@ -25,7 +25,8 @@ static unsigned readonly;
 static unsigned char *callers_memory; /* adopted, or a reservation */
 static int callers_fd;
 
-enum { PAGES = 512, GROWN = PAGES + 64, STRIDE = 2, RUN = 256 };
+/* Behind WRITTEN the module stays empty: a hole. */
+enum { WRITTEN = 512, PAGES = WRITTEN + 512, GROWN = PAGES + 64, STRIDE = 2, RUN = 256 };
 
 static int has(const char *word)
 {
@@ -67,13 +68,13 @@ static void write_pages(void)
     static unsigned char byte;
     byte++;
     if (readonly) return;
-    for (size_t page = STRIDE; page < PAGES; page += STRIDE) memory[page * page_size()] = byte;
+    for (size_t page = STRIDE; page < WRITTEN; page += STRIDE) memory[page * page_size()] = byte;
     for (size_t page = RUN; page < RUN + 32; page++) {
         memory[page * page_size()] = byte; /* together, as large runs are */
         if (has("caller")) OK(store_mark_dirty(module, page * page_size(), page_size()));
     }
     memory[0] = 1; /* as before: it is compared with the head */
-    for (size_t page = 0; page < PAGES; page += has("caller") ? STRIDE : PAGES)
+    for (size_t page = 0; page < WRITTEN; page += has("caller") ? STRIDE : WRITTEN)
         OK(store_mark_dirty(module, page * page_size(), page_size()));
 }
 

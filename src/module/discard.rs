@@ -51,7 +51,7 @@ impl MappedModule {
             };
             let (offset, length) = (part.start * page, part.count * page);
             let given = match (span.kind, self.descriptor.raw()) {
-                (Kind::Anonymous, _) => self.memory.drop_pages(offset, length).is_ok(),
+                (Kind::Anonymous | Kind::Hole, _) => self.memory.drop_pages(offset, length).is_ok(),
                 (Kind::Shared, Some((fd, from))) => {
                     // The disk's blocks stay reserved, so that the guest may have the memory back.
                     let keep = self.mode == MapMode::Shared;

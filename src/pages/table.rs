@@ -248,17 +248,22 @@ impl PageTable {
         let mut page = run.start;
         while page < run.end() {
             let number = self.number(page);
-            let mut stop = page + 1;
-            while stop < run.end() && self.number(stop) == number {
-                // A missing chunk is skipped as a whole.
-                let whole = number == BASE
-                    && stop.is_multiple_of(CHUNK)
-                    && self.chunks[(stop / CHUNK) as usize].is_none();
-                stop = if whole {
-                    run.end().min(stop + CHUNK)
-                } else {
-                    stop + 1
+            let mut stop = page;
+            while stop < run.end() {
+                let border = run.end().min((stop / CHUNK + 1) * CHUNK);
+                let alike = match &self.chunks[(stop / CHUNK) as usize] {
+                    None if number == BASE => border - stop,
+                    None => 0,
+                    Some(cells) => {
+                        let cells = &cells[(stop % CHUNK) as usize..][..(border - stop) as usize];
+                        let other = cells.iter().position(|cell| *cell != number);
+                        other.map_or(border - stop, |other| other as u64)
+                    }
                 };
+                stop += alike;
+                if stop < border {
+                    break;
+                }
             }
             let part = Run {
                 start: page,

@@ -23,6 +23,8 @@ const WORTH_MAPPING: u64 = 32;
 const BRIDGE: u64 = 16;
 /// The most parts of an image that are mapped; a process has room for 65,530 mappings in all.
 const MAPPINGS: usize = 512;
+/// The fewest pages that a hole is worth a part of its own for: arming them costs about as much as three calls.
+const HOLE: u64 = 256;
 
 /// What is to be filled.
 struct Fill<'a> {
@@ -132,7 +134,8 @@ impl Store {
             }
         };
         let left = lay_over(&self.0.pages, &memory, fill.table, &from_image, image)?;
-        let spans = spans(fill.whole(page), &from_image);
+        let rests = self.0.read_only && !compares;
+        let spans = spans(fill.whole(page), &from_image, rests.then_some(fill.table));
         Ok(Filled {
             mode_reason,
             unverified: left * page,
@@ -345,12 +348,27 @@ fn shared(pages: Run) -> Vec<Span> {
     }]
 }
 
-/// Private memory, some of it an image.
-fn spans(whole: Run, from_image: &[Run]) -> Vec<Span> {
-    let mut spans = Vec::new();
-    crate::page::split(&[whole], from_image, |pages, inside| {
-        let kind = if inside { Kind::Image } else { Kind::Anonymous };
-        spans.push(Span { pages, kind });
+/// Private memory, some of it an image. With a table, what is all zeros there may be a hole.
+fn spans(whole: Run, from_image: &[Run], table: Option<&PageTable>) -> Vec<Span> {
+    let least = HOLE.max(whole.count / MAPPINGS as u64);
+    let mut spans: Vec<Span> = Vec::new();
+    crate::page::split(&[whole], from_image, |pages, inside| match table {
+        Some(table) if !inside => table.locate(pages, |located| {
+            let hole = located.source.is_none() && located.run.count >= least;
+            match spans.last_mut() {
+                Some(last) if last.kind == Kind::Anonymous && !hole => {
+                    last.pages.count += located.run.count;
+                }
+                _ => spans.push(Span {
+                    pages: located.run,
+                    kind: if hole { Kind::Hole } else { Kind::Anonymous },
+                }),
+            }
+        }),
+        _ => spans.push(Span {
+            pages,
+            kind: if inside { Kind::Image } else { Kind::Anonymous },
+        }),
     });
     spans
 }
