@@ -141,10 +141,7 @@ impl Store {
                 SyncState::Inherited => {
                     self.0.pages.open(&file.module, file.commit)?.sync()?;
                     syncs += 1;
-                    // An error of its writing may have been told to its dead owner; reading it
-                    // back finds out.
-                    let index = std::sync::Arc::new(self.0.pages.load(&file.module, file.commit)?);
-                    super::verify::check_pages(&self.0.pages, &index)?;
+                    self.read_back(file, file.sequence <= gate.kept)?;
                 }
             }
             if let SyncState::Suspect = &file.state {
@@ -174,6 +171,20 @@ impl Store {
         }
         gate.last = events.last().map_or(gate.last, |event| event.sequence);
         Ok(syncs + 2)
+    }
+
+    /// An error of writing a file may have been told to its dead owner alone; reading it back finds out. One that the
+    /// journal carries is written again by the next open, as after a failed sync.
+    fn read_back(&self, file: &Unsynced, carried: bool) -> Result<()> {
+        let index = self.0.pages.load(&file.module, file.commit);
+        let whole = index.and_then(|i| super::verify::check_pages(&self.0.pages, &i.into()));
+        whole.map_err(|error| match error {
+            Error::Corrupt { file, why } if carried => Error::Sync {
+                operation: format!("fdatasync({file}), read back: {why}"),
+                errno: libc::EIO,
+            },
+            other => other,
+        })
     }
 }
 

@@ -4,12 +4,30 @@
 use std::os::fd::AsRawFd as _;
 
 use super::crashed::{Crash, Crashes};
-use super::recorded::{Fuse, Node, Operation, RecordedFiles};
+use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles};
 use super::steps::{History, Step};
 use super::transfer::{exported, source};
 use super::{Random, Rig, check_reopened, open};
 use crate::format::name;
+use crate::sys::fs::Place;
 use crate::sys::host::repeatable;
+
+/// The module commits that some operations have written.
+fn module_commits(disk: &Disk, log: &[Operation]) -> Vec<usize> {
+    let written = |file: &usize| {
+        log.iter()
+            .any(|operation| matches!(operation, Operation::Write { inode, .. } if inode == file))
+    };
+    let of_a_module = |(place, node): (&Place, &Node)| match node {
+        Node::File(inode) if name::parse_module_commit(&place.name).is_some() => Some(*inode),
+        _ => None,
+    };
+    disk.names
+        .iter()
+        .filter_map(of_a_module)
+        .filter(written)
+        .collect()
+}
 
 #[test]
 fn promise_2_pages_that_a_dead_owner_lost_are_not_persisted() {
@@ -24,14 +42,8 @@ fn promise_2_pages_that_a_dead_owner_lost_are_not_persisted() {
             rig.commit();
         }
         let disk = rig.files.disk();
-        let files = disk.names.iter().filter_map(|(place, node)| match node {
-            Node::File(inode) if name::parse_module_commit(&place.name).is_some() => {
-                Some((place, *inode))
-            }
-            _ => None,
-        });
-        for (place, inode) in files {
-            let what = || format!("{commits} commits, {place} was not written back");
+        for inode in module_commits(&disk, &rig.files.log()) {
+            let what = || format!("{commits} commits, file {inode} was not written back");
             let mut log = rig.files.log();
             log.push(Operation::FailedSync { inode });
             let crashes = Crashes::of_log(&log, &rig.files, &empty.disk(), Crash::Evicted);
@@ -52,6 +64,61 @@ fn promise_2_pages_that_a_dead_owner_lost_are_not_persisted() {
     }
     println!("{lost} sectors lost by a dead owner: no persist took them for written; {kept} zeros");
     assert!(lost > 100);
+}
+
+#[test]
+fn promise_1_pages_that_a_dead_owner_lost_come_back_from_the_journal() {
+    let (mut mended, mut kept, mut states) = (0, 0, 0);
+    for commits in 1..5 {
+        repeatable::begin(1);
+        let empty = RecordedFiles::new(true);
+        let mut rig = Rig::small(empty.copy());
+        rig.map("a");
+        rig.map("b");
+        rig.write();
+        rig.commit();
+        rig.persist_in_files();
+        let synced = rig.files.recorded();
+        for _ in 0..commits {
+            rig.write();
+            rig.commit();
+        }
+        rig.persist();
+        let log = rig.files.log();
+        for inode in module_commits(&rig.files.disk(), &log[synced..]) {
+            let mut log = log.clone();
+            log.push(Operation::FailedSync { inode });
+            let crashes = Crashes::of_log(&log, &rig.files, &empty.disk(), Crash::Evicted);
+            for lose in 0..crashes.uncertain {
+                let what = || format!("{commits} commits, part {lose} of file {inode} is lost");
+                let left = crashes.left(|at| at != lose);
+                let files = RecordedFiles::holding(left.clone(), rig.files.boot);
+                let persisted = open(&files, &what).persist_in_files(None);
+                if persisted.is_err() {
+                    open(&files, &what)
+                        .persist_in_files(None)
+                        .unwrap_or_else(|error| {
+                            panic!("{}, and cannot be mended: {error}", what())
+                        });
+                    mended += 1;
+                } else {
+                    kept += 1;
+                }
+                let all = rig.oracle.last()..=rig.oracle.last();
+                for percent in [0, 50, 100] {
+                    let what = || format!("{}; {percent} of 100 left by a power cut", what());
+                    let crashes = Crashes::new(&files, &left, files.recorded(), Crash::PowerCut);
+                    let store = open(&crashes.by_chance(percent, &mut Random(lose as u64)), &what);
+                    check_reopened(&store, &rig.oracle, all.clone(), &what);
+                    states += 1;
+                }
+            }
+        }
+    }
+    println!(
+        "{mended} sectors lost by a dead owner came back from the journal, {kept} zeros; {states} power cuts"
+    );
+    assert!(mended > 100);
 }
 
 /// What power cuts leave when a write was lost, whether or not anything failed of it.
