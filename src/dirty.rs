@@ -235,9 +235,9 @@ impl Tracking {
                     Kind::Image => kernel.userfault.register(address, length)?,
                     Kind::Hole => {
                         kernel.userfault.register(address, length)?;
-                        // What exists by now was written: writers pause for a restore, and a store with holes
-                        // does nothing else that asks. Looked for first: what arming leaves where no page
-                        // is looks like one that was swapped out.
+                        // What exists by now was written: writers pause for a restore and an audit, and a store
+                        // with holes does nothing else that asks. Looked for first: what arming leaves where no
+                        // page is looks like one that was swapped out.
                         scan(span, Written::PrivateCopy, true)?;
                         kernel.userfault.arm(address, length)?;
                     }

@@ -337,6 +337,10 @@ static const step steps[] = {
     {"store_map_module", "again image readonly", do_map, 0, NULL},
     {"store_restore", "readonly", do_restore, 0, NULL},
     {"store_close", "readonly", do_close, 0, NULL},
+    {"store_open", "readonly", do_open_readonly, 0, NULL},
+    {"store_map_module", "again image readonly", do_map, 0, NULL},
+    {"store_audit", "readonly", do_audit, 0, NULL},
+    {"store_close", "readonly", do_close, 0, NULL},
     {"store_probe", "", do_probe, 0, NULL},
 };
 enum { STEPS = sizeof steps / sizeof *steps };

@@ -9,9 +9,8 @@ use super::guard;
 use super::types::{vmstore, vmstore_transfer_options};
 
 /// Makes a second, independent store in `directory`, which must be new or empty, and not in the
-/// directory of a store. `commit` 0 takes the
-/// whole history with its head; else the clone has that one commit, as its head, with the number and
-/// unique id that it has here.
+/// directory of a store. `commit` 0 takes the whole history with its head; else the clone has that one
+/// commit, as its head, with the number and unique id that it has here.
 ///
 /// On one file system the files of the commits become second names (hard links) of the same data, so
 /// that a clone costs a few microseconds for each file, however large. Both stores can commit,
