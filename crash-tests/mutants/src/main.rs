@@ -1,0 +1,256 @@
+//! Builds all mutants that cargo-mutants lists into one copy of the library, behind a number, and runs the tests
+//! in process with each of them.
+//!
+//! cargo-mutants builds the crate once for each mutant, which takes most of its time. Here each becomes
+//! `if crate::mutated(N) { the mutant } else { the original }` in a copy of the source that is built once; those that
+//! do not compile are found by the compiler and taken out, as cargo-mutants' own "unviable".
+
+mod copy;
+mod mutate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use copy::{build, prepare, write};
+use mutate::Lines;
+
+const USAGE: &str = "\
+usage: vmstore-mutants LIBRARY COPY [--shard K/N] [--only NUMBER,...] [FILE ...]
+  LIBRARY   the project's directory
+  COPY      a directory that is made for the mutated copy and its build; `outcomes` is what was found, which a second
+            run goes on from; `unbuilt` are those that no `if` can have, or that do not compile: for cargo-mutants itself
+  FILE      as for `cargo mutants -f`; default: src/format/** src/journal/** src/pages/** src/store/recover.rs";
+const FILES: [&str; 4] = [
+    "src/format/**",
+    "src/journal/**",
+    "src/pages/**",
+    "src/store/recover.rs",
+];
+/// Tests that most mutants fail, in the order of what they take; after them all tests.
+const STAGES: [(&[&str], u64); 3] = [
+    (&["format::", "pages::", "journal::", "page::"], 60),
+    (
+        &[
+            "store::tests::alone",
+            "store::tests::transfer",
+            "store::tests::forged",
+            "store::tests::damage",
+            "store::tests::retaken",
+        ],
+        240,
+    ),
+    (&[""], 900),
+];
+
+struct Mutant {
+    number: usize,
+    file: String,
+    name: String,
+    genre: String,
+    /// Bytes of the file.
+    span: (usize, usize),
+    replacement: String,
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn list(library: &Path, files: &[String]) -> Vec<Mutant> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(library);
+    cargo.args(["mutants", "--list", "--json"]);
+    for file in files {
+        cargo.args(["-f", file]);
+    }
+    let all: Value = serde_json::from_str(&run(&mut cargo)).expect("JSON");
+    let mut texts = BTreeMap::new();
+    let list = all.as_array().expect("a list").iter().enumerate();
+    list.map(|(number, mutant)| {
+        let text = |key: &str| mutant[key].as_str().expect("a text").to_owned();
+        let file = text("file");
+        let lines = texts.entry(file.clone()).or_insert_with(|| {
+            let source = fs::read_to_string(library.join(&file)).expect("a source");
+            Lines::of(&source)
+        });
+        let at = |end: &str| {
+            let place = |key: &str| mutant["span"][end][key].as_u64().expect("a number") as usize;
+            lines.offset(place("line"), place("column") - 1)
+        };
+        Mutant {
+            number: number + 1,
+            name: text("name"),
+            genre: text("genre"),
+            span: (at("start"), at("end")),
+            replacement: text("replacement"),
+            file,
+        }
+    })
+    .collect()
+}
+
+/// What the tests say of a mutant.
+fn try_one(program: &Path, copy: &Path, number: usize) -> String {
+    let begun = Instant::now();
+    for (stage, (filters, seconds)) in STAGES.iter().enumerate() {
+        // Some would take all memory.
+        let mut tests = Command::new("sh");
+        tests
+            .args(["-c", "ulimit -v 8388608; exec \"$@\"", "sh"])
+            .arg(program)
+            .current_dir(copy)
+            .args(filters.iter().filter(|filter| !filter.is_empty()))
+            .args(["-Zunstable-options", "--fail-fast", "--test-threads=1"])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUST_BACKTRACE", "0")
+            .env("VMSTORE_MUTANT", number.to_string())
+            .env("VMSTORE_CRASHES", "2")
+            .env("VMSTORE_STEPS", "2")
+            .env("VMSTORE_DAMAGES", "4")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = tests.spawn().expect("the tests");
+        let until = Instant::now() + Duration::from_secs(*seconds);
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break Some(status);
+            }
+            if Instant::now() > until {
+                let _ = child.kill();
+                let _ = child.wait();
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let took = begun.elapsed().as_secs();
+        match status {
+            None => return format!("timeout stage {stage} {took} s"),
+            Some(status) if !status.success() => return format!("caught stage {stage} {took} s"),
+            Some(_) => {}
+        }
+    }
+    format!("missed {} s", begun.elapsed().as_secs())
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let usage = || -> ! {
+        eprintln!("{USAGE}");
+        std::process::exit(2)
+    };
+    let mut directory = || PathBuf::from(arguments.next().unwrap_or_else(|| usage()));
+    let (library, copy) = (directory(), directory());
+    let (mut shard, mut only, mut files) = ((0, 1), None, Vec::new());
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--shard" => {
+                let text = arguments.next().unwrap_or_else(|| usage());
+                let parts = text.split_once('/').unwrap_or_else(|| usage());
+                let number = |text: &str| text.parse::<usize>().unwrap_or_else(|_| usage());
+                shard = (number(parts.0), number(parts.1));
+            }
+            "--only" => {
+                let text = arguments.next().unwrap_or_else(|| usage());
+                let numbers = text
+                    .split(',')
+                    .map(|number| number.parse().unwrap_or_else(|_| usage()));
+                only = Some(numbers.collect::<BTreeSet<usize>>());
+            }
+            other if other.starts_with("--") => usage(),
+            file => files.push(file.to_owned()),
+        }
+    }
+    if files.is_empty() {
+        files = FILES.map(str::to_owned).to_vec();
+    }
+    let library = library.canonicalize().expect("the project's directory");
+    let mutants = list(&library, &files);
+    if !copy.exists() {
+        prepare(&library, &copy);
+    }
+    let copy = copy.canonicalize().expect("the copy's directory");
+    let mut viable: Vec<&Mutant> = mutants.iter().collect();
+    let mut unviable = BTreeSet::new();
+    let left: BTreeSet<usize> = write(&library, &copy, &viable).into_iter().collect();
+    viable.retain(|mutant| !left.contains(&mutant.number));
+    println!(
+        "{} mutants; {} that cannot stand behind an `if`",
+        mutants.len(),
+        left.len()
+    );
+    let program = loop {
+        write(&library, &copy, &viable);
+        match build(&copy, &library, &viable) {
+            Ok(program) => break program,
+            Err(bad) => {
+                println!("{} do not compile: {bad:?}", bad.len());
+                viable.retain(|mutant| !bad.contains(&mutant.number));
+                unviable.extend(bad);
+            }
+        }
+    };
+    let unbuilt: String = mutants
+        .iter()
+        .filter(|mutant| unviable.contains(&mutant.number) || left.contains(&mutant.number))
+        .map(|mutant| format!("{}\n", mutant.name))
+        .collect();
+    fs::write(copy.join("unbuilt"), unbuilt).expect("the list of those that were not built");
+    let outcomes = copy.join("outcomes");
+    let known = fs::read_to_string(&outcomes).unwrap_or_default();
+    let known: BTreeSet<usize> = known
+        .lines()
+        .filter_map(|line| line.split('\t').next()?.parse().ok())
+        .collect();
+    let todo: Vec<&&Mutant> = viable
+        .iter()
+        .filter(|mutant| mutant.number % shard.1 == shard.0)
+        .filter(|mutant| match &only {
+            Some(only) => only.contains(&mutant.number),
+            None => !known.contains(&mutant.number),
+        })
+        .collect();
+    println!(
+        "{} do not compile, {} are known, {} to be tried",
+        unviable.len(),
+        known.len(),
+        todo.len()
+    );
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&outcomes);
+    let file = Mutex::new(file.expect("outcomes"));
+    let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(mutant) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = try_one(&program, &copy, mutant.number);
+                    missed.fetch_add(
+                        usize::from(outcome.starts_with("missed")),
+                        Ordering::Relaxed,
+                    );
+                    let line = format!("{}\t{outcome}\t{}\n", mutant.number, mutant.name);
+                    print!("{line}");
+                    let mut file = file.lock().expect("outcomes");
+                    file.write_all(line.as_bytes()).expect("outcomes");
+                }
+            });
+        }
+    });
+    println!("{} tried, {} missed", todo.len(), missed.into_inner());
+}
