@@ -458,6 +458,22 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_alone_tells_of_which_boot_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = realfs::make_root(&directory.path().join("store")).unwrap();
+        let files = realfs::make_hidden(root).unwrap();
+        let (store, boot) = ([7; 16], files.boot_id());
+        assert_ne!(boot, [0; 16], "this host does not tell");
+        for (kind, told) in [(StreamKind::Journal, boot), (StreamKind::Commits, [0; 16])] {
+            Stream::create(&files, kind, store, (Mark::default(), false, 0), &[]).unwrap();
+            let file = files.open(&place(kind), Access::Read).unwrap().unwrap();
+            let bytes = read_stream(&*file, &place(kind), 1 << 20).unwrap();
+            let header = Header::decode(&bytes, kind, &store, "").unwrap();
+            assert_eq!(header.boot_id, told);
+        }
+    }
+
+    #[test]
     fn what_could_not_be_read_again_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
         let root = realfs::make_root(&directory.path().join("store")).unwrap();
