@@ -256,7 +256,43 @@ mod tests {
             }
             bytes.push(0);
             assert!(Event::decode(event.kind(), &bytes).is_err());
+            // So much is reserved for it, and little more.
+            let written = bytes.len() - 1;
+            assert!((written..written + 64).contains(&event.length()));
         }
+    }
+
+    /// Whether a commit that was changed so is one that can be read.
+    fn can_be(change: impl FnOnce(&mut Commit)) -> bool {
+        let mut commit = example();
+        change(&mut commit);
+        let mut bytes = Vec::new();
+        Event::Committed(Arc::new(commit)).encode(&mut bytes);
+        Event::decode(COMMITTED, &bytes).is_ok()
+    }
+
+    #[test]
+    fn every_bound_is_where_it_is_said_to_be() {
+        assert!(can_be(|c| c.number = LAST));
+        assert!(!can_be(|c| c.number = LAST + 1));
+        assert!(can_be(|c| c.parent = 6) && !can_be(|c| c.parent = 7));
+        assert!(can_be(|c| c.label = "l".repeat(MAX_LABEL)));
+        assert!(!can_be(|c| c.label = "l".repeat(MAX_LABEL + 1)));
+        assert!(can_be(|c| c.user_data = Arc::new(vec![0; MAX_USER_DATA])));
+        let more = MAX_USER_DATA + 1;
+        assert!(!can_be(|c| c.user_data = Arc::new(vec![0; more])));
+        assert!(can_be(|c| c.modules[1].module_commit = 7));
+        assert!(!can_be(|c| c.modules[1].module_commit = 8));
+        assert!(!can_be(|c| c.modules[1].module_commit = 0));
+        assert!(can_be(|c| c.modules[1].size = 1) && !can_be(|c| c.modules[1].size = 0));
+        assert!(!can_be(|c| c.modules[1].id = "dev".into()));
+        let forgotten = |number: u64, parent: u64| {
+            let mut bytes = Vec::new();
+            Event::Forgotten { number, parent }.encode(&mut bytes);
+            Event::decode(FORGOTTEN, &bytes).is_ok()
+        };
+        assert!(forgotten(1, 0) && forgotten(LAST, LAST - 1));
+        assert!(!forgotten(0, 0) && !forgotten(LAST + 1, 1) && !forgotten(4, 4));
     }
 
     #[test]

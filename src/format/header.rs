@@ -143,3 +143,64 @@ impl Header {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = *b"a store's own id";
+
+    fn header() -> Header {
+        Header {
+            generation: 5,
+            previous: 4,
+            durable: Mark {
+                length: 999,
+                generation: 77,
+            },
+            boot_id: [3; 16],
+            syncing: true,
+            kept: 8,
+        }
+    }
+
+    #[test]
+    fn a_header_survives_and_is_of_its_stream() {
+        for (kind, magic) in [
+            (StreamKind::Commits, b"VMSCMTS\n"),
+            (StreamKind::Journal, b"VMSJRNL\n"),
+        ] {
+            let bytes = header().encode(kind, &STORE);
+            assert_eq!(&bytes[..8], magic);
+            let back = Header::decode(&bytes, kind, &STORE, "f").unwrap();
+            assert_eq!(back, header());
+            let other = match kind {
+                StreamKind::Commits => StreamKind::Journal,
+                StreamKind::Journal => StreamKind::Commits,
+            };
+            assert!(Header::decode(&bytes, other, &STORE, "f").is_err());
+        }
+    }
+
+    #[test]
+    fn another_version_or_flag_is_told_as_such() {
+        for at in [8, 12] {
+            let mut bytes = header().encode(StreamKind::Commits, &STORE).to_vec();
+            bytes[at] ^= 2;
+            let sum = checksum::metadata(&STORE, &bytes[..HEADER - 8]);
+            bytes[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
+            let refused = Header::decode(&bytes, StreamKind::Commits, &STORE, "f");
+            assert!(matches!(refused, Err(Error::Version { .. })), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_of_one_generation() {
+        let of = |generation| Header {
+            generation,
+            ..header()
+        };
+        let mark = header().durable;
+        assert_eq!((mark.of(&of(77)), mark.of(&of(5))), (Some(999), None));
+    }
+}

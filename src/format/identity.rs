@@ -92,4 +92,41 @@ mod tests {
         }
         assert!(Identity::decode(&bytes[..63], "identity").is_err());
     }
+
+    #[test]
+    fn page_sizes_are_powers_of_two_from_512_on() {
+        for (page_size, good) in [
+            (0, false),
+            (256, false),
+            (512, true),
+            (513, false),
+            (6144, false),
+            (65536, true),
+        ] {
+            let identity = Identity {
+                store: [1; 16],
+                page_size,
+                made: 5,
+            };
+            let decoded = Identity::decode(&identity.encode(), "identity");
+            assert_eq!(decoded.is_ok(), good, "{page_size}");
+        }
+    }
+
+    #[test]
+    fn another_version_or_flag_is_told_as_such() {
+        let identity = Identity {
+            store: [1; 16],
+            page_size: 4096,
+            made: 5,
+        };
+        for at in [8, 12] {
+            let mut bytes = identity.encode();
+            bytes[at] ^= 2;
+            let sum = checksum::plain(&bytes[..LENGTH - 8]);
+            bytes[LENGTH - 8..].copy_from_slice(&sum.to_le_bytes());
+            let refused = Identity::decode(&bytes, "identity");
+            assert!(matches!(refused, Err(Error::Version { .. })), "byte {at}");
+        }
+    }
 }

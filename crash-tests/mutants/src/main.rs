@@ -177,9 +177,8 @@ fn main() {
     }
     let library = library.canonicalize().expect("the project's directory");
     let mutants = list(&library, &files);
-    if !copy.exists() {
-        prepare(&library, &copy);
-    }
+    // Tests may have changed; what was found of mutants that are listed in other places means nothing any more.
+    prepare(&library, &copy);
     let copy = copy.canonicalize().expect("the copy's directory");
     let mut viable: Vec<&Mutant> = mutants.iter().collect();
     let mut unviable = BTreeSet::new();

@@ -144,3 +144,159 @@ fn contradictions_are_refused_even_with_good_checksums() {
     let bytes = index.encode(&STORE);
     assert!(decode(&bytes, 4 * 4096).is_err(), "a delta that was one");
 }
+
+#[test]
+fn checksums_are_where_they_are_said_to_be() {
+    for (index, before) in [(delta(), 4 * 4096), (image(), 100 * 4096)] {
+        let bytes = index.encode(&STORE);
+        let (at, length) = index.checksums_at();
+        let at = (at - before) as usize;
+        let sums: Vec<u8> = [1u64, 2, 3, 4]
+            .iter()
+            .flat_map(|sum| sum.to_le_bytes())
+            .collect();
+        assert_eq!(bytes[at..][..length as usize], sums);
+        assert!(index.learn_checksums(&sums[8..], &STORE, "f").is_err());
+    }
+}
+
+/// The fields of a footer that bound one another.
+#[derive(Clone, Copy)]
+struct Fields {
+    version: u32,
+    flags: u32,
+    commit: u64,
+    parent: u64,
+    image: bool,
+    page_size: u64,
+    size: u64,
+    data: u64,
+    zero: u64,
+    runs: u64,
+    former: u64,
+    former_runs: u64,
+    /// One more than it says; 0: it does not say.
+    changed: u64,
+    /// What is added to where the index is, its length, and the file's.
+    off: [u64; 3],
+}
+
+impl Fields {
+    fn delta() -> Self {
+        Self {
+            version: VERSION,
+            flags: 0,
+            commit: 9,
+            parent: 4,
+            image: false,
+            page_size: 512,
+            size: 100 * 512,
+            data: 4,
+            zero: 1,
+            runs: 4,
+            former: 0,
+            former_runs: 0,
+            changed: 0,
+            off: [0; 3],
+        }
+    }
+
+    fn image() -> Self {
+        Self {
+            parent: 0,
+            image: true,
+            former: 4,
+            former_runs: 2,
+            ..Self::delta()
+        }
+    }
+
+    /// As a footer whose checksum holds.
+    fn decode(self) -> Result<Footer> {
+        let offset = if self.image {
+            self.size
+        } else {
+            self.data.wrapping_mul(self.page_size)
+        };
+        let index = (self.runs * RUN as u64)
+            .wrapping_add(self.former_runs * FORMER_RUN as u64)
+            .wrapping_add(self.data.wrapping_mul(8));
+        let mut bytes = Vec::new();
+        let mut w = Writer(&mut bytes);
+        w.bytes(&MAGIC).u32(self.version).u32(self.flags);
+        w.bytes(&STORE).u64(self.commit).u64(self.parent);
+        w.u32(if self.image { 2 } else { 1 });
+        w.u32(self.page_size as u32).u64(self.size).bytes(&[7; 16]);
+        w.u64(self.data).u64(self.zero).u64(self.runs);
+        w.u64(offset + self.off[0]).u64(index + self.off[1]);
+        w.u64(1).u64(2).text("ram").pad_to(FORMER);
+        w.u64(self.former).u64(self.former_runs).u64(self.changed);
+        let sum = checksum::metadata(&STORE, &bytes);
+        Writer(&mut bytes).u64(sum);
+        let length = offset.wrapping_add(index + FOOTER as u64 + self.off[2]);
+        Footer::decode(&bytes, length, &STORE, "f")
+    }
+}
+
+#[test]
+fn every_bound_of_a_footer_is_where_it_is_said_to_be() {
+    type Change = fn(&mut Fields);
+    let of_deltas: [(Change, bool); 24] = [
+        (|_| {}, true),
+        (|f| f.page_size = 256, false),
+        (|f| f.page_size = 600, false),
+        (|f| f.size += 256, false),
+        (|f| (f.size, f.data, f.zero, f.runs) = (0, 0, 0, 0), false),
+        (|f| (f.size, f.data, f.zero, f.runs) = (512, 1, 0, 1), true),
+        (|f| (f.data, f.zero) = (99, 1), true),
+        (|f| (f.data, f.zero) = (100, 1), false),
+        (|f| f.runs = 5, true),
+        (|f| f.runs = 6, false),
+        (|f| f.changed = 101, true),
+        (|f| f.changed = 102, false),
+        (|f| f.parent = 8, true),
+        (|f| f.parent = 9, false),
+        (|f| f.parent = 0, false),
+        (|f| (f.commit, f.parent) = (0, 0), false),
+        (|f| f.former = 4, false),
+        (|f| f.former_runs = 1, false),
+        (|f| f.off[0] = 512, false),
+        (|f| f.off[1] = 8, false),
+        (|f| f.off[2] = 1, false),
+        (|f| f.off = [0, 8, 8], false),
+        (|f| f.off = [8, 0, 8], false),
+        (|f| f.data = u64::MAX / 16, false),
+    ];
+    let of_images: [(Change, bool); 9] = [
+        (|_| {}, true),
+        (|f| f.parent = 1, false),
+        (|f| f.former = 8, true),
+        (|f| f.former = 9, false),
+        (|f| f.former_runs = 100, true),
+        (|f| f.former_runs = 101, false),
+        (|f| f.former = 0, false),
+        (|f| (f.former, f.former_runs) = (0, 0), true),
+        (|f| (f.commit, f.former, f.former_runs) = (0, 0, 0), false),
+    ];
+    for (kind, base, changes) in [
+        ("delta", Fields::delta(), &of_deltas[..]),
+        ("image", Fields::image(), &of_images[..]),
+    ] {
+        for (number, (change, good)) in changes.iter().enumerate() {
+            let mut fields = base;
+            change(&mut fields);
+            let decoded = fields.decode();
+            assert_eq!(
+                decoded.is_ok(),
+                *good,
+                "{kind}, change {number}: {decoded:?}"
+            );
+        }
+    }
+    let others: [Change; 2] = [|f| f.version ^= 2, |f| f.flags = 1];
+    for change in others {
+        let mut fields = Fields::delta();
+        change(&mut fields);
+        assert!(matches!(fields.decode(), Err(Error::Version { .. })));
+    }
+}
