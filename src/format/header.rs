@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn another_version_or_flag_is_told_as_such() {
         for at in [8, 12] {
-            let mut bytes = header().encode(StreamKind::Commits, &STORE).to_vec();
+            let mut bytes = header().encode(StreamKind::Commits, &STORE);
             bytes[at] ^= 2;
             let sum = checksum::metadata(&STORE, &bytes[..HEADER - 8]);
             bytes[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
