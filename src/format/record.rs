@@ -408,6 +408,39 @@ mod tests {
         scan(bytes, &header, &STORE, "commits").unwrap()
     }
 
+    /// A stream of one record whose head's checksum holds, whatever it says.
+    fn forged(magic: u32, length: u64, sequence: u64) -> Scan {
+        let payload = 5u64.to_le_bytes();
+        let mut head = Vec::new();
+        let mut w = Writer(&mut head);
+        w.u32(magic).u16(Event::HeadMoved(5).kind()).u16(0);
+        w.u64(length).u64(sequence).u64(HEADER as u64).u64(42);
+        w.u64(checksum::metadata(&STORE, &payload));
+        let sum = checksum::metadata(&STORE, &head);
+        Writer(&mut head).u64(sum).bytes(&payload);
+        let mut bytes = header().encode(StreamKind::Commits, &STORE);
+        bytes.extend_from_slice(&head);
+        read(&bytes)
+    }
+
+    #[test]
+    fn every_bound_of_a_head_is_where_it_is_said_to_be() {
+        for (magic, sequence, good) in [
+            (RECORD_MAGIC, 1, true),
+            (RECORD_MAGIC, LAST, true),
+            (RECORD_MAGIC, LAST + 1, false),
+            (RECORD_MAGIC ^ 1, 1, false),
+        ] {
+            let scan = forged(magic, 8, sequence);
+            assert_eq!(scan.records.len(), usize::from(good));
+            assert_eq!(matches!(scan.tail, Tail::Bad(_)), !good);
+        }
+        // So much may still come, and more never will.
+        assert_eq!(forged(RECORD_MAGIC, MAX_PAYLOAD, 1).tail, Tail::Cut);
+        let more = forged(RECORD_MAGIC, MAX_PAYLOAD + 1, 1).tail;
+        assert!(matches!(more, Tail::Bad(_)));
+    }
+
     #[test]
     fn records_come_back_in_order() {
         let scan = read(&stream(&[&[5, 6], &[7]]));

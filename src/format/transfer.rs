@@ -281,6 +281,28 @@ mod tests {
     }
 
     #[test]
+    fn every_bound_of_a_head_is_where_it_is_said_to_be() {
+        let stream = [9; 16];
+        // A head whose checksum holds, whatever it says.
+        let taken = |magic: u32, length: u64, number: u64, link: u64| {
+            let mut head = Vec::new();
+            let mut w = Writer(&mut head);
+            w.u32(magic).u32(END).u64(length);
+            w.u64(number).u64(link).u64(0);
+            let sum = checksum::metadata(&stream, &head);
+            Writer(&mut head).u64(sum);
+            Chain::new(stream).head(&head.try_into().unwrap()).is_ok()
+        };
+        let Chain { number, link, .. } = Chain::new(stream);
+        assert!(taken(FRAME_MAGIC, 0, number, link));
+        assert!(taken(FRAME_MAGIC, MAX_PAYLOAD, number, link));
+        assert!(!taken(FRAME_MAGIC, MAX_PAYLOAD + 1, number, link));
+        assert!(!taken(FRAME_MAGIC ^ 1, 0, number, link));
+        assert!(!taken(FRAME_MAGIC, 0, number + 1, link));
+        assert!(!taken(FRAME_MAGIC, 0, number, link + 1));
+    }
+
+    #[test]
     fn frames_survive_and_every_flip_cut_and_swap_is_seen() {
         let stream = *b"one stream's id!";
         let mut chain = Chain::new(stream);
