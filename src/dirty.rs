@@ -222,11 +222,18 @@ impl Tracking {
                 });
             };
             let pagemap = &kernel.pagemap;
-            if arm || !kernel.sees_unarming {
+            let scanned = if arm || !kernel.sees_unarming {
                 pagemap.take_written(address, length, written, found)
             } else {
                 pagemap.see_written(address, length, written, found)
-            }
+            };
+            // It may have armed pages that it did not come to tell of.
+            scanned.inspect_err(|_| {
+                adding.add(Run {
+                    start: 0,
+                    count: memory.length() / page,
+                });
+            })
         };
         if resting.load(Ordering::Relaxed) {
             for span in spans {
@@ -247,12 +254,7 @@ impl Tracking {
             resting.store(false, Ordering::Relaxed);
         }
         for span in spans {
-            scan(span, span.written(), arm).inspect_err(|_| {
-                adding.add(Run {
-                    start: 0,
-                    count: memory.length() / page,
-                });
-            })?;
+            scan(span, span.written(), arm)?;
         }
         Ok(())
     }
@@ -352,6 +354,7 @@ mod self_test {
             }];
             let tracking = Tracking::kernel(kernel.clone(), 1, &spans, &memory)?;
             let set = PageSet::new(pages)?;
+            // Pages that were private copies before count once.
             if kind == Kind::Image {
                 tracking.collect(&memory, &spans, &set)?;
                 set.take();
