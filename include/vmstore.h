@@ -270,7 +270,9 @@
 #define VMSTORE_E_IO -5011
 
 /**
- * The file system or the quota is full.
+ * The file system or the quota is full. Where reserved blocks are honoured (ext4, XFS, tmpfs) commits
+ * leave room in the journal for 64 calls of `store_restore` and `store_delete_commit`, which go on
+ * working then.
  */
 #define VMSTORE_E_NO_SPACE -5012
 

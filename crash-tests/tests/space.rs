@@ -174,6 +174,74 @@ fn promise_3_deleting_needs_no_room() {
     }
 }
 
+/// Commits until the disk is full and the journal's room is used, wherever it ends then: persist, restore and delete go on.
+#[test]
+fn promise_3_commits_leave_room_to_restore_and_delete() {
+    const RESTORES: u64 = 60;
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if skipped("promise_3_commits_leave_room_to_restore_and_delete") {
+        return;
+    }
+    let directory = scratch();
+    for kind in ["tmpfs", "ext4"] {
+        let mounted = Mounted::new(kind, directory.path(), 16);
+        let (mut ends, mut commits, mut restores) = (0, 0, 0);
+        // Blocks of the journal are reserved 64 KiB at a time.
+        for data in (0..72 << 10).step_by(3000) {
+            let what = format!("{kind}, {data} bytes of user data");
+            let store = mounted.0.join("store");
+            let filled = Filled::make(&store, 4, 3, |_, page| page == 0);
+            let options = CommitOptions {
+                user_data: Some(std::sync::Arc::new(vec![7; data])),
+                ..CommitOptions::default()
+            };
+            filled.store.commit(&options).unwrap();
+            fill(&mounted.0, 0);
+            // Nothing was written: each takes a record in the journal alone.
+            let named = CommitOptions {
+                label: "named".into(),
+                ..CommitOptions::default()
+            };
+            let refused = loop {
+                match filled.store.commit(&named) {
+                    Ok(_) => commits += 1,
+                    Err(error) => break error,
+                }
+                assert!(commits < 100_000, "{what}: it never ends");
+            };
+            assert_eq!(refused.errno(), libc::ENOSPC, "{what}: {refused}");
+            let persisted = filled.store.persist(None);
+            persisted.unwrap_or_else(|error| panic!("{what}: persist: {error}"));
+            for time in 0..RESTORES {
+                let outcome = filled.store.restore(1 + time % 3, None);
+                outcome.unwrap_or_else(|error| panic!("{what}: restore {time}: {error}"));
+            }
+            let deleted = filled.store.delete_commit(2);
+            deleted.unwrap_or_else(|error| panic!("{what}: delete: {error}"));
+            restores += RESTORES;
+            std::fs::remove_file(mounted.0.join("filler")).unwrap();
+            filled.store.commit(&CommitOptions::default()).unwrap();
+            filled.store.persist(None).unwrap();
+            for number in [1, 3] {
+                filled.store.restore(number, None).unwrap();
+            }
+            filled
+                .store
+                .verify(&VerifyOptions::default(), None)
+                .unwrap();
+            filled.store.close().unwrap();
+            std::fs::remove_dir_all(&store).unwrap();
+            ends += 1;
+        }
+        println!(
+            "{kind}: {ends} journals that had no room left after {commits} commits took {ends} persists, \
+             {restores} restores and {ends} deletions"
+        );
+    }
+}
+
 fn free(at: &Path) -> u64 {
     let mut command = Command::new("df");
     let text = run(command.args(["-B1", "--sync", "--output=avail"]).arg(at));

@@ -35,7 +35,9 @@ pub const VMSTORE_E_CORRUPT: c_int = -5009;
 pub const VMSTORE_E_VERSION: c_int = -5010;
 /// A system call failed; `store_last_errno` has the reason.
 pub const VMSTORE_E_IO: c_int = -5011;
-/// The file system or the quota is full.
+/// The file system or the quota is full. Where reserved blocks are honoured (ext4, XFS, tmpfs) commits
+/// leave room in the journal for 64 calls of `store_restore` and `store_delete_commit`, which go on
+/// working then.
 pub const VMSTORE_E_NO_SPACE: c_int = -5012;
 /// Memory could not be had.
 pub const VMSTORE_E_NO_MEMORY: c_int = -5013;

@@ -18,7 +18,7 @@ use crate::sys::fs::{File, Files, Place};
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// Space kept reserved behind the journal's end, so that restore and delete work on a full disk.
+/// Space kept reserved behind the journal's end, so that restore and delete work on a full disk: 64 times.
 const RESERVE: u64 = 4096;
 
 /// A stream that is open for appending.
@@ -115,7 +115,7 @@ impl Stream {
         };
         let made = (|| {
             stream.write_header()?;
-            stream.append(events)?;
+            stream.append_from(events, true)?;
             stream.file.sync()?;
             files.rename(&temporary, &stream.place)?;
             files.sync_dir(stream.place.dir)
@@ -134,6 +134,11 @@ impl Stream {
 
     /// Appends records in one write. On failure the stream is as before.
     pub(crate) fn append(&mut self, events: &[Numbered]) -> Result<()> {
+        let spare = |n: &Numbered| matches!(n.event, Event::HeadMoved(_) | Event::Deleted(_));
+        self.append_from(events, events.iter().all(spare))
+    }
+
+    fn append_from(&mut self, events: &[Numbered], spare: bool) -> Result<()> {
         if events.is_empty() {
             return Ok(());
         }
@@ -147,7 +152,8 @@ impl Stream {
             ));
         }
         let events_length = events.iter().map(|n| n.event.length() + record::HEAD + 8);
-        let mut bytes = room(events_length.sum())?;
+        let most = events_length.sum();
+        let mut bytes = room(most)?;
         let mut link = self.link;
         for (at, Numbered { sequence, event }) in events.iter().enumerate() {
             let more = at + 1 < events.len();
@@ -161,27 +167,30 @@ impl Stream {
                 event,
             );
         }
-        self.write(&bytes, link)
+        debug_assert!(bytes.len() <= most, "more than there was memory for");
+        self.write(&bytes, link, spare)
     }
 
     /// Journal: appends what makes its records durable; `sequence` is that of the last of them. The sync is the
     /// caller's.
     pub(crate) fn append_kept(&mut self, sequence: u64, kept: &Kept) -> Result<()> {
-        let mut bytes = room(kept.length() + record::HEAD + 8)?;
+        let most = kept.length() + record::HEAD + 8;
+        let mut bytes = room(most)?;
         let link =
             record::encode_kept(&mut bytes, &self.store, self.link, self.end, sequence, kept);
-        self.write(&bytes, link)
+        debug_assert!(bytes.len() <= most, "more than there was memory for");
+        self.write(&bytes, link, kept.files.is_empty())
     }
 
-    /// Writes whole records at the end.
-    fn write(&mut self, bytes: &[u8], link: u64) -> Result<()> {
+    /// Writes whole records at the end; `spare` are those that the space behind it is kept for.
+    fn write(&mut self, bytes: &[u8], link: u64, spare: bool) -> Result<()> {
         if self.ragged {
             self.file.set_len(self.end)?;
             self.ragged = false;
         }
         let end = self.end + bytes.len() as u64;
-        if end > self.reserved {
-            self.reserve(end)?;
+        if end.saturating_add(RESERVE) > self.reserved {
+            self.reserve(end, spare || self.kind == StreamKind::Commits)?;
         }
         if let Err(error) = self.file.write_at(&[IoSlice::new(bytes)], self.end) {
             self.ragged = self.file.set_len(self.end).is_err();
@@ -193,12 +202,12 @@ impl Stream {
     }
 
     /// Reserves blocks beyond `end`. File systems without reservations go without.
-    fn reserve(&mut self, end: u64) -> Result<()> {
+    fn reserve(&mut self, end: u64, spare: bool) -> Result<()> {
         let until = (end + RESERVE).next_multiple_of(16 * RESERVE);
         match self.file.allocate(0, until, true) {
             Ok(()) => self.reserved = until,
             // The blocks that are there may be enough; the write will tell.
-            Err(error) if [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) => {}
+            Err(error) if spare && [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) => {}
             Err(error) if error.errno() == libc::EOPNOTSUPP => self.reserved = u64::MAX,
             Err(error) => return Err(error),
         }
@@ -273,7 +282,7 @@ impl Stream {
         // They go now, or before the next record comes.
         self.ragged = self.file.set_len(self.end).is_err();
         // Best effort: without it a later append reserves for itself.
-        let _ = self.reserve(self.end);
+        let _ = self.reserve(self.end, true);
         Ok(())
     }
 }

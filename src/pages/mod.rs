@@ -30,15 +30,17 @@ use crate::{Error, Result};
 /// Indexes beyond this many bytes are dropped from the cache when nobody uses them.
 const CACHE_LIMIT: usize = 64 << 20;
 
+// In tests a few pages are many, so that all of them meet indexes that come in pieces.
+
 /// Indexes up to this many bytes are read with their checksums, in one go.
-const SMALL_INDEX: u64 = 64 << 10;
+const SMALL_INDEX: u64 = if cfg!(test) { 64 } else { 64 << 10 };
 
 /// Larger ones are read in pieces of so many bytes.
-const INDEX_PIECE: u64 = RUN as u64 * (32 << 10);
+const INDEX_PIECE: u64 = RUN as u64 * if cfg!(test) { 3 } else { 32 << 10 };
 const _: () = assert!(SMALL_INDEX <= INDEX_PIECE);
 
 /// A longer list of page checksums is found to be one before memory is taken for it.
-const LARGE_LIST: u64 = 16 << 20;
+const LARGE_LIST: u64 = if cfg!(test) { 16 } else { 16 << 20 };
 
 /// The module commit files of one store.
 pub(crate) struct PageFiles {

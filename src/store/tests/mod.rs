@@ -13,6 +13,8 @@ mod alone;
 #[cfg(test)]
 mod beside;
 #[cfg(test)]
+mod caches;
+#[cfg(test)]
 mod clones;
 #[cfg(test)]
 mod crash;
@@ -34,6 +36,8 @@ mod misuse;
 mod ordering;
 mod parts;
 mod recorded;
+#[cfg(test)]
+mod reserve;
 #[cfg(test)]
 mod retaken;
 mod rig;

@@ -174,6 +174,11 @@ impl RecordedFiles {
         self.state.lock().log.clone()
     }
 
+    /// How many files are open: each knows the directory.
+    pub(super) fn open_files(&self) -> usize {
+        Arc::strong_count(&self.state) - 1
+    }
+
     /// How many files were ever made.
     pub(super) fn inodes(&self) -> usize {
         self.state.lock().disk.inodes.len()

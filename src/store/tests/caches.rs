@@ -1,0 +1,154 @@
+//! What is kept in memory and open between calls: that it is bounded, and that it is used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Rig;
+use super::recorded::RecordedFiles;
+use crate::format::checksum::Digest;
+use crate::format::index::{Checksums, Content, Index, Shape};
+use crate::pages::{PageFiles, Piece, Reading};
+
+/// Commits of one page each of module "a", and their files, with nothing in a cache.
+fn chain(commits: u64) -> (Arc<RecordedFiles>, PageFiles) {
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    for commit in 1..=commits {
+        rig.put("a", 0, &[commit as u8]);
+        rig.commit();
+    }
+    rig.close();
+    let files = rig.files.copy();
+    let known = &rig.store.0.pages;
+    let pages = PageFiles::new(files.clone(), known.store, known.page_size);
+    (files, pages)
+}
+
+/// How many operations of a kind there were since it was last asked.
+struct Counted(Arc<AtomicU64>);
+
+impl Counted {
+    fn of(files: &RecordedFiles, kind: &'static str) -> Self {
+        let count = Arc::new(AtomicU64::new(0));
+        let counting = count.clone();
+        files.set_watch(Some(Box::new(move |what| {
+            counting.fetch_add(u64::from(what == kind), Ordering::Relaxed);
+        })));
+        Self(count)
+    }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn so_many_files_stay_open_and_no_more() {
+    const COMMITS: u64 = 6;
+    let (files, pages) = chain(COMMITS);
+    let read = |commit| {
+        let index = pages.index("a", commit).unwrap();
+        pages.checksums(&index).unwrap();
+        let mut runs = 0;
+        let mut reading = Reading::new(&pages);
+        let all = Piece::all_of(&index);
+        reading.pieces(all, |_, _| {
+            runs += 1;
+            Ok(())
+        })?;
+        assert!(runs > 0);
+        crate::Result::Ok(())
+    };
+    (1..=COMMITS).try_for_each(read).unwrap();
+    assert_eq!(files.open_files(), 0, "none unless it is said");
+    let opens = Counted::of(&files, "open");
+    pages.set_most_open(3);
+    for commit in [1, 2, 3, 1, 2, 3] {
+        read(commit).unwrap();
+    }
+    assert_eq!((opens.take(), files.open_files()), (3, 3));
+    (1..=COMMITS).try_for_each(read).unwrap();
+    assert_eq!((opens.take(), files.open_files()), (3, 3));
+    pages.forget("a", COMMITS);
+    assert_eq!(files.open_files(), 2);
+    pages.set_most_open(0);
+    assert_eq!(files.open_files(), 0);
+    (1..=COMMITS).try_for_each(read).unwrap();
+    // And once for the index that was forgotten.
+    assert_eq!((opens.take(), files.open_files()), (COMMITS + 1, 0));
+}
+
+#[test]
+fn an_index_is_read_once_and_a_small_one_with_its_checksums() {
+    let (files, pages) = chain(2);
+    let reads = Counted::of(&files, "read");
+    let delta = pages.index("a", 2).unwrap();
+    assert_eq!(reads.take(), 2, "its footer, and all the rest");
+    pages.checksums(&delta).unwrap();
+    pages.index("a", 2).unwrap();
+    assert_eq!(pages.parent("a", 2).unwrap(), 1);
+    assert_eq!(reads.take(), 0);
+    pages.forget("a", 2);
+    pages.index("a", 2).unwrap();
+    assert_eq!(reads.take(), 2);
+}
+
+/// An index of so many runs and data pages, of which nothing is on the disk.
+fn index(commit: u64, runs: u64, data_pages: u64) -> Arc<Index> {
+    let mut index = Index {
+        module: "a".into(),
+        commit,
+        parent: 0,
+        shape: Shape::Image,
+        page_size: 4096,
+        size: 1 << 60,
+        digest: Digest::default(),
+        changed: None,
+        former: None,
+        runs: Vec::new(),
+        checksums: Checksums::default(),
+    };
+    index.push(0, data_pages - runs + 1, Content::Data);
+    for run in 1..runs {
+        index.push(data_pages + 2 * run, 1, Content::Data);
+    }
+    assert_eq!(
+        (index.data_pages(), index.runs.len() as u64),
+        (data_pages, runs)
+    );
+    Arc::new(index)
+}
+
+#[test]
+fn indexes_that_nobody_uses_go_when_they_take_too_much() {
+    const LIMIT: u64 = 64 << 20;
+    let (_, pages) = chain(1);
+    let there = |commit| pages.index("a", commit).is_ok();
+    // Eight bytes a checksum, 32 a run, 256 for the rest.
+    for runs in [1, 3] {
+        let most = (LIMIT - 256 - 32 * runs) / 8;
+        for (data_pages, stays) in [(most, true), (most + 1, false)] {
+            pages.remember(index(11, runs, data_pages));
+            pages.remember(index(12, 1, 1));
+            assert_eq!(there(11), stays, "{data_pages} pages in {runs} runs");
+            // In use it stays, and counts.
+            let held = index(13, runs, most + 1);
+            pages.remember(held.clone());
+            pages.remember(index(14, 1, 1));
+            pages.remember(index(15, 1, 1));
+            assert!(!there(11) && !there(12) && !there(14), "for lack of room");
+            assert!(there(13) && there(15));
+            drop(held);
+            pages.remember(index(16, 1, 1));
+            assert!(!there(13) && !there(15) && there(16));
+            // What is forgotten no longer counts.
+            pages.remember(index(17, 1, most + 1));
+            pages.forget("a", 17);
+            pages.remember(index(18, 1, 1));
+            assert!(there(16) && there(18) && !there(17));
+            for commit in 11..=18 {
+                pages.forget("a", commit);
+            }
+        }
+    }
+}

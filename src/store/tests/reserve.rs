@@ -1,0 +1,191 @@
+//! Space behind the journal's end: whoever commits leaves it, and restore and delete may use it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use super::recorded::{Fuse, RecordedFiles};
+use super::{CommitOptions, Rig};
+use crate::Result;
+use crate::format::commit::{Commit, Event};
+use crate::format::header::{HEADER, Mark, StreamKind};
+use crate::journal::{Numbered, Stream};
+use crate::sys::fs::Files;
+use crate::sys::realfs;
+
+const RESERVE: u64 = 4096;
+const STEP: u64 = 16 * RESERVE;
+/// What restore and delete append.
+const RECORD: u64 = 64;
+
+/// A stream and the number of its next record.
+struct Growing(Stream, u64);
+
+impl Growing {
+    fn new(files: &dyn Files, kind: StreamKind) -> Self {
+        let known = (Mark::default(), false, 0);
+        Self(Stream::create(files, kind, [7; 16], known, &[]).unwrap(), 1)
+    }
+
+    fn append(&mut self, event: Event) -> Result<()> {
+        let sequence = self.1;
+        self.0.append(&[Numbered { sequence, event }])?;
+        self.1 += 1;
+        Ok(())
+    }
+
+    /// A commit with so many bytes of user data.
+    fn commit(&mut self, data: u64) -> Result<()> {
+        self.append(Event::Committed(Arc::new(Commit {
+            number: self.1,
+            unique_id: [9; 16],
+            parent: self.1 - 1,
+            time: 1,
+            label: String::new(),
+            user_data: Arc::new(vec![5; data as usize]),
+            modules: Vec::new(),
+        })))
+    }
+
+    /// Commits that end there.
+    fn commit_to(&mut self, end: u64) -> Result<()> {
+        let begin = self.0.end();
+        self.commit(0).unwrap();
+        let least = self.0.end() - begin;
+        let data = end.strict_sub(self.0.end() + least);
+        self.commit(data)?;
+        assert_eq!(self.0.end(), end);
+        Ok(())
+    }
+}
+
+/// Allocations fail with this for ever.
+fn without_room(files: &RecordedFiles, errno: i32) {
+    files.set_fuse(Fuse {
+        at: 1,
+        times: u64::MAX,
+        errno,
+        alike: true,
+        kind: Some("allocate"),
+        ..Fuse::default()
+    });
+}
+
+#[test]
+fn behind_every_record_there_is_room_for_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("store");
+    let files = realfs::make_hidden(realfs::make_root(&at).unwrap()).unwrap();
+    let mut growing = Growing::new(&files, StreamKind::Journal);
+    for data in (0..STEP).step_by(1000) {
+        growing.commit(data).unwrap();
+        growing.append(Event::HeadMoved(1)).unwrap();
+        let (end, file) = (growing.0.end(), at.join(".vmstore/journal"));
+        let room = file.metadata().unwrap().blocks() * 512;
+        // Beside the file's blocks there may be some that say where they are.
+        let slack = 2 * RESERVE;
+        assert!(
+            (end + RESERVE..end + RESERVE + STEP + slack).contains(&room) && room % STEP <= slack,
+            "{room} bytes of blocks for {end}"
+        );
+    }
+}
+
+#[test]
+fn commits_leave_the_last_room_to_restore_and_delete() {
+    for errno in [libc::ENOSPC, libc::EDQUOT] {
+        let files = RecordedFiles::new(true);
+        let mut growing = Growing::new(&*files, StreamKind::Journal);
+        // It reserves so much.
+        growing.commit(100).unwrap();
+        without_room(&files, errno);
+        growing.commit_to(STEP - RESERVE).unwrap();
+        assert_eq!(files.set_fuse(Fuse::default()).burnt, 0);
+        without_room(&files, errno);
+        let end = growing.0.end();
+        assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
+        assert_eq!(growing.0.end(), end);
+        for number in 0..RESERVE / RECORD {
+            let event = [Event::HeadMoved(1), Event::Deleted(number + 2)];
+            growing.append(event[number as usize % 2].clone()).unwrap();
+        }
+        assert_eq!(growing.0.end(), STEP);
+        assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
+        assert_eq!(
+            files.set_fuse(Fuse::default()).burnt,
+            2 + RESERVE / RECORD,
+            "each asks for more"
+        );
+        growing.commit(0).unwrap();
+        // What is durable in `commits` was committed before.
+        let mut commits = Growing::new(&*files, StreamKind::Commits);
+        without_room(&files, errno);
+        commits.commit(2 * STEP).unwrap();
+        files.set_fuse(Fuse::default());
+    }
+}
+
+#[test]
+fn other_failures_to_reserve_are_failures_and_none_where_nothing_can_be_reserved() {
+    let files = RecordedFiles::new(true);
+    let mut growing = Growing::new(&*files, StreamKind::Journal);
+    let end = growing.0.end();
+    assert_eq!(end, HEADER as u64);
+    without_room(&files, libc::EIO);
+    for event in [Event::HeadMoved(1), Event::Deleted(1)] {
+        assert_eq!(growing.append(event).unwrap_err().errno(), libc::EIO);
+    }
+    assert_eq!(growing.0.end(), end);
+    without_room(&files, libc::EOPNOTSUPP);
+    for _ in 0..3 {
+        growing.commit(STEP).unwrap();
+    }
+    assert_eq!(files.set_fuse(Fuse::default()).burnt, 1, "it was told");
+}
+
+#[test]
+fn streams_differ_in_their_generation_and_tell_of_a_sync_under_way() {
+    let mut marks = Vec::new();
+    for _ in 0..2 {
+        let mut growing = Growing::new(&*RecordedFiles::new(true), StreamKind::Journal);
+        for syncing in [false, true, false] {
+            growing.0.set_syncing(syncing).unwrap();
+            assert_eq!(growing.0.is_syncing(), syncing);
+        }
+        marks.push(growing.0.mark());
+        growing.0.persisted(Mark::default(), true).unwrap();
+        marks.push(growing.0.mark());
+    }
+    for (at, mark) in marks.iter().enumerate() {
+        assert!(!marks[..at].contains(mark));
+    }
+}
+
+#[test]
+fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    rig.write();
+    rig.commit();
+    rig.persist();
+    rig.write();
+    // All but what a page and its index take; of each number at least one is too much for the journal.
+    let mut emptied = 0;
+    for most in (STEP - 3 * RESERVE..STEP - RESERVE).step_by(512) {
+        let end = rig.store.lock_state().journal.as_ref().unwrap().end();
+        let data = (most - 2048).saturating_sub(end);
+        rig.write();
+        let options = CommitOptions {
+            user_data: Some(Arc::new(vec![3; data as usize])),
+            ..CommitOptions::default()
+        };
+        rig.store.commit(&options).unwrap();
+        let before = rig.store.lock_state().journal.as_ref().unwrap().end();
+        without_room(&rig.files, libc::ENOSPC);
+        rig.store.persist(None).unwrap();
+        assert!(rig.files.set_fuse(Fuse::default()).burnt > 0 || before + RESERVE < STEP);
+        let after = rig.store.lock_state().journal.as_ref().unwrap().end();
+        emptied += u64::from(after == HEADER as u64);
+        assert!(after == HEADER as u64 || after > before);
+    }
+    assert!(emptied > 2, "{emptied}");
+}
