@@ -69,11 +69,19 @@ pub(crate) fn mutated(number: u32) -> bool {
     fs::write(&root, text).expect("the root");
 }
 
-/// Builds the tests; the mutants that the compiler complains of, or the program.
-pub fn build(copy: &Path, library: &Path, mutants: &[&Mutant]) -> Result<PathBuf, BTreeSet<usize>> {
+/// The programs of the tests, by what they test.
+pub type Programs = BTreeMap<String, PathBuf>;
+
+/// Builds the tests; the mutants that the compiler complains of, or the programs.
+pub fn build(
+    copy: &Path,
+    library: &Path,
+    mutants: &[&Mutant],
+) -> Result<Programs, BTreeSet<usize>> {
     let output = Command::new("cargo")
         .current_dir(copy)
-        .args(["test", "--lib", "--no-run", "--message-format=json"])
+        .args(["test", "--lib", "--test", "golden"])
+        .args(["--no-run", "--message-format=json"])
         .env(
             "RUSTFLAGS",
             "--cap-lints warn -Awarnings -Aarithmetic_overflow -Aunconditional_panic",
@@ -84,14 +92,14 @@ pub fn build(copy: &Path, library: &Path, mutants: &[&Mutant]) -> Result<PathBuf
         .output()
         .expect("cargo");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let mut bad = BTreeSet::new();
+    let (mut bad, mut programs) = (BTreeSet::new(), Programs::new());
     for line in text.lines() {
         let message: Value = serde_json::from_str(line).expect("JSON");
         if message["reason"] == "compiler-artifact"
-            && message["target"]["name"] == "vmstore"
             && let Some(program) = message["executable"].as_str()
         {
-            return Ok(program.into());
+            let name = message["target"]["name"].as_str().expect("a name");
+            programs.insert(name.to_owned(), program.into());
         }
         if message["reason"] != "compiler-message" || message["message"]["level"] != "error" {
             continue;
@@ -131,6 +139,9 @@ pub fn build(copy: &Path, library: &Path, mutants: &[&Mutant]) -> Result<PathBuf
                 message["message"]["rendered"].as_str().unwrap_or_default()
             );
         }
+    }
+    if output.status.success() {
+        return Ok(programs);
     }
     assert!(
         !bad.is_empty(),

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use copy::{build, prepare, write};
+use copy::{Programs, build, prepare, write};
 use mutate::Lines;
 
 const USAGE: &str = "\
@@ -35,21 +35,44 @@ const FILES: [&str; 4] = [
     "src/pages/**",
     "src/store/recover.rs",
 ];
-/// Tests that most mutants fail, in the order of what they take; after them all tests.
-const STAGES: [(&[&str], u64); 3] = [
-    (&["format::", "pages::", "journal::", "page::"], 60),
+/// Tests that most mutants fail, in the order of what they take: of which program, which, and seconds. All in the end.
+const STAGES: [(&str, &[&str], u64); 5] = [
     (
+        LIBRARY,
         &[
-            "store::tests::alone",
-            "store::tests::transfer",
-            "store::tests::forged",
-            "store::tests::damage",
-            "store::tests::retaken",
+            "format::",
+            "pages::",
+            "journal::",
+            "page::",
+            "::reserve",
+            "::caches",
+        ],
+        30,
+    ),
+    ("golden", &[], 60),
+    (
+        LIBRARY,
+        &["::alone", "::transfer", "::forged", "::damage", "::retaken"],
+        240,
+    ),
+    (
+        LIBRARY,
+        &[
+            "::dropped",
+            "::ordering",
+            "::writeback",
+            "::fuzz",
+            "::misuse",
+            "::crash",
+            "::folds",
         ],
         240,
     ),
-    (&[""], 900),
+    (LIBRARY, &[], 900),
 ];
+/// The stages that `--quick` has.
+const QUICK: usize = 3;
+const LIBRARY: &str = "vmstore";
 
 struct Mutant {
     number: usize,
@@ -104,19 +127,19 @@ fn list(library: &Path, files: &[String]) -> Vec<Mutant> {
 }
 
 /// What the tests say of a mutant.
-fn try_one(program: &Path, copy: &Path, number: usize, quick: bool) -> String {
+fn try_one(programs: &Programs, copy: &Path, number: usize, quick: bool) -> String {
     let begun = Instant::now();
-    for (stage, (filters, seconds)) in STAGES.iter().enumerate() {
-        if quick && stage + 1 == STAGES.len() {
+    for (stage, (program, filters, seconds)) in STAGES.iter().enumerate() {
+        if quick && stage == QUICK {
             return format!("left {} s", begun.elapsed().as_secs());
         }
         // Some would take all memory.
         let mut tests = Command::new("sh");
         tests
             .args(["-c", "ulimit -v 8388608; exec \"$@\"", "sh"])
-            .arg(program)
+            .arg(&programs[*program])
             .current_dir(copy)
-            .args(filters.iter().filter(|filter| !filter.is_empty()))
+            .args(*filters)
             .args(["-Zunstable-options", "--fail-fast", "--test-threads=1"])
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUST_BACKTRACE", "0")
@@ -189,10 +212,10 @@ fn main() {
         mutants.len(),
         left.len()
     );
-    let program = loop {
+    let programs = loop {
         write(&library, &copy, &viable);
         match build(&copy, &library, &viable) {
-            Ok(program) => break program,
+            Ok(programs) => break programs,
             Err(bad) => {
                 println!("{} do not compile: {bad:?}", bad.len());
                 viable.retain(|mutant| !bad.contains(&mutant.number));
@@ -237,7 +260,7 @@ fn main() {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(mutant) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = try_one(&program, &copy, mutant.number, quick);
+                    let outcome = try_one(&programs, &copy, mutant.number, quick);
                     missed.fetch_add(
                         usize::from(!outcome.starts_with("caught")),
                         Ordering::Relaxed,
