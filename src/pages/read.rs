@@ -11,8 +11,8 @@ use crate::page::Run;
 use crate::sys::fs::{File, read_exact};
 use crate::{Error, Result};
 
-/// The most bytes of one read.
-const READ: usize = 1 << 20;
+/// The most bytes of one read; in tests a few pages are many.
+const READ: usize = if cfg!(test) { 16_384 } else { 1 << 20 };
 
 /// Pages that lie together in one module commit.
 #[derive(Clone)]

@@ -423,4 +423,55 @@ mod tests {
                 .is_err()
         );
     }
+
+    #[test]
+    fn stretches_go_over_the_borders_of_chunks_where_they_are_alike() {
+        let mut table = PageTable::new(PAGES).unwrap();
+        let all = Run {
+            start: 0,
+            count: PAGES,
+        };
+        let located = |table: &PageTable| {
+            let mut seen = Vec::new();
+            table.locate(all, |part| {
+                let commit = part.source.map_or(0, |source| source.commit);
+                seen.push((part.run.start, part.run.end(), commit));
+            });
+            seen
+        };
+        assert_eq!(located(&table), [(0, PAGES, 0)]);
+        let mut image = Index::clone(&index(1, &[all]));
+        (image.shape, image.parent) = (Shape::Image, 0);
+        let image = Arc::new(image);
+        table.apply(&image).unwrap();
+        // What is as in the image takes no memory.
+        table.set(all, Some(&image)).unwrap();
+        assert!(table.chunks.iter().all(Option::is_none) && table.sources.is_empty());
+        assert_eq!(located(&table), [(0, PAGES, 1)]);
+        let last = Run {
+            start: CHUNK - 1,
+            count: 1,
+        };
+        table.apply(&index(2, &[last])).unwrap();
+        let seen = [(0, CHUNK - 1, 1), (CHUNK - 1, CHUNK, 2), (CHUNK, PAGES, 1)];
+        assert_eq!(located(&table), seen);
+        // Rewritten, each is another file.
+        table.replace(&[2], &index(3, &[last]));
+        let seen = [(0, CHUNK - 1, 1), (CHUNK - 1, CHUNK, 3), (CHUNK, PAGES, 1)];
+        assert_eq!(located(&table), seen);
+        let mut image = Index::clone(&index(4, &[all]));
+        (image.shape, image.parent) = (Shape::Image, 0);
+        table.replace(&[1, 3], &Arc::new(image));
+        let seen = [(0, CHUNK - 1, 4), (CHUNK - 1, CHUNK, 4), (CHUNK, PAGES, 4)];
+        assert_eq!(located(&table), seen);
+    }
+
+    #[test]
+    fn many_pages_are_refused_where_their_table_takes_much_of_the_memory() {
+        let chunks = host::memory() / 64 / size_of::<Chunk>() as u64;
+        let most = chunks.max(MANY as u64) * CHUNK;
+        PageTable::new(most).unwrap();
+        let refused = PageTable::new(most + 1);
+        assert!(matches!(refused, Err(Error::NoMemory { .. })));
+    }
 }

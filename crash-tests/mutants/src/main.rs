@@ -46,6 +46,8 @@ const STAGES: [(&str, &[&str], u64); 5] = [
             "page::",
             "::reserve",
             "::caches",
+            "::reads",
+            "::images",
         ],
         30,
     ),

@@ -3,32 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Rig;
 use super::recorded::RecordedFiles;
+use super::written::written;
 use crate::format::checksum::Digest;
 use crate::format::index::{Checksums, Content, Index, Shape};
 use crate::pages::{PageFiles, Piece, Reading};
 
-/// Commits of one page each of module "a", and their files, with nothing in a cache.
-fn chain(commits: u64) -> (Arc<RecordedFiles>, PageFiles) {
-    let mut rig = Rig::small(RecordedFiles::new(true));
-    rig.map("a");
-    for commit in 1..=commits {
-        rig.put("a", 0, &[commit as u8]);
-        rig.commit();
-    }
-    rig.close();
-    let files = rig.files.copy();
-    let known = &rig.store.0.pages;
-    let pages = PageFiles::new(files.clone(), known.store, known.page_size);
-    (files, pages)
+/// Commits of one page each of module "a".
+fn chain(commits: usize) -> (Arc<RecordedFiles>, PageFiles) {
+    written(1, &vec![&[0][..]; commits])
 }
 
 /// How many operations of a kind there were since it was last asked.
-struct Counted(Arc<AtomicU64>);
+pub(super) struct Counted(Arc<AtomicU64>);
 
 impl Counted {
-    fn of(files: &RecordedFiles, kind: &'static str) -> Self {
+    pub(super) fn of(files: &RecordedFiles, kind: &'static str) -> Self {
         let count = Arc::new(AtomicU64::new(0));
         let counting = count.clone();
         files.set_watch(Some(Box::new(move |what| {
@@ -37,7 +27,7 @@ impl Counted {
         Self(count)
     }
 
-    fn take(&self) -> u64 {
+    pub(super) fn take(&self) -> u64 {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
@@ -45,7 +35,7 @@ impl Counted {
 #[test]
 fn so_many_files_stay_open_and_no_more() {
     const COMMITS: u64 = 6;
-    let (files, pages) = chain(COMMITS);
+    let (files, pages) = chain(COMMITS as usize);
     let read = |commit| {
         let index = pages.index("a", commit).unwrap();
         pages.checksums(&index).unwrap();

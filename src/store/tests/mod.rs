@@ -31,10 +31,14 @@ mod folds;
 mod forged;
 pub(crate) mod fuzz;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod misuse;
 #[cfg(test)]
 mod ordering;
 mod parts;
+#[cfg(test)]
+mod reads;
 mod recorded;
 #[cfg(test)]
 mod reserve;
@@ -49,6 +53,8 @@ mod transfer;
 mod waits;
 #[cfg(test)]
 mod writeback;
+#[cfg(test)]
+mod written;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use std::collections::BTreeMap;

@@ -1,0 +1,133 @@
+//! Files that were written anew: what they hold and remember, and the ways between commits over them.
+
+use std::sync::Arc;
+
+use super::recorded::RecordedFiles;
+use super::written::written;
+use crate::format::index::{Former, Shape};
+use crate::page::Run;
+use crate::pages::{PageFiles, pages_of, rewrite};
+use crate::sys::fs::{Files as _, Place};
+
+fn runs(pages: &[(u64, u64)]) -> Vec<Run> {
+    let run = |(start, count): &(u64, u64)| Run {
+        start: *start,
+        count: *count,
+    };
+    pages.iter().map(run).collect()
+}
+
+struct Written {
+    files: Arc<RecordedFiles>,
+    pages: PageFiles,
+    size: u64,
+}
+
+impl Written {
+    fn new(commits: &[&[u64]]) -> Self {
+        let (files, pages) = written(8, commits);
+        let size = 8 * pages.page_size;
+        Self { files, pages, size }
+    }
+
+    /// Writes a commit anew with all below it down to `last`; whether it is an image and what it remembers, and that
+    /// all of its bytes are told of.
+    fn rewrite(&self, commit: u64, last: u64, former: u64) -> (Shape, Option<Former>) {
+        let mut chain = self.pages.chain("a", commit, self.size).unwrap();
+        chain.retain(|index| index.commit >= last);
+        let changed = chain[0].changed_pages();
+        let temporary = Place::hidden("new-images");
+        let mut told = 0;
+        let mut tell = |bytes| {
+            told += bytes;
+            Ok(())
+        };
+        let made = rewrite(&self.pages, &chain, former, &temporary, &mut tell).unwrap();
+        assert_eq!(told, made.index.data_pages() * self.pages.page_size);
+        assert_eq!(told, pages_of(&chain) * self.pages.page_size);
+        let length = made.file.len().unwrap();
+        assert_eq!(made.bytes - told, length - made.index.index_offset());
+        let place = Place::root(format!("a_Commit{commit}"));
+        self.files.rename(&temporary, &place).unwrap();
+        self.pages.forget("a", commit);
+        let index = self.pages.index("a", commit).unwrap();
+        assert_eq!(index.changed, Some(changed));
+        (index.shape, index.former.clone())
+    }
+
+    /// What there is to change from one commit to another.
+    fn way(&self, from: u64, to: u64) -> Vec<(u64, u64, u64)> {
+        let changes = self.pages.changes("a", self.size, Some(from), Some(to));
+        let all = changes.unwrap();
+        let told = all.iter().map(|change| {
+            let source = change.source.as_ref().map_or(0, |index| index.commit);
+            (change.run.start, change.run.count, source)
+        });
+        told.collect()
+    }
+}
+
+const ALL: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7];
+const COMMITS: &[&[u64]] = &[ALL, &[1, 2], &[2, 5], &[6, 7]];
+
+#[test]
+fn an_image_remembers_how_it_differs_from_what_is_below() {
+    for (former, wanted) in [
+        (3, Some(runs(&[(6, 2)]))),
+        (2, Some(runs(&[(2, 1), (5, 3)]))),
+        (1, Some(runs(&[(1, 2), (5, 3)]))),
+        (0, None),
+    ] {
+        let of = Written::new(COMMITS);
+        let remembered = wanted.map(|runs| Former {
+            commit: former,
+            runs,
+        });
+        assert_eq!(of.rewrite(4, 1, former), (Shape::Image, remembered));
+    }
+    // Of a chain that ends in an image with a memory, what that remembers.
+    let of = Written::new(COMMITS);
+    of.rewrite(3, 1, 2);
+    let remembered = Former {
+        commit: 2,
+        runs: runs(&[(2, 1), (5, 3)]),
+    };
+    assert_eq!(of.rewrite(4, 3, 0), (Shape::Image, Some(remembered)));
+    // A delta of two has none.
+    let of = Written::new(COMMITS);
+    assert_eq!(of.rewrite(4, 3, 2), (Shape::Delta, None));
+}
+
+#[test]
+fn ways_lead_over_the_pages_that_differ() {
+    let of = Written::new(COMMITS);
+    assert_eq!(of.way(4, 3), [(6, 2, 1)]);
+    assert_eq!(of.way(3, 4), [(6, 2, 4)]);
+    assert_eq!(of.way(2, 4), [(2, 1, 3), (5, 1, 3), (6, 2, 4)]);
+    assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
+    assert!(of.pages.share_an_image("a", 4, 2) && of.pages.share_an_image("a", 1, 3));
+    // Over an image that remembers, no more than before.
+    of.rewrite(4, 1, 3);
+    assert_eq!(of.way(4, 3), [(6, 2, 1)]);
+    assert_eq!(of.way(3, 4), [(6, 2, 4)]);
+    assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
+    assert!(!of.pages.share_an_image("a", 4, 3) && !of.pages.share_an_image("a", 1, 4));
+    assert!(of.pages.share_an_image("a", 3, 2));
+    assert!(!of.pages.share_an_image("a", 9, 2), "that cannot be told");
+    // Over one that does not, all pages.
+    let of = Written::new(COMMITS);
+    of.rewrite(4, 1, 0);
+    assert_eq!(of.way(3, 4), [(0, 8, 4)]);
+}
+
+#[test]
+fn no_way_leads_over_more_pages_than_there_are() {
+    for (writes, wanted) in [(4, &[(0, 2, 1)][..]), (5, &[(0, 8, 1)])] {
+        let mut commits = vec![ALL];
+        commits.extend(vec![&[0, 1][..]; writes]);
+        let of = Written::new(&commits);
+        let last = commits.len() as u64;
+        of.rewrite(last, 1, last - 1);
+        assert_eq!(of.way(last, 1), wanted, "{writes} times two pages of eight");
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading pages: in how many reads, and what an error names.
+
+use std::io::IoSlice;
+
+use super::caches::Counted;
+use super::written::{byte, written};
+use crate::Error;
+use crate::page::Run;
+use crate::pages::{PageFiles, Piece, Reading};
+use crate::sys::fs::{Access, Files as _, Place};
+
+fn piece(pages: &PageFiles, commit: u64, start: u64, count: u64) -> Piece {
+    Piece {
+        run: Run { start, count },
+        source: pages.index("a", commit).unwrap(),
+    }
+}
+
+/// Start and count of what was handed out, each with its bytes looked at.
+fn read(pages: &PageFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u64, u64)>> {
+    let mut seen = Vec::new();
+    let commit_of = |page| {
+        let held = |(_, start, count): &&(u64, u64, u64)| (*start..start + count).contains(&page);
+        pieces.iter().find(held).unwrap().0
+    };
+    let all = pieces
+        .iter()
+        .map(|(c, start, count)| piece(pages, *c, *start, *count));
+    Reading::new(pages).pieces(all.collect(), |run, bytes| {
+        let size = pages.page_size as usize;
+        assert_eq!(bytes.len(), run.count as usize * size);
+        for (page, bytes) in (run.start..).zip(bytes.chunks(size)) {
+            let wanted = byte(commit_of(page), page);
+            assert!(bytes.iter().all(|byte| *byte == wanted), "page {page}");
+        }
+        seen.push((run.start, run.count));
+        Ok(())
+    })?;
+    Ok(seen)
+}
+
+#[test]
+fn what_lies_together_is_read_together() {
+    let (files, pages) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
+    for commit in [1, 2] {
+        pages.checksums(&pages.index("a", commit).unwrap()).unwrap();
+    }
+    let reads = Counted::of(&files, "read");
+    // Four pages are the most of one read here.
+    for (pieces, wanted, count) in [
+        (
+            &[(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1)][..],
+            &[(0, 1), (1, 1), (2, 1), (3, 1)][..],
+            1,
+        ),
+        (&[(1, 0, 5)], &[(0, 4), (4, 1)], 2),
+        (&[(1, 0, 3), (1, 3, 2)], &[(0, 3), (3, 2)], 2),
+        (&[(1, 0, 1), (1, 2, 1)], &[(0, 1), (2, 1)], 2),
+        (&[(1, 1, 2)], &[(1, 2)], 1),
+        (&[(2, 1, 1), (2, 3, 1)], &[(1, 1), (3, 1)], 1),
+        (
+            &[(2, 3, 1), (1, 4, 2), (2, 1, 1)],
+            &[(4, 2), (1, 1), (3, 1)],
+            2,
+        ),
+    ] {
+        assert_eq!(read(&pages, pieces).unwrap(), wanted);
+        assert_eq!(reads.take(), count, "{pieces:?}");
+    }
+}
+
+#[test]
+fn a_damaged_page_is_named_with_its_file() {
+    let (files, pages) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
+    let size = pages.page_size;
+    for (commit, page, at) in [(1, 2, 2 * size + 7), (2, 3, size + 9)] {
+        let place = Place::root(format!("a_Commit{commit}"));
+        let file = files.open(&place, Access::Write).unwrap().unwrap();
+        file.write_at(&[IoSlice::new(&[0])], at).unwrap();
+        let pieces = [[(1, 1, 3)].as_slice(), &[(2, 1, 1), (2, 3, 1)]];
+        let damaged = read(&pages, pieces[commit as usize - 1]).unwrap_err();
+        let told = damaged.to_string();
+        assert!(
+            matches!(&damaged, Error::Corrupt { .. })
+                && told.contains(&format!("page {page} "))
+                && told.contains(&place.name),
+            "{told}"
+        );
+    }
+    assert_eq!(read(&pages, &[(1, 3, 2)]).unwrap(), [(3, 2)]);
+}
+
+#[test]
+fn pages_are_compared_with_those_on_the_disk() {
+    let (files, pages) = written(4, &[&[0, 1, 2, 3], &[1, 3]]);
+    let full = |byte| vec![byte; pages.page_size as usize];
+    let delta = pages.index("a", 2).unwrap();
+    let mut reading = Reading::new(&pages);
+    assert!(!reading.page_is(&delta, 3, &full(byte(2, 1))));
+    assert!(reading.page_is(&delta, 3, &full(byte(2, 3))));
+    assert!(reading.page_is(&delta, 1, &full(byte(2, 1))));
+    assert!(
+        !reading.page_is(&delta, 2, &full(byte(1, 2))),
+        "it has none"
+    );
+    // Cut, with the same bytes in memory.
+    let file = files
+        .open(&Place::root("a_Commit2"), Access::Write)
+        .unwrap();
+    file.unwrap().set_len(pages.page_size - 1).unwrap();
+    assert!(!reading.page_is(&delta, 1, &full(byte(2, 1))));
+}
+
+#[test]
+fn an_errand_keeps_so_many_files_open() {
+    const COMMITS: u64 = 40;
+    let (files, pages) = written(1, &vec![&[0][..]; COMMITS as usize]);
+    let of = |commits: std::ops::RangeInclusive<u64>| {
+        let all: Vec<Piece> = commits.map(|commit| piece(&pages, commit, 0, 1)).collect();
+        for piece in &all {
+            pages.checksums(&piece.source).unwrap();
+        }
+        all
+    };
+    let opens = Counted::of(&files, "open");
+    let mut reading = Reading::new(&pages);
+    let ten = of(1..=10);
+    opens.take();
+    for _ in 0..2 {
+        reading.pieces(ten.clone(), |_, _| Ok(())).unwrap();
+    }
+    assert_eq!((opens.take(), files.open_files()), (10, 10));
+    let all = of(1..=COMMITS);
+    let mut most = 0;
+    reading
+        .pieces(all, |_, _| {
+            most = most.max(files.open_files());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(most, 32);
+    drop(reading);
+    assert_eq!(files.open_files(), 0);
+}

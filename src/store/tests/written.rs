@@ -1,0 +1,33 @@
+//! Module commits that are told by their pages.
+
+use std::sync::Arc;
+
+use super::recorded::RecordedFiles;
+use super::{CommitOptions, Store, map_options, rig};
+use crate::pages::PageFiles;
+use crate::sys::host;
+
+/// What a page is full of at a commit that wrote it.
+pub(super) fn byte(commit: u64, page: u64) -> u8 {
+    1 + ((commit * 16 + page) % 255) as u8
+}
+
+/// The files of a store whose commits wrote these pages each of a module "a" of so many, with nothing in a cache.
+pub(super) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, PageFiles) {
+    let files = RecordedFiles::new(true);
+    let store = Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
+    let size = host::page_size();
+    let module = store.map_module("a", pages * size, &map_options()).unwrap();
+    for (number, wrote) in (1..).zip(commits) {
+        for page in *wrote {
+            let bytes = vec![byte(number, *page); size as usize];
+            module.mapped.memory.write(page * size, &bytes);
+            module.mark_dirty(page * size, size).unwrap();
+        }
+        assert_eq!(store.commit(&CommitOptions::default()).unwrap(), number);
+    }
+    store.close().unwrap();
+    let files = files.copy();
+    let known = store.0.pages.store;
+    (files.clone(), PageFiles::new(files, known, size))
+}
