@@ -419,7 +419,8 @@ impl Footer {
                 .checked_add(index_length)?
                 .checked_add(FOOTER as u64)?
                 == length;
-        (whole && counts && lineage && was && place && index.commit > 0).then_some(())
+        // Lineage and what it was leave no commit 0.
+        (whole && counts && lineage && was && place).then_some(())
     }
 
     /// The bytes of the runs of both kinds, with which the index begins.

@@ -66,6 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_are_those_of_the_format() {
+        assert_eq!(module_commit("ram", 12), "ram_Commit12");
+        assert_eq!(last("ram"), "ram_last");
+    }
+
+    #[test]
     fn module_ids() {
         for good in [
             "a",

@@ -323,6 +323,14 @@ mod tests {
                 "cut {cut}"
             );
         }
+        // An error names the frame, from 0.
+        let mut chain = Chain::new(stream);
+        for (number, part) in parts.iter().enumerate() {
+            let (head, payload) = part.split_at(FRAME);
+            let head = chain.head(head.try_into().unwrap()).unwrap();
+            let refused = chain.frame(&head, &payload[1..]).unwrap_err().to_string();
+            assert!(refused.contains(&format!("frame {number}:")), "{refused}");
+        }
         let swapped = [&parts[0], &parts[2], &parts[1], &parts[3]];
         let swapped: Vec<u8> = swapped.into_iter().flatten().copied().collect();
         let order = [0, 2, 1, 3].map(|at| frames()[at].clone());

@@ -458,6 +458,28 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = realfs::make_root(&directory.path().join("store")).unwrap();
+        let files = realfs::make_hidden(root).unwrap();
+        let file = files.create(&journal_place()).unwrap();
+        let mut damage = Damage::default();
+        let mut read = |length: u64| {
+            file.set_len(length).unwrap();
+            let kind = StreamKind::Journal;
+            let found = find(&files, &[7; 16], kind, Reader::Owner, &mut damage);
+            found.unwrap().unwrap().bytes.len() as u64
+        };
+        for length in [0, 1, (1 << 20) + 1, 3 << 20] {
+            assert_eq!(read(length), length);
+        }
+        let zeros = record::MAX_PAYLOAD.next_multiple_of(1 << 20);
+        assert!((zeros..zeros + (2 << 20)).contains(&read(100 << 20)));
+        file.write_at(&[IoSlice::new(&[1])], 10 << 20).unwrap();
+        assert_eq!(read(20 << 20), 20 << 20);
+    }
+
+    #[test]
     fn the_journal_alone_tells_of_which_boot_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let root = realfs::make_root(&directory.path().join("store")).unwrap();

@@ -143,6 +143,28 @@ fn contradictions_are_refused_even_with_good_checksums() {
     index.former = image().former;
     let bytes = index.encode(&STORE);
     assert!(decode(&bytes, 4 * 4096).is_err(), "a delta that was one");
+    let mut index = image();
+    index.push(70, 1, Content::Zero);
+    let bytes = index.encode(&STORE);
+    assert!(
+        decode(&bytes, 100 * 4096).is_err(),
+        "zero pages that an image need not name"
+    );
+}
+
+#[test]
+fn a_footer_counts_the_pages_of_its_runs() {
+    let bytes = delta().encode(&STORE);
+    let footer = bytes.len() - FOOTER;
+    assert_eq!((delta().zero_pages(), image().zero_pages()), (1, 0));
+    for zero_pages in 0..4u64 {
+        let mut bytes = bytes.clone();
+        bytes[footer + 88..][..8].copy_from_slice(&zero_pages.to_le_bytes());
+        let sum = checksum::metadata(&STORE, &bytes[footer..bytes.len() - 8]);
+        let end = bytes.len() - 8;
+        bytes[end..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(decode(&bytes, 4 * 4096).is_ok(), zero_pages == 1);
+    }
 }
 
 #[test]
