@@ -201,17 +201,29 @@ impl Stream {
         Ok(())
     }
 
-    /// Reserves blocks beyond `end`. File systems without reservations go without.
+    /// Reserves blocks beyond `end`: a good piece, or as few as will do. File systems without reservations go without.
     fn reserve(&mut self, end: u64, spare: bool) -> Result<()> {
-        let until = (end + RESERVE).next_multiple_of(16 * RESERVE);
-        match self.file.allocate(0, until, true) {
-            Ok(()) => self.reserved = until,
-            // The blocks that are there may be enough; the write will tell.
-            Err(error) if spare && [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) => {}
-            Err(error) if error.errno() == libc::EOPNOTSUPP => self.reserved = u64::MAX,
-            Err(error) => return Err(error),
+        let least = end + RESERVE;
+        let mut refused = Ok(());
+        for piece in [16 * RESERVE, RESERVE] {
+            let until = least.next_multiple_of(piece);
+            match self.file.allocate(0, until, true) {
+                Ok(()) => {
+                    self.reserved = until;
+                    return Ok(());
+                }
+                Err(error) if [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) => {
+                    refused = Err(error);
+                }
+                Err(error) if error.errno() == libc::EOPNOTSUPP => {
+                    self.reserved = u64::MAX;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        // The blocks that are there may be enough; the write will tell.
+        if spare { Ok(()) } else { refused }
     }
 
     pub(crate) fn end(&self) -> u64 {

@@ -112,9 +112,16 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
         assert_eq!(
             files.set_fuse(Fuse::default()).burnt,
-            2 + RESERVE / RECORD,
-            "each asks for more"
+            2 * (2 + RESERVE / RECORD),
+            "each asks for much, and for little"
         );
+        // There is room for little.
+        without_room(&files, errno);
+        let mut fuse = files.set_fuse(Fuse::default());
+        fuse.times = 1;
+        files.set_fuse(fuse);
+        growing.commit(0).unwrap();
+        assert_eq!(files.set_fuse(Fuse::default()).burnt, 1);
         growing.commit(0).unwrap();
         // What is durable in `commits` was committed before.
         let mut commits = Growing::new(&*files, StreamKind::Commits);
