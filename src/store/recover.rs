@@ -28,8 +28,9 @@ pub(super) struct Recovered {
     pub(super) journal: Option<Stream>,
 }
 
-/// How often a reader looks again while an owner goes on.
+/// How often a reader looks again while an owner goes on, and at what stays as it was.
 const TRIES: u32 = 20;
+const SAME: u32 = 2;
 
 type Note<'a> = &'a mut dyn FnMut(LogLevel, String);
 
@@ -55,6 +56,7 @@ fn recover_beside_writer(pages: &PageFiles, note: Note<'_>) -> Result<Recovered>
     loop {
         let replay = replay_beside_writer(pages)?;
         let (seen, found) = (replay.seen(), replay.recent.len());
+        let damaged = replay.damage.is_some();
         let mut notes = Vec::new();
         let mut keep = |level, message| notes.push((level, message));
         let recovered = recover_from(pages, replay, Reader::Bystander, &mut keep);
@@ -63,6 +65,7 @@ fn recover_beside_writer(pages: &PageFiles, note: Note<'_>) -> Result<Recovered>
             .is_ok_and(|recovered| recovered.pending.len() == found);
         tries += 1;
         if whole
+            || damaged
             || tries == TRIES
             || replay_beside_writer(pages).is_ok_and(|now| now.seen() == seen)
         {
@@ -152,20 +155,31 @@ fn recover_from(
     Ok(recovered)
 }
 
-/// Reads the streams while a writer may be changing them: what looks torn is read again.
+/// Reads the streams while a writer may be changing them: what looks torn is read again, until it stays as it is. What
+/// he has done up to any call of his is never torn, so that it is then nobody's who is at work.
 fn replay_beside_writer(pages: &PageFiles) -> Result<Replay> {
-    let mut tries = 0;
+    let (mut before, mut same, mut tries) = (None, 0, 0);
     loop {
         let replay = journal::replay(&*pages.files, &pages.store, Reader::Bystander);
-        let moving = match &replay {
-            Ok(replay) => replay.damage.is_some(),
-            Err(Error::Corrupt { .. }) => true,
-            Err(_) => false,
+        let torn = match &replay {
+            Ok(Replay {
+                damage: Some(damage),
+                ..
+            })
+            | Err(damage @ Error::Corrupt { .. }) => damage.to_string(),
+            _ => return replay,
+        };
+        let seen = (torn, replay.as_ref().ok().map(Replay::seen));
+        same = if before.as_ref() == Some(&seen) {
+            same + 1
+        } else {
+            0
         };
         tries += 1;
-        if !moving || tries == TRIES {
+        if same == SAME || tries == TRIES {
             return replay;
         }
+        before = Some(seen);
         std::thread::yield_now();
     }
 }

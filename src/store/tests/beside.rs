@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::caches::Counted;
 use super::recorded::RecordedFiles;
 use super::{Moment, OpenOptions, Rig, Store};
 use crate::Result;
@@ -108,5 +109,35 @@ fn a_reader_that_looks_while_a_commit_is_deleted_sees_what_is_there_before_or_af
         let (found, after) = (Moment::of(&reader), Moment::of(&rig.store));
         assert_ne!(before, after);
         assert!(found == before || found == after, "kept {kept}: {found:?}");
+    }
+}
+
+#[test]
+fn a_reader_of_a_damaged_store_does_not_look_again_and_again() {
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    rig.write();
+    rig.commit();
+    rig.persist_in_files();
+    rig.close();
+    for place in [Place::hidden("journal"), Place::root("commits")] {
+        let files = rig.files.copy();
+        let file = files.open(&place, Access::Write).unwrap().unwrap();
+        file.write_at(&[std::io::IoSlice::new(&[1; 8])], 40)
+            .unwrap();
+        let opens = Counted::of(&files, "open");
+        let options = OpenOptions {
+            read_only: true,
+            ..super::rig::open_options()
+        };
+        let refused = Store::open_files(files.clone(), "test", options);
+        let refused = refused.map(drop).unwrap_err();
+        assert!(
+            matches!(&refused, crate::Error::Corrupt { file, .. } if **file == *place.to_string()),
+            "{refused}"
+        );
+        // Its identity, and both streams three times.
+        let count = opens.take();
+        assert!(count <= 7, "{place}: {count} files opened");
     }
 }
