@@ -36,7 +36,7 @@ const FILES: [&str; 4] = [
     "src/store/recover.rs",
 ];
 /// Tests that most mutants fail, in the order of what they take: of which program, which, and seconds. All in the end.
-const STAGES: [(&str, &[&str], u64); 5] = [
+const STAGES: [(&str, &[&str], u64); 6] = [
     (
         LIBRARY,
         &[
@@ -46,6 +46,7 @@ const STAGES: [(&str, &[&str], u64); 5] = [
             "page::",
             "::reserve",
             "::caches",
+            "::drafts",
             "::reads",
             "::images",
         ],
@@ -69,6 +70,17 @@ const STAGES: [(&str, &[&str], u64); 5] = [
             "::folds",
         ],
         240,
+    ),
+    (
+        LIBRARY,
+        &[
+            "::beside",
+            "::explorer",
+            "::clones",
+            "::abandoned",
+            "::waits",
+        ],
+        300,
     ),
     (LIBRARY, &[], 900),
 ];

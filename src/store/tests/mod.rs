@@ -21,6 +21,8 @@ mod crash;
 mod crashed;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod drafts;
 mod dropped;
 #[cfg(test)]
 mod explorer;
