@@ -68,7 +68,7 @@ fn read_back(files: &dyn Files, pages: &PageFiles, made: &Finished) -> Vec<(u64,
 fn a_delta_has_what_changed_in_one_write() {
     let (files, pages) = written(PAGES, &[ALL]);
     let parent = pages.index("a", 1).unwrap();
-    let table = PageTable::of_chain(PAGES, &[parent.clone()]).unwrap();
+    let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
     let mut draft = draft(&pages, Some(&parent));
     assert!(draft.is_empty());
     pages.checksums(&parent).unwrap();
@@ -117,7 +117,7 @@ fn nothing_changed_is_something_if_the_module_has_grown() {
     assert!(pages.chain("a", 1, size + pages.page_size).is_ok());
     assert!(pages.chain("a", 1, size - pages.page_size).is_err());
     let there = || files.open(&temporary(), Access::Read).unwrap().is_some();
-    let table = PageTable::of_chain(PAGES, &[parent.clone()]).unwrap();
+    let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
     for finish in [false, true] {
         let mut draft = draft(&pages, Some(&parent));
         feed(&mut draft, &pages, &table, &[(3, &[90])]);
@@ -141,7 +141,7 @@ fn nothing_changed_is_something_if_the_module_has_grown() {
 fn a_page_with_the_same_bytes_is_written_where_the_disk_has_others() {
     let (files, pages) = written(PAGES, &[ALL]);
     let parent = pages.index("a", 1).unwrap();
-    let table = PageTable::of_chain(PAGES, &[parent.clone()]).unwrap();
+    let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
     let place = Place::root("a_Commit1");
     let file = files.open(&place, Access::Write).unwrap().unwrap();
     file.write_at(&[IoSlice::new(&[200])], 3 * pages.page_size + 5)
