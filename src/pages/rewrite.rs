@@ -136,8 +136,8 @@ fn moved(run: Run) -> Error {
 }
 
 /// From so many bytes together on, their blocks are shared with the old file where the file system can: an
-/// extent of a file costs about as much as copying these.
-const SHARED: u64 = 64 << 10;
+/// extent of a file costs about as much as copying these. In tests a few pages are many.
+const SHARED: u64 = if cfg!(test) { 8_192 } else { 64 << 10 };
 
 /// Takes the pages to their new places, then writes index and footer. Returns the bytes written.
 fn copy(
