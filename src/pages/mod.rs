@@ -36,7 +36,7 @@ const CACHE_LIMIT: usize = 64 << 20;
 const SMALL_INDEX: u64 = if cfg!(test) { 64 } else { 64 << 10 };
 
 /// Larger ones are read in pieces of so many bytes.
-const INDEX_PIECE: u64 = RUN as u64 * if cfg!(test) { 3 } else { 32 << 10 };
+const INDEX_PIECE: u64 = RUN as u64 * if cfg!(test) { 30 } else { 32 << 10 };
 const _: () = assert!(SMALL_INDEX <= INDEX_PIECE);
 
 /// A longer list of page checksums is found to be one before memory is taken for it.

@@ -85,14 +85,14 @@ fn an_index_is_read_once_and_a_small_one_with_its_checksums() {
 
 #[test]
 fn a_large_index_comes_in_pieces_and_a_long_list_is_read_twice() {
-    // Eight runs are 192 bytes; three runs, or two checksums, are one piece here.
-    let apart: Vec<u64> = (0..16).step_by(2).collect();
+    // Thirty runs, or two checksums, are one piece here.
+    let apart: Vec<u64> = (0..62).step_by(2).collect();
     let (files, pages) = written(
-        16,
-        &[&(0..16).collect::<Vec<_>>(), &apart, &[1, 5, 9], &[1, 2]],
+        62,
+        &[&(0..62).collect::<Vec<_>>(), &apart, &[1, 5, 9], &[1, 2]],
     );
     let reads = Counted::of(&files, "read");
-    for (commit, pieces, whole, list) in [(2, 3, false, 5), (3, 1, false, 3), (4, 1, true, 0)] {
+    for (commit, pieces, whole, list) in [(2, 2, false, 17), (3, 1, false, 3), (4, 1, true, 0)] {
         let index = pages.index("a", commit).unwrap();
         assert_eq!(reads.take(), 1 + pieces, "its footer and its runs");
         assert_eq!(index.checksums.get().is_some(), whole);

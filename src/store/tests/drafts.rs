@@ -90,6 +90,23 @@ fn a_delta_has_what_changed_in_one_write() {
 }
 
 #[test]
+fn many_zero_pages_need_no_room_but_their_runs() {
+    const MANY: u64 = 62;
+    let all: Vec<u64> = (0..MANY).collect();
+    let (files, pages) = written(MANY, &[&all]);
+    let parent = pages.index("a", 1).unwrap();
+    let table = PageTable::of_chain(MANY, std::slice::from_ref(&parent)).unwrap();
+    let size = MANY * pages.page_size;
+    let mut draft = Draft::new(&pages, temporary(), "a", size, 2, Some(&parent));
+    let runs: Vec<(u64, &[u8])> = (0..MANY).step_by(2).map(|at| (at, &[0][..])).collect();
+    feed(&mut draft, &pages, &table, &runs);
+    assert_eq!(draft.counts.zero, MANY / 2);
+    let made = draft.finish(&pages).unwrap();
+    assert_eq!(read_back(&*files, &pages, &made), []);
+    assert_eq!(pages.load("a", 2).unwrap().zero_pages(), MANY / 2);
+}
+
+#[test]
 fn an_image_has_each_page_in_its_place_and_neighbours_in_one_write() {
     let (files, pages) = written(PAGES, &[]);
     let mut draft = draft(&pages, None);
