@@ -111,9 +111,12 @@ impl Checksums {
 /// What an index says of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
+    /// Nothing: in a delta it is as in the parent, in an image it is zero.
     Absent,
     Zero,
-    Data { slot: u64 },
+    Data {
+        slot: u64,
+    },
 }
 
 impl Index {
@@ -169,7 +172,6 @@ impl Index {
                     slot: run.slot + (page - run.start),
                 },
             },
-            _ if self.shape == Shape::Image => Found::Zero,
             _ => Found::Absent,
         }
     }

@@ -13,6 +13,8 @@ mod alone;
 #[cfg(test)]
 mod beside;
 #[cfg(test)]
+mod boots;
+#[cfg(test)]
 mod caches;
 #[cfg(test)]
 mod clones;

@@ -1,0 +1,40 @@
+//! Whether the host has booted since a journal was written, where both sides tell and where they do not.
+
+use super::recorded::RecordedFiles;
+use super::{Rig, Store, rig};
+use crate::journal::{Booted, Reader, replay};
+
+#[test]
+fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {
+    let mut count = 0;
+    for (written_by, read_by, wanted) in [
+        (1, 1, Booted::No),
+        (1, 2, Booted::Yes),
+        (1, 0, Booted::Perhaps),
+        (0, 1, Booted::Perhaps),
+        (0, 0, Booted::Perhaps),
+    ] {
+        let begun = RecordedFiles::new(true).disk();
+        let mut rig = Rig::small(RecordedFiles::holding(begun, written_by));
+        rig.map("a");
+        rig.write();
+        rig.commit();
+        rig.close();
+        let files = RecordedFiles::holding(rig.files.disk(), read_by);
+        let store = rig.store.0.pages.store;
+        for reader in [Reader::Owner, Reader::Bystander, Reader::Salvager] {
+            let found = replay(&*files, &store, reader).unwrap();
+            assert_eq!(found.booted, wanted, "{written_by}, {read_by}");
+            count += 1;
+        }
+        // Whoever has it then tells of its own.
+        Store::open_files(files.clone(), "test", rig::open_options())
+            .unwrap()
+            .close()
+            .unwrap();
+        let again = replay(&*files, &store, Reader::Owner).unwrap();
+        let told = read_by != 0;
+        assert_eq!(again.booted == Booted::No, told, "{written_by}, {read_by}");
+    }
+    println!("{count} looks at journals of this boot, of another, and of nobody knows which");
+}
