@@ -149,10 +149,10 @@ fn try_one(programs: &Programs, copy: &Path, number: usize, quick: bool) -> Stri
             return format!("left {} s", begun.elapsed().as_secs());
         }
         // The last stage has what no other had.
-        let mut before = Vec::new();
+        let mut before: Vec<&str> = Vec::new();
         if stage + 1 == STAGES.len() {
             let own = STAGES.iter().filter(|(of, ..)| *of == LIBRARY);
-            before.extend(own.flat_map(|(_, filters, _)| *filters));
+            before.extend(own.flat_map(|(_, filters, _)| filters.iter().copied()));
         }
         // Some would take all memory.
         let mut tests = Command::new("sh");
@@ -161,7 +161,7 @@ fn try_one(programs: &Programs, copy: &Path, number: usize, quick: bool) -> Stri
             .arg(&programs[*program])
             .current_dir(copy)
             .args(*filters)
-            .args(before.iter().flat_map(|filter| ["--skip", filter]))
+            .args(before.iter().flat_map(|filter| ["--skip", *filter]))
             .args(["-Zunstable-options", "--fail-fast", "--test-threads=1"])
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUST_BACKTRACE", "0")
