@@ -26,6 +26,9 @@
 //! - `VMSTORE_SOAK` is for how many seconds `soak.c` goes on:
 //!   `VMSTORE_SOAK=600 cargo test -p vmstore-c-tests shared::soak -- --nocapture`.
 
+#[path = "../tests/support/library.rs"]
+mod library;
+
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
@@ -50,12 +53,10 @@ enum Linkage {
     Dlopen,
 }
 
-/// Where cargo put the libraries: it builds all crate types of a dependency, beside the test itself.
+/// A library that cargo built for this test, with all crate types.
 fn library(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
-    let path = test.parent().expect("it is in a directory").join(name);
-    assert!(path.exists(), "cargo did not build {}", path.display());
-    path
+    library::built(&test, name).unwrap_or_else(|| panic!("cargo did not build {name}"))
 }
 
 /// Links the object with the library in one way, and returns the command that runs it.

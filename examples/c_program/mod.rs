@@ -1,6 +1,9 @@
 //! Compiles a C program of the examples with the system's C compiler (`$CC`, or `cc`) against the shared
 //! library that cargo has just built, and becomes that program.
 
+#[path = "../../tests/support/library.rs"]
+mod library;
+
 use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
@@ -16,23 +19,13 @@ pub(crate) fn become_program<A: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = A>,
 ) -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let examples = env::current_exe()?
-        .parent()
-        .ok_or("this program is in no directory")?
-        .to_owned();
-
-    // `cargo run --example` leaves the library in `deps` beside `examples`, `cargo build` also one above.
-    let searched = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let library = [examples.join("../deps"), examples.join("..")]
-        .into_iter()
-        .chain(env::split_paths(&searched))
-        .map(|directory| directory.join("libvmstore.so"))
-        .find_map(|file| file.canonicalize().ok())
-        .ok_or_else(|| {
-            format!(
-                "libvmstore.so is not where cargo puts it: run this with cargo run --example {name}"
-            )
-        })?;
+    let program = env::current_exe()?;
+    let examples = program.parent().ok_or("this program is in no directory")?;
+    let library = library::built(&program, "libvmstore.so").ok_or_else(|| {
+        format!(
+            "libvmstore.so is not where cargo puts it: run this with cargo run --example {name}"
+        )
+    })?;
 
     // Made aside and renamed, so that two runs at once do not see each other's half-made files. The loader
     // looks for the library by its SONAME.

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of this")]
 
+mod library;
+
 use std::env;
 use std::ffi::OsString;
 use std::io::{Write as _, stderr};
@@ -27,12 +29,10 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A library that cargo built for this test: all crate types lie beside the test's own program.
+/// A library that cargo built for this test.
 pub(crate) fn library(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a running program has a path");
-    let path = test.parent().expect("it is in a directory").join(name);
-    assert!(path.exists(), "cargo did not build {}", path.display());
-    path
+    library::built(&test, name).unwrap_or_else(|| panic!("cargo did not build {name}"))
 }
 
 /// Makes `directory` a place where linker (`-lvmstore`) and loader find the shared library.

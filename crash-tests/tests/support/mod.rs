@@ -5,6 +5,9 @@
 
 pub(crate) mod mount;
 
+#[path = "../../../tests/support/library.rs"]
+mod library;
+
 use std::env;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -61,12 +64,7 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 pub(crate) fn program(directory: &Path, name: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let test = env::current_exe().expect("a running program has a path");
-    let library = test.parent().unwrap().join("libvmstore.so");
-    assert!(
-        library.exists(),
-        "cargo did not build {}",
-        library.display()
-    );
+    let library = library::built(&test, "libvmstore.so").expect("cargo builds libvmstore.so");
     let soname = directory.join("libvmstore.so.0");
     symlink(&library, &soname).expect("the directory is fresh");
     let program = directory.join(name);
