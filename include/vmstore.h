@@ -272,7 +272,8 @@
 /**
  * The file system or the quota is full. Where reserved blocks are honoured (ext4, XFS, tmpfs) commits
  * leave room in the journal for 64 calls of `store_restore` and `store_delete_commit`, which go on
- * working then.
+ * working then. What is deleted gives its space back when that is persisted, which needs room for
+ * the records of all that was not persisted before.
  */
 #define VMSTORE_E_NO_SPACE -5012
 

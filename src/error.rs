@@ -177,6 +177,17 @@ impl Error {
         Self::io(operation, &std::io::Error::last_os_error())
     }
 
+    /// Nothing was done, for want of space or quota.
+    pub(crate) fn lacks_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Io {
+                errno: libc::ENOSPC | libc::EDQUOT,
+                ..
+            }
+        )
+    }
+
     /// The errno behind the error; 0 when no system call is.
     #[must_use]
     pub fn errno(&self) -> i32 {

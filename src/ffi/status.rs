@@ -37,7 +37,8 @@ pub const VMSTORE_E_VERSION: c_int = -5010;
 pub const VMSTORE_E_IO: c_int = -5011;
 /// The file system or the quota is full. Where reserved blocks are honoured (ext4, XFS, tmpfs) commits
 /// leave room in the journal for 64 calls of `store_restore` and `store_delete_commit`, which go on
-/// working then.
+/// working then. What is deleted gives its space back when that is persisted, which needs room for
+/// the records of all that was not persisted before.
 pub const VMSTORE_E_NO_SPACE: c_int = -5012;
 /// Memory could not be had.
 pub const VMSTORE_E_NO_MEMORY: c_int = -5013;

@@ -18,7 +18,8 @@ use crate::sys::fs::{File, Files, Place};
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// Space kept reserved behind the journal's end, so that restore and delete work on a full disk: 64 times.
+/// Space kept reserved behind the journal's end, so that restore and delete work on a full disk: it has 64 of their
+/// records. Small persists may take it, if there is room nowhere else.
 const RESERVE: u64 = 4096;
 
 /// A stream that is open for appending.
@@ -116,6 +117,8 @@ impl Stream {
         let made = (|| {
             stream.write_header()?;
             stream.append_from(events, true)?;
+            // For restore and delete, if they come before a commit does. Best effort.
+            let _ = stream.file.allocate(0, stream.end + RESERVE, true);
             stream.file.sync()?;
             files.rename(&temporary, &stream.place)?;
             files.sync_dir(stream.place.dir)
@@ -172,21 +175,21 @@ impl Stream {
     }
 
     /// Journal: appends what makes its records durable; `sequence` is that of the last of them. The sync is the
-    /// caller's.
-    pub(crate) fn append_kept(&mut self, sequence: u64, kept: &Kept) -> Result<()> {
+    /// caller's. Without files it is little, and always `spare`.
+    pub(crate) fn append_kept(&mut self, sequence: u64, kept: &Kept, spare: bool) -> Result<()> {
         let most = kept.length() + record::HEAD + 8;
         let mut bytes = room(most)?;
         let link =
             record::encode_kept(&mut bytes, &self.store, self.link, self.end, sequence, kept);
         debug_assert!(bytes.len() <= most, "more than there was memory for");
-        self.write(&bytes, link, kept.files.is_empty())
+        self.write(&bytes, link, spare || kept.files.is_empty())
     }
 
     /// Writes whole records at the end; `spare` are those that the space behind it is kept for.
     fn write(&mut self, bytes: &[u8], link: u64, spare: bool) -> Result<()> {
         if self.ragged {
             self.file.set_len(self.end)?;
-            self.ragged = false;
+            (self.ragged, self.reserved) = (false, 0);
         }
         let end = self.end + bytes.len() as u64;
         if end.saturating_add(RESERVE) > self.reserved {
@@ -194,6 +197,9 @@ impl Stream {
         }
         if let Err(error) = self.file.write_at(&[IoSlice::new(bytes)], self.end) {
             self.ragged = self.file.set_len(self.end).is_err();
+            // That gave back what was reserved.
+            self.reserved = 0;
+            let _ = self.reserve(self.end, true);
             return Err(error);
         }
         self.end = end;
@@ -201,20 +207,22 @@ impl Stream {
         Ok(())
     }
 
-    /// Reserves blocks beyond `end`: a good piece, or as few as will do. File systems without reservations go without.
+    /// Reserves blocks beyond `end`: a good piece, or as few as will do; those that are `spare` are content with `end`.
+    /// File systems without reservations go without.
     fn reserve(&mut self, end: u64, spare: bool) -> Result<()> {
         let least = end + RESERVE;
+        let pieces = [16 * RESERVE, RESERVE].map(|piece| least.next_multiple_of(piece));
         let mut refused = Ok(());
-        for piece in [16 * RESERVE, RESERVE] {
-            let until = least.next_multiple_of(piece);
+        for until in pieces.into_iter().chain(spare.then_some(end)) {
+            if until <= self.reserved {
+                return Ok(());
+            }
             match self.file.allocate(0, until, true) {
                 Ok(()) => {
                     self.reserved = until;
                     return Ok(());
                 }
-                Err(error) if [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) => {
-                    refused = Err(error);
-                }
+                Err(error) if error.lacks_room() => refused = Err(error),
                 Err(error) if error.errno() == libc::EOPNOTSUPP => {
                     self.reserved = u64::MAX;
                     return Ok(());
@@ -222,8 +230,12 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        // The blocks that are there may be enough; the write will tell.
-        if spare { Ok(()) } else { refused }
+        if spare && self.reserved == 0 {
+            // What there is of a stream that was just opened may be enough; the write will tell.
+            return Ok(());
+        }
+        // A write that fails would take what is reserved with it.
+        refused
     }
 
     pub(crate) fn end(&self) -> u64 {

@@ -54,8 +54,13 @@ struct Work {
 
 impl Store {
     /// Makes every commit so far durable by a sync of the journal alone, or finds it so; `false` if it is too much
-    /// for that.
-    pub(super) fn keep(&self, gate: &mut Gate, progress: &mut Progress<'_>) -> Result<bool> {
+    /// for that or the journal has no room. `spare`: it may take the room that is kept for restore and delete.
+    pub(super) fn keep(
+        &self,
+        gate: &mut Gate,
+        progress: &mut Progress<'_>,
+        spare: bool,
+    ) -> Result<bool> {
         let Some(work) = self.little_work(gate)? else {
             return Ok(false);
         };
@@ -92,12 +97,11 @@ impl Store {
             };
             journal.set_syncing(true)?;
             let before = journal.end();
-            let appended = journal.append_kept(sequence, &kept);
+            let appended = journal.append_kept(sequence, &kept, spare);
             let (after, file) = (journal.end(), journal.file());
             if let Err(error) = appended {
                 self.leave_sync_mark(&mut state);
-                if [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()) {
-                    // The files are there: syncing them takes no room in the journal, and empties it.
+                if error.lacks_room() {
                     return Ok(false);
                 }
                 return Err(error);

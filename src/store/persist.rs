@@ -17,19 +17,25 @@ impl Store {
     pub fn persist(&self, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         let mut gate = self.0.gate.lock();
-        if self.keep(&mut gate, &mut progress)? {
+        if self.keep(&mut gate, &mut progress, false)? {
             return Ok(());
         }
-        self.all_in_files(&mut gate, progress)
+        match self.all_in_files(&mut gate, &mut progress) {
+            // There is room nowhere, but for what the journal keeps.
+            Err(error) if error.lacks_room() && self.keep(&mut gate, &mut progress, true)? => {
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// Makes every commit so far durable in files of its own, and nothing else is needed for it.
-    pub(super) fn persist_in_files(&self, progress: Progress<'_>) -> Result<()> {
+    pub(super) fn persist_in_files(&self, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
-        self.all_in_files(&mut self.0.gate.lock(), progress)
+        self.all_in_files(&mut self.0.gate.lock(), &mut progress)
     }
 
-    fn all_in_files(&self, gate: &mut Gate, mut progress: Progress<'_>) -> Result<()> {
+    fn all_in_files(&self, gate: &mut Gate, progress: &mut Progress<'_>) -> Result<()> {
         let (events, files) = {
             let mut state = self.enter_to_write()?;
             if state.links_behind {
@@ -46,7 +52,7 @@ impl Store {
         };
         // Commits and captures may go on from here.
         let _panic = PoisonOnPanic(self);
-        let outcome = self.make_durable(gate, &events, &files, &mut progress);
+        let outcome = self.make_durable(gate, &events, &files, progress);
         let mut state = self.lock_state();
         match outcome {
             Ok(syncs) => state.stats.syncs += syncs,

@@ -54,9 +54,8 @@ pub(super) fn recover(
 fn recover_beside_writer(pages: &PageFiles, note: Note<'_>) -> Result<Recovered> {
     let mut tries = 0;
     loop {
-        let replay = replay_beside_writer(pages)?;
+        let (replay, damaged) = replay_beside_writer(pages)?;
         let (seen, found) = (replay.seen(), replay.recent.len());
-        let damaged = replay.damage.is_some();
         let mut notes = Vec::new();
         let mut keep = |level, message| notes.push((level, message));
         let recovered = recover_from(pages, replay, Reader::Bystander, &mut keep);
@@ -67,7 +66,7 @@ fn recover_beside_writer(pages: &PageFiles, note: Note<'_>) -> Result<Recovered>
         if whole
             || damaged
             || tries == TRIES
-            || replay_beside_writer(pages).is_ok_and(|now| now.seen() == seen)
+            || replay_beside_writer(pages).is_ok_and(|(now, _)| now.seen() == seen)
         {
             for (level, message) in notes {
                 note(level, message);
@@ -155,31 +154,33 @@ fn recover_from(
     Ok(recovered)
 }
 
-/// Reads the streams while a writer may be changing them: what looks torn is read again, until it stays as it is. What
-/// he has done up to any call of his is never torn, so that it is then nobody's who is at work.
-fn replay_beside_writer(pages: &PageFiles) -> Result<Replay> {
+/// Reads the streams while a writer may be changing them: what looks torn is read again, until it stays as it is,
+/// which is returned too. He leaves nothing torn between his calls, and a reader that sees the same again and again sees
+/// nothing of them.
+fn replay_beside_writer(pages: &PageFiles) -> Result<(Replay, bool)> {
     let (mut before, mut same, mut tries) = (None, 0, 0);
     loop {
         let replay = journal::replay(&*pages.files, &pages.store, Reader::Bystander);
-        let torn = match &replay {
+        tries += 1;
+        let seen = match &replay {
+            // A file that became shorter while it was read, or damage.
+            Err(Error::Corrupt { .. }) => None,
             Ok(Replay {
                 damage: Some(damage),
                 ..
-            })
-            | Err(damage @ Error::Corrupt { .. }) => damage.to_string(),
-            _ => return replay,
+            }) => Some(damage.to_string()),
+            _ => return replay.map(|replay| (replay, false)),
         };
-        let seen = (torn, replay.as_ref().ok().map(Replay::seen));
-        same = if before.as_ref() == Some(&seen) {
+        let seen = seen.zip(replay.as_ref().ok().map(Replay::seen));
+        same = if seen.is_some() && seen == before {
             same + 1
         } else {
             0
         };
-        tries += 1;
         if same == SAME || tries == TRIES {
-            return replay;
+            return replay.map(|replay| (replay, same == SAME));
         }
-        before = Some(seen);
+        before = seen;
         std::thread::yield_now();
     }
 }

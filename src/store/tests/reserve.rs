@@ -176,7 +176,7 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
     rig.persist();
     rig.write();
     // All but what a page and its index take; of each number at least one is too much for the journal.
-    let mut emptied = 0;
+    let (mut asked, mut emptied) = (0, 0);
     for most in (STEP - 3 * RESERVE..STEP - RESERVE).step_by(512) {
         let end = rig.store.lock_state().journal.as_ref().unwrap().end();
         let data = (most - 2048).saturating_sub(end);
@@ -189,10 +189,11 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
         let before = rig.store.lock_state().journal.as_ref().unwrap().end();
         without_room(&rig.files, libc::ENOSPC);
         rig.store.persist(None).unwrap();
-        assert!(rig.files.set_fuse(Fuse::default()).burnt > 0 || before + RESERVE < STEP);
+        asked += rig.files.set_fuse(Fuse::default()).burnt;
         let after = rig.store.lock_state().journal.as_ref().unwrap().end();
         emptied += u64::from(after == HEADER as u64);
         assert!(after == HEADER as u64 || after > before);
     }
-    assert!(emptied > 2, "{emptied}");
+    // As long as `commits` has room; then it takes what the journal keeps.
+    assert!(asked > 2 && (1..4).contains(&emptied), "{asked}, {emptied}");
 }
