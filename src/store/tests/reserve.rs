@@ -110,10 +110,13 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         }
         assert_eq!(growing.0.end(), STEP);
         assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
+        // A write that failed would take what is reserved with it.
+        let refused = growing.append(Event::HeadMoved(1)).unwrap_err();
+        assert!(refused.errno() == errno && refused.to_string().contains("allocate"));
         assert_eq!(
             files.set_fuse(Fuse::default()).burnt,
-            2 * (2 + RESERVE / RECORD),
-            "each asks for much, and for little"
+            2 * (2 + RESERVE / RECORD) + 3,
+            "each asks for much, and for little, and the last for what it takes"
         );
         // There is room for little.
         without_room(&files, errno);
