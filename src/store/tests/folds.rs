@@ -2,6 +2,7 @@
 
 use super::Rig;
 use super::recorded::{Fuse, RecordedFiles};
+use super::reserve::without_room;
 use crate::sys::fs::{Dir, Files};
 
 fn is_there(rig: &Rig, name: &str) -> bool {
@@ -71,14 +72,7 @@ fn restore_works_without_quota_for_what_is_reserved_ahead() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         rig.reopen();
         rig.patience = 0;
-        rig.files.set_fuse(Fuse {
-            at: 1,
-            times: u64::MAX,
-            errno,
-            alike: true,
-            kind: Some("allocate"),
-            ..Fuse::default()
-        });
+        without_room(&rig.files, errno);
         let head = rig.oracle.now().head;
         rig.restore(3 - head);
         assert!(rig.files.set_fuse(Fuse::default()).burnt > 0);

@@ -59,7 +59,7 @@ impl Growing {
 }
 
 /// Allocations fail with this for ever.
-fn without_room(files: &RecordedFiles, errno: i32) {
+pub(super) fn without_room(files: &RecordedFiles, errno: i32) {
     files.set_fuse(Fuse {
         at: 1,
         times: u64::MAX,
