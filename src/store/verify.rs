@@ -80,10 +80,10 @@ struct Walker {
 
 type Walkers = BTreeMap<String, Walker>;
 
-/// A module commit to verify, and what a commit says it is.
+/// A module commit to verify, and what commits say it is: all the same, unless somebody made them up.
 struct Wanted {
     bytes: u64,
-    meant: Option<ModuleEntry>,
+    meant: Vec<ModuleEntry>,
 }
 
 impl Store {
@@ -150,11 +150,19 @@ impl Store {
                     Err(error) if report.takes(&error) => (0, 0),
                     Err(error) => return Err(error),
                 };
-                wanted.insert(id, Wanted { bytes, meant: None });
+                wanted.insert(
+                    id,
+                    Wanted {
+                        bytes,
+                        meant: Vec::new(),
+                    },
+                );
                 next = parent;
             }
-            if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit)) {
-                wanted.meant = Some(module.clone());
+            if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit))
+                && !wanted.meant.contains(module)
+            {
+                wanted.meant.push(module.clone());
             }
         }
         let total = wanted.values().map(|wanted| wanted.bytes).sum();
@@ -189,7 +197,7 @@ impl Store {
         let pages = &self.0.pages;
         // From the file, not from the cache.
         let index = Arc::new(pages.load(&id.0, id.1)?);
-        if let Some(module) = &wanted.meant {
+        for module in &wanted.meant {
             matches(&index, module)?;
         }
         pages.checksums(&index)?;

@@ -120,8 +120,10 @@ fn look(passes: &Passes<'_>, store: &Store) -> Seen {
         for module in modules.iter().filter(|module| module.size <= COMPARED) {
             let mut bytes = vec![1; module.size as usize];
             let read = store.read(number, &module.id, 0, &mut bytes);
+            let why = read.as_ref().err().map(ToString::to_string);
             if allowed("read", read).is_none() {
-                assert!(!good, "verified, and cannot be read");
+                let id = &module.id;
+                assert!(!good, "{id} of commit {number} is verified: {why:?}");
                 continue;
             }
             if good {
