@@ -6,12 +6,15 @@ use std::process::{Command, Stdio};
 use super::fuzz::directory;
 use super::fuzz::places::{Scratch, Thing, bases, id_of, of_this_boot};
 use super::fuzz::seal;
-use super::map_options;
+use super::recorded::RecordedFiles;
+use super::{Rig, map_options};
 use crate::format::checksum::{Digest, Pieces};
+use crate::format::commit::Event;
 use crate::format::header::HEADER;
 use crate::format::index::{Checksums, Content, FOOTER, FORMER, Index, RUN, Shape};
 use crate::format::name;
 use crate::format::record::HEAD;
+use crate::journal::Numbered;
 use crate::pages::place;
 use crate::sys::fs::Place;
 use crate::sys::host::page_size;
@@ -294,4 +297,57 @@ fn every_forged_number_and_name_is_refused_by_the_name_of_its_file() {
     refuses(Place::hidden(name::IDENTITY), &OF_THE_IDENTITY);
     println!("{tried} forged numbers and names: each refused by the name of its file");
     assert!(tried > 80);
+}
+
+/// Records whose checksums are right, of which one cannot follow the others.
+#[test]
+fn a_record_that_contradicts_history_is_refused_but_by_a_salvage() {
+    let mut count = 0;
+    for event in [Event::HeadMoved(77), Event::Deleted(77), Event::Deleted(2)] {
+        for durable in [false, true] {
+            let mut rig = Rig::small(RecordedFiles::new(true));
+            rig.map("a");
+            for _ in 0..2 {
+                rig.write();
+                rig.commit();
+            }
+            rig.persist_in_files();
+            {
+                let mut gate = rig.store.0.gate.lock();
+                let mut state = rig.store.lock_state();
+                let sequence = state.next_sequence;
+                let event = event.clone();
+                let stream = if durable {
+                    gate.commits.as_mut()
+                } else {
+                    state.journal.as_mut()
+                };
+                let stream = stream.unwrap();
+                stream.append(&[Numbered { sequence, event }]).unwrap();
+            }
+            for (read_only, salvage) in [(false, false), (true, false), (true, true)] {
+                let files = rig.files.copy();
+                let options = OpenOptions {
+                    read_only,
+                    salvage,
+                    ..super::rig::open_options()
+                };
+                let opened = Store::open_files(files, "test", options);
+                match opened {
+                    Ok(store) => {
+                        assert!(salvage, "{event:?}, durable {durable}");
+                        let commits = store.commits().unwrap();
+                        assert!(commits.starts_with(&[1]), "{event:?}: {commits:?}");
+                    }
+                    Err(error) => {
+                        let told = error.to_string();
+                        let good = matches!(error, Error::Corrupt { .. }) && !salvage;
+                        assert!(good, "{event:?}, durable {durable}: {told}");
+                    }
+                }
+                count += 1;
+            }
+        }
+    }
+    println!("{count} opens of stores whose last record contradicts the others");
 }
