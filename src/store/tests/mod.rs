@@ -37,6 +37,8 @@ pub(crate) mod fuzz;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod leftovers;
+#[cfg(test)]
 mod misuse;
 #[cfg(test)]
 mod ordering;
