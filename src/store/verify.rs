@@ -80,7 +80,8 @@ struct Walker {
 
 type Walkers = BTreeMap<String, Walker>;
 
-/// A module commit to verify, and what commits say it is: all the same, unless somebody made them up.
+/// A module commit to verify, and what commits say it is: all the same, unless somebody made them up. Of two that
+/// differ one is wrong, so that no more are kept.
 struct Wanted {
     bytes: u64,
     meant: Vec<ModuleEntry>,
@@ -160,6 +161,7 @@ impl Store {
                 next = parent;
             }
             if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit))
+                && wanted.meant.len() < 2
                 && !wanted.meant.contains(module)
             {
                 wanted.meant.push(module.clone());
