@@ -218,6 +218,14 @@ static void *busy_thread(void *argument)
     return NULL;
 }
 
+/* Without AddressSanitizer: that of GCC up to 13 does not know of forks. When another thread is in its allocator, the
+ * child waits in malloc for a lock that nobody in it holds, whoever called. libc's own allocators do know. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { FORKS_BESIDE_A_THREAD = 0 };
+#else
+enum { FORKS_BESIDE_A_THREAD = 40 };
+#endif
+
 static void while_a_thread_commits(void)
 {
     vmstore *busy;
@@ -225,7 +233,7 @@ static void while_a_thread_commits(void)
     void *failure;
     OK(store_open(path_in(directory, "busy"), NULL, &busy));
     CHECK(pthread_create(&thread, NULL, busy_thread, busy) == 0);
-    for (int i = 0; i < 40; i += (int)stride(8)) {
+    for (int i = 0; i < FORKS_BESIDE_A_THREAD; i += (int)stride(8)) {
         trying("fork %d while a thread commits", i);
         fflush(NULL);
         pid_t child = fork();
@@ -275,5 +283,6 @@ int main(int argc, char **argv)
     every_commit_is_exact();
     OK(store_verify(store, NULL));
     OK(store_close(store));
-    return finished("%u children had VMSTORE_E_FORKED for their parent's handles, and their parent was exact", forks);
+    return finished("%u children (%d beside a busy thread) had VMSTORE_E_FORKED for their parent's handles, and their parent was exact",
+        forks, FORKS_BESIDE_A_THREAD / (int)stride(8));
 }
