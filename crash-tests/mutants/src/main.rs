@@ -46,6 +46,7 @@ const STAGES: [(&str, &[&str], u64); 6] = [
             "page::",
             "::reserve",
             "::boots",
+            "::leftovers",
             "::caches",
             "::drafts",
             "::reads",

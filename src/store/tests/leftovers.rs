@@ -63,6 +63,27 @@ fn what_unfinished_calls_left_goes_when_an_owner_comes() {
 }
 
 #[test]
+fn what_is_no_file_stays_whatever_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    Store::open(path, rig::open_options())
+        .unwrap()
+        .close()
+        .unwrap();
+    for place in ["a_Commit9", ".vmstore/new-9"] {
+        std::fs::create_dir(path.join(place)).unwrap();
+    }
+    std::os::unix::fs::symlink("commits", path.join("a_Commit8")).unwrap();
+    Store::open(path, rig::open_options())
+        .unwrap()
+        .close()
+        .unwrap();
+    for place in ["a_Commit9", ".vmstore/new-9", "a_Commit8"] {
+        assert!(path.join(place).symlink_metadata().is_ok(), "{place}");
+    }
+}
+
+#[test]
 fn a_persisted_file_that_is_damaged_is_worth_a_salvage_and_an_owner_mends_it() {
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");
