@@ -1,6 +1,9 @@
 //! A reader that is opened beside an owner who goes on while it looks.
 
+use std::io::IoSlice;
+use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -18,6 +21,70 @@ struct Meddled {
     files: Arc<RecordedFiles>,
     place: Place,
     before: Mutex<Option<Once>>,
+    /// How it finds that file so many times, each time in another way, before it finds it at rest.
+    torn: Torn,
+    looks: AtomicU64,
+}
+
+/// What a file is that is read while it is written.
+#[derive(Debug, Clone, Copy)]
+enum Torn {
+    Never,
+    /// Its length is that of before it was cut.
+    Shorter(u64),
+    /// A byte of its header is not yet what it will be.
+    Header(u64),
+}
+
+/// A file as it was when it was read.
+struct Snapshot {
+    file: Arc<dyn File>,
+    torn: Torn,
+    look: u64,
+}
+
+impl File for Snapshot {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let got = self.file.read_at(buffer, offset)?;
+        if matches!(self.torn, Torn::Header(_)) && offset == 0 {
+            buffer[40] ^= 1;
+        }
+        Ok(got)
+    }
+
+    fn len(&self) -> Result<u64> {
+        let more = match self.torn {
+            Torn::Shorter(_) => self.look + 1,
+            _ => 0,
+        };
+        Ok(self.file.len()? + more)
+    }
+
+    fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> Result<()> {
+        unreachable!("a reader writes nothing")
+    }
+
+    fn set_len(&self, _: u64) -> Result<()> {
+        unreachable!("a reader writes nothing")
+    }
+
+    fn allocate(&self, _: u64, _: u64, _: bool) -> Result<()> {
+        unreachable!("a reader writes nothing")
+    }
+
+    fn share(&self, _: &dyn File, _: u64, _: u64, _: u64) -> bool {
+        unreachable!("a reader writes nothing")
+    }
+
+    fn begin_sync(&self) {}
+
+    fn sync(&self) -> Result<()> {
+        unreachable!("a reader writes nothing")
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
 }
 
 impl Files for Meddled {
@@ -27,7 +94,16 @@ impl Files for Meddled {
         {
             before();
         }
-        self.files.open(place, access)
+        let file = self.files.open(place, access)?;
+        if *place != self.place {
+            return Ok(file);
+        }
+        let look = self.looks.fetch_add(1, Ordering::Relaxed);
+        let torn = match self.torn {
+            Torn::Shorter(times) | Torn::Header(times) if look < times => self.torn,
+            _ => return Ok(file),
+        };
+        Ok(file.map(|file| Arc::new(Snapshot { file, torn, look }) as _))
     }
 
     fn create(&self, place: &Place) -> Result<Arc<dyn File>> {
@@ -99,17 +175,66 @@ fn a_reader_that_looks_while_a_commit_is_deleted_sees_what_is_there_before_or_af
                 owner.delete_commit(2).unwrap();
                 owner.persist(None).unwrap();
             }))),
+            torn: Torn::Never,
+            looks: AtomicU64::new(0),
         };
-        let options = OpenOptions {
-            read_only: true,
-            ..OpenOptions::default()
-        };
-        let reader = Store::open_files(Arc::new(meddled), "test", options);
+        let reader = Store::open_files(Arc::new(meddled), "test", as_reader());
         let reader = reader.unwrap_or_else(|error| panic!("kept {kept}: {error}"));
         let (found, after) = (Moment::of(&reader), Moment::of(&rig.store));
         assert_ne!(before, after);
         assert!(found == before || found == after, "kept {kept}: {found:?}");
     }
+}
+
+#[test]
+fn a_reader_that_looks_while_the_journal_is_written_looks_again() {
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    rig.write();
+    rig.commit();
+    rig.persist_in_files();
+    rig.write();
+    rig.commit();
+    // A header that is the same three times is taken for damage.
+    for torn in [
+        Torn::Shorter(1),
+        Torn::Shorter(2),
+        Torn::Shorter(8),
+        Torn::Header(1),
+        Torn::Header(2),
+    ] {
+        let reader = Store::open_files(torn_journal(&rig, torn), "test", as_reader());
+        let reader = reader.unwrap_or_else(|error| panic!("{torn:?}: {error}"));
+        assert_eq!(Moment::of(&reader), *rig.oracle.now(), "{torn:?}");
+    }
+    for torn in [Torn::Shorter(u64::MAX), Torn::Header(u64::MAX)] {
+        let files = torn_journal(&rig, torn);
+        let refused = Store::open_files(files.clone(), "test", as_reader());
+        let refused = refused.map(drop).unwrap_err();
+        assert!(
+            matches!(&refused, crate::Error::Corrupt { file, .. } if **file == *files.place.to_string()),
+            "{torn:?}: {refused}"
+        );
+        let looks = files.looks.load(Ordering::Relaxed);
+        assert!(looks < 100, "{torn:?}: {looks} looks");
+    }
+}
+
+fn as_reader() -> OpenOptions {
+    OpenOptions {
+        read_only: true,
+        ..OpenOptions::default()
+    }
+}
+
+fn torn_journal(rig: &Rig, torn: Torn) -> Arc<Meddled> {
+    Arc::new(Meddled {
+        files: rig.files.clone(),
+        place: Place::hidden("journal"),
+        before: Mutex::new(None),
+        torn,
+        looks: AtomicU64::new(0),
+    })
 }
 
 #[test]
