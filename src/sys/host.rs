@@ -71,6 +71,10 @@ pub(crate) fn free_huge_pages(size: u64) -> Option<u64> {
 
 /// The soft limit on open descriptors of this process.
 pub(crate) fn descriptor_limit() -> u64 {
+    #[cfg(test)]
+    if let Some(few) = repeatable::descriptors() {
+        return few;
+    }
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -133,6 +137,16 @@ pub(crate) mod repeatable {
 
     thread_local! {
         static COUNT: Cell<u64> = const { Cell::new(0) };
+        static DESCRIPTORS: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// So many descriptors this thread's host has from now on.
+    pub(crate) fn limit_descriptors(few: u64) {
+        DESCRIPTORS.set(Some(few));
+    }
+
+    pub(super) fn descriptors() -> Option<u64> {
+        DESCRIPTORS.get()
     }
 
     /// From now on this thread's ids are the ones that follow `seed`, and time stands still.

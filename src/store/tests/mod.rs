@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod abandoned;
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod alone;
 #[cfg(test)]
 mod beside;
