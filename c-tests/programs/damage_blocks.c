@@ -1,5 +1,6 @@
 /* Every block of 4096 bytes of every file of a store zeroed, exchanged with every other, and replaced by what was at
- * its place in another commit's file or at an earlier time. The store is mapped lazily and eagerly. Eagerly no byte
+ * its place in another commit's file or at an earlier time; and bits of it flipped (damage_bits.c: every one, eagerly).
+ * The store is mapped lazily and eagerly. Eagerly no byte
  * is ever wrong. Lazily nothing is wrong but in pages that the library says it did not verify, and there only those
  * whose blocks were damaged; and store_verify tells. */
 #include "damage.h"
@@ -14,7 +15,7 @@ struct content {
 };
 static struct content files[FILES], earlier[TIMES][FILES];
 static unsigned char truth[HISTORY + 1][PAGES * BLOCK];
-static unsigned tried, refused, later, harmless, unverified_wrong;
+static unsigned tried, flips, refused, later, harmless, unverified_wrong;
 
 static const char *path_of(const char *directory, int file)
 {
@@ -29,6 +30,12 @@ static void remember(struct content *contents)
         if (exists(path_of(master, file))) contents[file].bytes = read_file(path_of(master, file), &contents[file].length);
 }
 
+/* Which pages a commit writes: all but one at first, then one here and there. */
+static int is_written(int commit, int page)
+{
+    return commit == 1 ? page != 3 : page % 11 == commit;
+}
+
 static void build(void)
 {
     vmstore_module *module;
@@ -39,8 +46,7 @@ static void build(void)
     unsigned char *memory = store_module_address(module);
     for (int n = 1; n <= HISTORY; n++) {
         for (int page = 0; page < PAGES; page++) {
-            /* All but one at first, then one here and there. */
-            if (n == 1 ? page == 3 : page % 11 != n) continue;
+            if (!is_written(n, page)) continue;
             for (size_t at = 0; at < BLOCK; at += 8) {
                 uint64_t word = next_random(&state);
                 memcpy(memory + (size_t)page * BLOCK + at, &word, 8);
@@ -67,13 +73,21 @@ static int tell_unverified(const vmstore_module_info *module, void *bytes)
     return 0;
 }
 
-/* Pages that differ from a commit, which must be damaged ones that nobody verified. */
+/* Whether a page of a commit is what the image has; what a delta has is read and verified. */
+static int is_of_image(uint64_t commit, int page)
+{
+    for (int n = 2; n <= (int)commit; n++)
+        if (is_written(n, page)) return 0;
+    return 1;
+}
+
+/* Pages that differ from a commit, which must be damaged ones of the image that nobody verified. */
 static unsigned wrong_pages(const unsigned char *memory, uint64_t commit, uint64_t unverified, const int damaged[2])
 {
     unsigned wrong = 0;
     for (int page = 0; page < PAGES; page++) {
         if (!memcmp(memory + (size_t)page * BLOCK, truth[commit] + (size_t)page * BLOCK, BLOCK)) continue;
-        if (!unverified || (page != damaged[0] && page != damaged[1]))
+        if (!unverified || !is_of_image(commit, page) || (page != damaged[0] && page != damaged[1]))
             FAIL("WRONG BYTES in page %d at commit %" PRIu64, page, commit);
         wrong++;
     }
@@ -184,6 +198,20 @@ static void with(const struct block *one, const unsigned char *first, const stru
     for (int file = 0; file < FILES; file++) free(changed[file].bytes);
 }
 
+/* Four bits of a block of pages, one in thirteen bytes of any other: the last of a file has its index and footer. */
+static void flip_bits(const struct block *one)
+{
+    unsigned char bytes[BLOCK];
+    size_t step = one->file < 3 && one->length == BLOCK ? BLOCK / 4 : 13;
+    for (size_t at = one->at / BLOCK * 97 % step; at < one->length; at += step * stride(9)) {
+        memcpy(bytes, files[one->file].bytes + one->at, one->length);
+        bytes[at] ^= (unsigned char)(1 << at % 8);
+        trying("bit %zu of byte %zu of %s", at % 8, one->at + at, file_names[one->file]);
+        with(one, bytes, NULL, NULL);
+        flips++;
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const unsigned char zeros[BLOCK];
@@ -199,6 +227,7 @@ int main(int argc, char **argv)
         struct block *one = &blocks[i];
         trying("block %zu of %s", one->at / BLOCK, file_names[one->file]);
         with(one, zeros, NULL, NULL);
+        flip_bits(one);
         for (int file = 0; file < 3; file++) {
             struct block same = *one;
             if (one->file > 2 || file == one->file || files[file].length <= one->at) continue;
@@ -227,7 +256,7 @@ int main(int argc, char **argv)
     }
     /* Under valgrind few are tried, and there a module is compared, and so copied: nothing is mapped lazily. */
     CHECK(stride(2) > 1 || (unverified_wrong > 0 && later > 0 && refused > 0));
-    return finished("%u times %zu blocks zeroed, exchanged and replaced by older ones, lazily and eagerly: %u refused by "
+    return finished("%u times %zu blocks zeroed, exchanged, replaced by older ones, and %u bits of them flipped, lazily and eagerly: %u refused by "
                     "store_open, %u found later, %u harmless; in %u lazy mappings pages that were not verified were wrong, "
-                    "as documented, and store_verify told of each", tried, count, refused, later, harmless, unverified_wrong);
+                    "as documented, and store_verify told of each", tried, count, flips, refused, later, harmless, unverified_wrong);
 }
