@@ -118,9 +118,12 @@ fn promise_3_system_calls_fail_in_their_turn() {
         }
     }
     // All over them: a prime is no multiple of any part of the list.
-    let sample = (0..wanted.min(all.len())).map(|number| &all[number * 7919 % all.len()]);
+    let sample = (0..all.len()).map(|number| &all[number * 7919 % all.len()]);
     let (mut runs, mut through, mut given_up, mut not_started) = (0, 0, 0, 0);
     for injection in sample {
+        if runs == wanted {
+            break;
+        }
         let store = directory.path().join("store");
         let output = traced(&cycle, injection, &store);
         let what = || format!("{injection}: {}", text(&output));
@@ -129,7 +132,10 @@ fn promise_3_system_calls_fail_in_their_turn() {
             Some(0) => through += 1,
             Some(3) => given_up += 1,
             // The loader could not start the program.
-            Some(127) if !store.exists() => not_started += 1,
+            Some(127) if !store.exists() => {
+                not_started += 1;
+                continue;
+            }
             _ => panic!("{}", what()),
         }
         cycle.check(&store, said.made, STEPS, &what);
@@ -140,8 +146,9 @@ fn promise_3_system_calls_fail_in_their_turn() {
     }
     println!(
         "{runs} of {} failing system calls tried: {through} cycles got through, {given_up} gave up because calls kept \
-         failing, {not_started} did not start; no signal, nothing lost, no wrong byte, all go on",
+         failing; {not_started} more did not start; no signal, nothing lost, no wrong byte, all go on",
         all.len()
     );
-    assert!(runs >= 500.min(wanted) && through > 20 && given_up > 20);
+    let all_tried = runs == wanted || runs + not_started == all.len();
+    assert!(all_tried && through > 20 && given_up > 20);
 }
