@@ -49,14 +49,7 @@ fn promise_2_files_that_were_synced_ahead_of_a_persist_are_durable() {
 fn promise_2_a_sync_ahead_of_a_persist_that_fails_poisons() {
     let (mut rig, empty) = begin();
     rig.patience = 0;
-    rig.files.set_fuse(Fuse {
-        at: 1,
-        times: u64::MAX,
-        errno: libc::EIO,
-        alike: true,
-        kind: Some("sync"),
-        ..Fuse::default()
-    });
+    rig.files.set_fuse(Fuse::every_sync());
     let mut commits = 0;
     while !rig.store.stats().unwrap().poisoned {
         assert!(commits < COMMITS, "no sync failed, or it is no matter");

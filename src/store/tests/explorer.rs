@@ -279,5 +279,8 @@ fn promise_1_and_2_every_short_history_survives_every_crash() {
     assert!(longest < 3 || (histories > 1000 && points > 10_000));
     assert!(opened + again > points);
     let least = super::setting("VMSTORE_LEAST", 0);
-    assert!(opened + again >= least, "fewer than {least} states were opened");
+    assert!(
+        opened + again >= least,
+        "fewer than {least} states were opened"
+    );
 }

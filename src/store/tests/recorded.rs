@@ -75,6 +75,20 @@ pub(in crate::store) struct Fuse {
     pub(in crate::store) lose: u64,
 }
 
+impl Fuse {
+    /// From now on the host can write nothing back.
+    pub(in crate::store) fn every_sync() -> Self {
+        Self {
+            at: 1,
+            times: u64::MAX,
+            errno: libc::EIO,
+            alike: true,
+            kind: Some("sync"),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Fuse {
     fn default() -> Self {
         Self {

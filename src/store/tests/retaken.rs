@@ -77,14 +77,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
     rig.write();
     rig.commit();
     rig.patience = 0;
-    rig.files.set_fuse(Fuse {
-        at: 1,
-        times: u64::MAX,
-        errno: libc::EIO,
-        alike: true,
-        kind: Some("sync"),
-        ..Fuse::default()
-    });
+    rig.files.set_fuse(Fuse::every_sync());
     rig.persist();
     assert!(rig.files.set_fuse(Fuse::default()).sync_failed);
     let disk = rig.files.disk();
