@@ -65,6 +65,7 @@ pub(in crate::store) struct Fuse {
     pub(in crate::store) short: Short,
     /// Only operations of the kind of the first fail.
     pub(in crate::store) alike: bool,
+    /// Of the first that failed, or is to fail.
     pub(in crate::store) kind: Option<&'static str>,
     /// Operations that failed.
     pub(in crate::store) burnt: u64,
@@ -246,7 +247,7 @@ impl State {
         let fuse = &mut self.fuse;
         fuse.count += 1;
         let burns = fuse.at != 0 && fuse.count >= fuse.at && fuse.count - fuse.at < fuse.times;
-        if burns && (!fuse.alike || *fuse.kind.get_or_insert(what) == what) {
+        if burns && (*fuse.kind.get_or_insert(what) == what || !fuse.alike) {
             fuse.burnt += 1;
             return Err(Error::Io {
                 operation: format!("recorded {what}, operation {}", fuse.count),
