@@ -1,13 +1,17 @@
 /* One full cycle of a store, with calls that may fail at any place, and the check of what it left.
  *
- *   cycle run DIRECTORY          commits 1 to STEPS, persists, restores, closes and reopens. Says "made N" and
- *                                "kept N" on stdout as soon as commit N is made, and all up to N are persisted.
- *   cycle check DIRECTORY L M    the store holds commits 1 to k with L <= k <= M, each with its bytes, and goes on.
+ *   cycle run DIRECTORY          commits 1 to STEPS, persists, restores, deletes commit 2, closes and reopens, and
+ *                                compacts, which drops commit 1. Says on stdout "made N" and "kept N" as soon as commit N
+ *                                is made, and all that was done is persisted; "going N" before the Nth deletion and "gone N"
+ *                                behind it.
+ *   cycle check DIRECTORY L M G H
+ *                                the store holds commits 1 to k with L <= k <= M, but for the first G' of those deleted
+ *                                with G <= G' <= H, each with its bytes, its label and its user data, and goes on.
  *   cycle full DIRECTORY S N     as run, with the file system filled at step S up to N blocks of 4096 bytes: what
  *                                must work there works, and after that the space is given back.
  *
  * A failing call is made again a few times, the store reopened where it is poisoned. The contents of commit n
- * follow from n alone. CYCLE_SHARED=1 maps in shared mode, CYCLE_ANSWERS=1 waits for a byte on stdin after each
+ * follow from n alone, as do its label and user data. CYCLE_SHARED=1 maps in shared mode, CYCLE_ANSWERS=1 waits for a byte on stdin after each
  * line. Exit: 0, 1 a check failed, 3 given up because calls kept failing. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,6 +26,10 @@
 #include "contents.h"
 
 enum { STEPS = 6, TRIES = 4, GIVEN_UP = 3 };
+
+/* What is deleted, one after the other, and the number of the last commit then. */
+enum { DELETED = 2 };
+static const uint64_t deleted[DELETED] = {2, 1}, deleted_at[DELETED] = {4, 6};
 
 static vmstore *store;
 static vmstore_module *modules[MODULES];
@@ -116,7 +124,24 @@ static void open_again(void)
     exit(GIVEN_UP);
 }
 
-enum call { COMMIT, PERSIST, RESTORE };
+static int commit_step(uint64_t *number)
+{
+    char label[32];
+    uint64_t data[2] = {*number, ~*number};
+    snprintf(label, sizeof label, "step %llu", (unsigned long long)*number);
+    vmstore_commit_options options = {
+        .struct_size = sizeof options, .label = label, .user_data = data, .user_data_length = sizeof data};
+    return store_commit(store, &options, number);
+}
+
+/* Keeps all but the oldest, and has something to rewrite. */
+static int compact_step(void)
+{
+    vmstore_compact_options options = {.struct_size = sizeof options, .image_percent = 1, .keep_last = STEPS - DELETED};
+    return store_compact(store, &options);
+}
+
+enum call { COMMIT, PERSIST, RESTORE, DELETE, COMPACT };
 
 /* Makes a call until it succeeds. Memory stays what it is when it fails. */
 static void make(enum call call, uint64_t n)
@@ -126,12 +151,17 @@ static void make(enum call call, uint64_t n)
         uint64_t number = n;
         if (call == COMMIT) write_step(n);
         for (int m = 0; m < MODULES; m++) memcpy(before[m], memories[m], (size_t)pages[m] * PAGE);
-        int status = call == COMMIT    ? store_commit(store, NULL, &number)
+        int status = call == COMMIT    ? commit_step(&number)
                      : call == PERSIST ? store_persist(store, NULL)
-                                       : store_restore(store, n, NULL);
+                     : call == RESTORE ? store_restore(store, n, NULL)
+                     : call == DELETE  ? store_delete_commit(store, n)
+                                       : compact_step();
+        /* A deletion that failed may have been made all the same, when the store was opened again. */
+        if (call == DELETE && i && status == VMSTORE_E_NOT_FOUND) status = 0;
         if (!status) {
             if (number != n) FAIL("commit %llu instead of %llu", (unsigned long long)number, (unsigned long long)n);
-            if (call != PERSIST) check_memory(now = n, "after the call");
+            if (call == COMMIT || call == RESTORE) now = n;
+            check_memory(now, "after the call");
             return;
         }
         if (status == VMSTORE_E_CORRUPT || status == VMSTORE_E_INTERNAL) FAIL("call %d: %s", call, why());
@@ -165,6 +195,9 @@ static void fill_up(void)
         while (write(fd, block, sizeof block) == (ssize_t)sizeof block) {}
     }
     close(fd);
+    if (statvfs(directory, &info) != 0) FAIL("statvfs: %s", strerror(errno));
+    if (info.f_bavail * info.f_frsize > blocks_left * 4096ull)
+        FAIL("%llu bytes are free, and %lu blocks should be", (unsigned long long)(info.f_bavail * info.f_frsize), blocks_left);
 }
 
 static void run(void)
@@ -183,43 +216,91 @@ static void run(void)
             make(RESTORE, 1);
             make(RESTORE, 3);
         }
+        if (n == 4) {
+            say("going", 1);
+            make(DELETE, deleted[0]);
+            say("gone", 1);
+        }
         if (n == 5) {
             shut();
             open_again();
         }
     }
+    say("going", 2);
+    make(COMPACT, 0);
+    say("gone", 2);
+    say("kept", STEPS);
     shut();
     give_space_back();
 }
 
-static void check(uint64_t least, uint64_t most)
+/* Which of the commits 1 to the newest are there; returns how many deletions that takes. */
+static size_t check_numbers(const uint64_t *commits, size_t count, uint64_t newest)
+{
+    size_t gone = (size_t)newest - count;
+    if (gone > DELETED || (gone && newest < deleted_at[gone - 1]))
+        FAIL("a hole: %zu commits, the newest %llu", count, (unsigned long long)newest);
+    uint64_t number = 0;
+    for (size_t i = 0; i < count; i++) {
+        int skip;
+        do {
+            number++;
+            skip = 0;
+            for (size_t d = 0; d < gone; d++) skip |= number == deleted[d];
+        } while (skip);
+        if (commits[i] != number) FAIL("a hole: commit %llu at place %zu", (unsigned long long)commits[i], i + 1);
+    }
+    return gone;
+}
+
+/* What a commit says of itself. */
+static void check_about(uint64_t n, uint64_t parent)
+{
+    vmstore_commit_info info = {.struct_size = sizeof info};
+    uint64_t data[2] = {0};
+    size_t length;
+    char label[32];
+    snprintf(label, sizeof label, "step %llu", (unsigned long long)n);
+    if (store_commit_info(store, n, &info)) FAIL("info: %s", why());
+    if (store_commit_user_data(store, n, data, sizeof data, &length)) FAIL("user data: %s", why());
+    if (strcmp(info.label, label) || length != sizeof data || data[0] != n || data[1] != ~n || info.parent != parent ||
+        info.modules != MODULES)
+        FAIL("commit %llu has label \"%s\", %zu bytes of user data, parent %llu", (unsigned long long)n, info.label, length,
+             (unsigned long long)info.parent);
+}
+
+static void check(uint64_t least, uint64_t most, size_t least_gone, size_t most_gone)
 {
     uint64_t commits[64];
     size_t count;
     if (store_open(directory, NULL, &store)) FAIL("open: %s", why());
     if (store_list_commits(store, commits, 64, &count)) FAIL("list: %s", why());
-    if (count < least || count > most)
-        FAIL("%zu commits; %llu were promised, %llu begun", count, (unsigned long long)least, (unsigned long long)most);
-    for (size_t i = 0; i < count; i++)
-        if (commits[i] != i + 1) FAIL("a hole: commit %llu at place %zu", (unsigned long long)commits[i], i + 1);
+    uint64_t newest = count ? commits[count - 1] : 0;
+    if (newest < least || newest > most)
+        FAIL("commits up to %llu; %llu were promised, %llu begun", (unsigned long long)newest, (unsigned long long)least,
+             (unsigned long long)most);
+    size_t gone = check_numbers(commits, count, newest);
+    if (gone < least_gone || gone > most_gone)
+        FAIL("%zu deletions are done; %zu were promised, %zu begun", gone, least_gone, most_gone);
     /* The head is mapped, the others restored, the newest last: it is what a new commit changes. */
     if (count) {
         open_again();
         for (size_t i = 0; i < count; i++) {
+            check_about(commits[i], i ? commits[i - 1] : 0);
             if (store_restore(store, commits[i], NULL)) FAIL("restore: %s", why());
             check_memory(commits[i], "restored");
         }
     }
     if (store_verify(store, NULL)) FAIL("verify: %s", why());
     if (!count) open_again();
-    uint64_t number;
-    write_step(count + 1);
-    if (store_commit(store, NULL, &number) || number != count + 1) FAIL("it does not go on: %s", why());
+    uint64_t number = newest + 1;
+    write_step(number);
+    if (commit_step(&number) || number != newest + 1) FAIL("it does not go on: %s", why());
     if (store_persist(store, NULL)) FAIL("persist: %s", why());
     shut();
-    if (count < STEPS) {
+    if (newest < STEPS) {
         open_again();
-        if (now != count + 1) FAIL("the new commit is not the head");
+        if (now != newest + 1) FAIL("the new commit is not the head");
         shut();
     }
 }
@@ -236,8 +317,8 @@ int main(int argc, char **argv)
         snprintf(filler, sizeof filler, "%s.filler", directory);
         run();
         printf("refused %lu\n", refused);
-    } else if (!strcmp(argv[1], "check") && argc == 5) {
-        check(strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+    } else if (!strcmp(argv[1], "check") && argc == 7) {
+        check(strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10), (size_t)atoi(argv[5]), (size_t)atoi(argv[6]));
     } else {
         return 2;
     }

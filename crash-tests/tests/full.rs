@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use support::mount::Mounted;
-use support::{Cycle, STEPS, scratch, skipped, text};
+use support::{Cycle, Expected, scratch, skipped, text};
 
 /// Levels in a row at which nothing is refused: there is room for all, and more of them tell nothing.
 const ENOUGH: u64 = 12;
@@ -42,7 +42,7 @@ fn every_level(kind: &str, cycle: &Cycle, directory: &Path) -> (u64, u64, u64) {
                 let told = told.unwrap().parse::<u64>().unwrap();
                 enough = if told == 0 { enough + 1 } else { 0 };
                 refused += told;
-                cycle.check(&store, STEPS, STEPS, &what);
+                cycle.check(&store, Expected::ALL, &what);
                 tried += 1;
                 std::fs::remove_dir_all(&store).unwrap();
                 blocks += 1;

@@ -137,14 +137,17 @@ pub(crate) mod repeatable {
 
     thread_local! {
         static COUNT: Cell<u64> = const { Cell::new(0) };
+        #[cfg(test)]
         static DESCRIPTORS: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
     /// So many descriptors this thread's host has from now on.
+    #[cfg(test)]
     pub(crate) fn limit_descriptors(few: u64) {
         DESCRIPTORS.set(Some(few));
     }
 
+    #[cfg(test)]
     pub(super) fn descriptors() -> Option<u64> {
         DESCRIPTORS.get()
     }

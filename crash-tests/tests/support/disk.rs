@@ -105,9 +105,16 @@ impl Disks {
         }
     }
 
-    /// Brings the other disk to what is left after the first `count` events: what was flushed, and of the blocks
-    /// written after that those for which `survives` says so. Returns which did.
-    pub(crate) fn cut(&self, count: usize, mut survives: impl FnMut() -> bool) -> Vec<bool> {
+    /// Brings the other disk to what is left after the first `count` events: what was flushed, and of the pieces of
+    /// `unit` bytes written after that those for which `survives` says so; the block at `whole` is one piece. Returns
+    /// which did.
+    pub(crate) fn cut(
+        &self,
+        count: usize,
+        unit: usize,
+        whole: Option<u64>,
+        mut survives: impl FnMut() -> bool,
+    ) -> Vec<bool> {
         let state = &mut *self.state();
         let log = &state.log[..count];
         let flushed = log.iter().rposition(|event| matches!(event, Event::Flush));
@@ -117,13 +124,19 @@ impl Disks {
             let Event::Write { offset, data } = event else {
                 continue;
             };
-            for (at, part) in data.chunks(BLOCK).enumerate() {
-                if Some(number) > flushed {
-                    choices.push(survives());
+            if Some(number) <= flushed {
+                put(&mut blocks, *offset, data);
+                continue;
+            }
+            let (mut at, mut rest) = (*offset, &data[..]);
+            while !rest.is_empty() {
+                let unit = if whole == Some(at) { BLOCK } else { unit };
+                let (part, behind) = rest.split_at(rest.len().min(unit));
+                choices.push(survives());
+                if choices.last() == Some(&true) {
+                    put(&mut blocks, at, part);
                 }
-                if Some(number) <= flushed || choices.last() == Some(&true) {
-                    put(&mut blocks, offset + (at * BLOCK) as u64, part);
-                }
+                (at, rest) = (at + part.len() as u64, behind);
             }
         }
         state.disks[1] = blocks;

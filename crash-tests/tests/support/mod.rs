@@ -16,6 +16,9 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 /// Commits of one cycle.
 pub(crate) const STEPS: u64 = 6;
 
+/// Deletions of one cycle.
+pub(crate) const DELETIONS: u64 = 2;
+
 /// A number from the environment, or what is usual.
 pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| {
@@ -108,27 +111,60 @@ impl Cycle {
         command
     }
 
-    /// The store holds at least and at most so many commits, all of them whole, and goes on.
-    pub(crate) fn check(&self, store: &Path, least: u64, most: u64, what: &dyn Fn() -> String) {
+    /// The store holds what `promised` says and at most what `begun` says, all of it whole, and goes on.
+    pub(crate) fn check(&self, store: &Path, expected: Expected, what: &dyn Fn() -> String) {
         let mut command = self.command("check", store);
-        command.args([least.to_string(), most.to_string()]);
+        command.args(expected.arguments());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}: {}", what(), text(&output));
     }
 }
 
-/// What a cycle had said when it ended: the last commit made, and the last kept.
+/// What a cycle had said when it ended: the last commit made, the last kept; how many deletions were begun, done,
+/// and kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) made: u64,
     pub(crate) kept: u64,
+    pub(crate) going: u64,
+    pub(crate) gone: u64,
+    pub(crate) kept_gone: u64,
+}
+
+/// What a check is to find: the commits up to one of these, less one of so many deletions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    commits: [u64; 2],
+    deletions: [u64; 2],
+}
+
+impl Expected {
+    /// A cycle that went through.
+    pub(crate) const ALL: Self = Self {
+        commits: [STEPS; 2],
+        deletions: [DELETIONS; 2],
+    };
+
+    pub(crate) fn arguments(self) -> [String; 4] {
+        let [a, b] = self.commits;
+        let [c, d] = self.deletions;
+        [a, b, c, d].map(|number| number.to_string())
+    }
 }
 
 impl Said {
     pub(crate) fn add(&mut self, line: &str) {
-        match line.split_once(' ') {
-            Some(("made", number)) => self.made = number.trim().parse().unwrap(),
-            Some(("kept", number)) => self.kept = number.trim().parse().unwrap(),
+        let Some((what, number)) = line.split_once(' ') else {
+            return;
+        };
+        let Ok(number) = number.trim().parse() else {
+            return;
+        };
+        match what {
+            "made" => self.made = number,
+            "kept" => (self.kept, self.kept_gone) = (number, self.gone),
+            "going" => self.going = number,
+            "gone" => self.gone = number,
             _ => {}
         }
     }
@@ -139,6 +175,22 @@ impl Said {
             .lines()
             .for_each(|line| said.add(line));
         said
+    }
+
+    /// What must be there when the process is killed.
+    pub(crate) fn killed(self) -> Expected {
+        Expected {
+            commits: [self.made, STEPS],
+            deletions: [self.gone, self.going],
+        }
+    }
+
+    /// What must be there after a power cut.
+    pub(crate) fn cut(self) -> Expected {
+        Expected {
+            commits: [self.kept, STEPS],
+            deletions: [self.kept_gone, self.going],
+        }
     }
 }
 

@@ -194,37 +194,49 @@ fn fail(
 
 /// After a failed sync nothing is taken in until the store is opened anew, and what is known can be asked for.
 pub(super) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
-    use crate::Error::Poisoned;
     let store = &rig.store;
-    let first = rig.oracle.now().commits.first().copied();
+    let now = rig.oracle.now();
+    let first = now.commits.first().copied();
     assert!(store.stats().unwrap().poisoned, "{}: not poisoned", what());
+    let refused = |call: &str, outcome: crate::Result<()>| {
+        assert!(
+            matches!(outcome, Err(crate::Error::Poisoned { .. })),
+            "{}: {call}: {outcome:?}",
+            what()
+        );
+    };
     for _ in 0..2 {
-        let commit = store.commit(&crate::CommitOptions::default());
-        assert!(
-            matches!(commit, Err(Poisoned { .. })),
-            "{}: {commit:?}",
-            what()
+        let options = crate::CommitOptions::default();
+        refused("commit", store.commit(&options).map(drop));
+        refused("capture", store.capture(&options).map(drop));
+        refused(
+            "precopy",
+            store
+                .precopy(&crate::PrecopyOptions::default(), None)
+                .map(drop),
         );
-        let persist = store.persist(None);
-        assert!(
-            matches!(persist, Err(Poisoned { .. })),
-            "{}: {persist:?}",
-            what()
+        refused("persist", store.persist(None));
+        refused(
+            "compact",
+            store
+                .compact(&crate::CompactOptions::default(), None)
+                .map(drop),
         );
-        let map = store
-            .map_module("late", 4096, &super::map_options())
-            .map(drop);
-        assert!(matches!(map, Err(Poisoned { .. })), "{}: {map:?}", what());
+        refused("import", super::streams::import_first(store).map(drop));
+        let late = store.map_module("late", 4096, &super::map_options());
+        refused("map", late.map(drop));
         if let Some(first) = first {
-            let restore = store.restore(first, None);
-            assert!(
-                matches!(restore, Err(Poisoned { .. })),
-                "{}: {restore:?}",
-                what()
-            );
+            refused("restore", store.restore(first, None));
         }
-        assert_eq!(store.commits().unwrap(), rig.oracle.now().commits);
+        for commit in rig.deletable() {
+            refused("delete", store.delete_commit(commit));
+        }
+        assert_eq!(store.commits().unwrap(), now.commits);
+        assert_eq!(store.head().unwrap(), now.head);
     }
+    // What is asked is answered, and the answer is right.
+    let compared = super::check_about(store, &rig.oracle, what);
+    assert_eq!(compared, now.commits.len() as u64, "{}", what());
 }
 
 /// What crashes leave at this point.

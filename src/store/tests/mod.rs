@@ -127,10 +127,37 @@ impl Moment {
     }
 }
 
-/// What must hold: what the store held after each event, and the bytes of every commit.
+/// What a commit says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) parent: u64,
+    pub(super) time: u64,
+    pub(super) unique_id: [u8; 16],
+    pub(super) label: String,
+    pub(super) user_data: Arc<Vec<u8>>,
+    pub(super) modules: u32,
+}
+
+impl About {
+    pub(super) fn of(store: &Store, number: u64) -> Self {
+        let info = store.commit_info(number).unwrap();
+        Self {
+            parent: info.parent,
+            time: info.time,
+            unique_id: info.unique_id,
+            label: info.label,
+            user_data: info.user_data,
+            modules: info.modules,
+        }
+    }
+}
+
+/// What must hold: what the store held after each event, and the bytes of every commit and what it says.
 #[derive(Clone)]
 pub(super) struct Oracle {
     pub(super) bytes: BTreeMap<u64, Arc<Bytes>>,
+    /// Of each commit, as it was made. Its parent is the nearest of these before it that there is.
+    pub(super) about: BTreeMap<u64, About>,
     /// From the empty store on; one more for each event that returned.
     pub(super) moments: Vec<Moment>,
     /// The last moment that a power cut may not take back.
@@ -145,9 +172,19 @@ impl Oracle {
         };
         Self {
             bytes: BTreeMap::new(),
+            about: BTreeMap::new(),
             moments: vec![nothing],
             persisted: 0,
         }
+    }
+
+    /// What a commit says where these commits are there.
+    fn about_among(&self, number: u64, commits: &[u64]) -> Option<About> {
+        let mut about = self.about.get(&number)?.clone();
+        while about.parent != 0 && !commits.contains(&about.parent) {
+            about.parent = self.about.get(&about.parent)?.parent;
+        }
+        Some(about)
     }
 
     pub(super) fn last(&self) -> usize {
@@ -185,8 +222,27 @@ pub(super) fn check_reopened(
             &oracle.moments[allowed]
         );
     };
+    check_about(store, oracle, what);
     check_bytes(store, oracle, what);
     moment
+}
+
+/// Checks what each commit says of itself. Returns how many were compared.
+pub(super) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) -> u64 {
+    let commits = store.commits().unwrap();
+    let mut compared = 0;
+    for number in &commits {
+        if let Some(wanted) = oracle.about_among(*number, &commits) {
+            assert_eq!(
+                About::of(store, *number),
+                wanted,
+                "{}: commit {number}",
+                what()
+            );
+            compared += 1;
+        }
+    }
+    compared
 }
 
 /// Opens and checks what power cuts after all of a rig's operations leave, of every hundred uncertain steps so many.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::crashed::Crash;
 use super::recorded::RecordedFiles;
-use super::{Bytes, Moment, Oracle, Random, map_options};
+use super::{About, Bytes, Moment, Oracle, Random, map_options};
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use crate::{Error, Result};
 
@@ -276,11 +276,25 @@ impl Rig {
     }
 
     pub(in crate::store) fn commit(&mut self) {
-        let commit = |rig: &Self| rig.store.commit(&CommitOptions::default());
+        let commit = |rig: &Self| rig.store.commit(&rig.about_next());
         if let Some(number) = self.again("commit", commit) {
             self.committed(number);
         }
         self.mark();
+    }
+
+    /// What the next commit is to say: nothing, a label, the caller's bytes, or both, of several lengths.
+    pub(in crate::store) fn about_next(&self) -> CommitOptions {
+        let next = self.oracle.bytes.len();
+        CommitOptions {
+            label: if next.is_multiple_of(3) {
+                String::new()
+            } else {
+                format!("after {next}")
+            },
+            user_data: (next % 4 != 1).then(|| Arc::new(vec![next as u8; 13 * next % 70])),
+            ..CommitOptions::default()
+        }
     }
 
     /// A commit returned this number.
@@ -294,6 +308,13 @@ impl Rig {
                 .get(&head)
                 .map_or_else(Bytes::new, |bytes| (**bytes).clone());
             bytes.extend(self.now.clone());
+            let said = self.about_next();
+            let about = About::of(&self.store, number);
+            assert_eq!(
+                (about.parent, &about.label, &about.user_data),
+                (head, &said.label, &said.user_data.unwrap_or_default())
+            );
+            self.oracle.about.insert(number, about);
             self.oracle.bytes.insert(number, Arc::new(bytes));
             self.moment(|moment| {
                 moment.commits.push(number);
@@ -311,6 +332,10 @@ impl Rig {
             let new: Vec<u64> = new.into_iter().filter(|n| !before.contains(n)).collect();
             assert_eq!(new.len(), bytes.len());
             self.oracle.bytes.extend(new.iter().copied().zip(bytes));
+            for number in &new {
+                let about = About::of(&self.store, *number);
+                self.oracle.about.insert(*number, about);
+            }
             self.moment(|moment| moment.commits.extend(&new));
         }
         self.mark();

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, OnceLock};
 
 use super::recorded::RecordedFiles;
-use super::{Bytes, CommitOptions, Moment, Rig, Store, map_options, rig};
+use super::{About, Bytes, CommitOptions, Moment, Rig, Store, map_options, rig};
 use crate::Result;
 use crate::sys::host;
 
@@ -62,6 +62,11 @@ fn import(store: &Store, sent: &Sent) -> Result<u64> {
     store.import(from.as_raw_fd())
 }
 
+/// What a store that is poisoned must refuse.
+pub(super) fn import_first(store: &Store) -> Result<u64> {
+    import(store, &sent()[0])
+}
+
 impl Rig {
     /// Whether an import may be made: it would be the head where there is none, and then nothing may be mapped.
     pub(super) fn can_import(&self) -> bool {
@@ -88,6 +93,8 @@ impl Rig {
             assert_eq!(*self.oracle.bytes[&number], *bytes);
             return;
         }
+        let about = About::of(&self.store, number);
+        self.oracle.about.insert(number, about);
         self.oracle.bytes.insert(number, Arc::new(bytes.clone()));
         let mut moment: Moment = self.oracle.now().clone();
         moment.commits.push(number);

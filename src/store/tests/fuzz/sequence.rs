@@ -7,7 +7,7 @@ use super::super::steps::{Player, Step};
 use super::super::{Random, check_reopened, open};
 use crate::format::bytes::Reader;
 use crate::sys::host::{page_size, repeatable};
-use crate::{CommitOptions, PrecopyOptions, VerifyOptions};
+use crate::{PrecopyOptions, VerifyOptions};
 
 /// The most calls of a sequence.
 const CALLS: usize = 40;
@@ -121,9 +121,7 @@ impl Sequence<'_> {
             7 => self.player.step(Step::Close),
             8 => self.player.step(Step::Reopen),
             9 => {
-                let made = rig.again("capture", |rig| {
-                    rig.store.capture(&CommitOptions::default())
-                });
+                let made = rig.again("capture", |rig| rig.store.capture(&rig.about_next()));
                 if let Some(capture) = made {
                     if argument & 1 == 0 {
                         capture.cancel().unwrap();
@@ -160,9 +158,8 @@ impl Sequence<'_> {
         } else {
             let poisoned = rig.store.stats().unwrap().poisoned;
             assert_eq!(
-                poisoned,
-                fuse.sync_failed && poisoned,
-                "poisoned without a failed sync"
+                poisoned, fuse.sync_failed,
+                "poisoned, and a sync that failed"
             );
             if poisoned {
                 check_poisoned(rig, &|| "after a failed sync".into());
