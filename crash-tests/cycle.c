@@ -7,6 +7,7 @@
  *   cycle check DIRECTORY L M G H
  *                                the store holds commits 1 to k with L <= k <= M, but for the first G' of those deleted
  *                                with G <= G' <= H, each with its bytes, its label and its user data, and goes on.
+ *   cycle clone DIRECTORY TO     clones the store as one who only reads it.
  *   cycle full DIRECTORY S N     as run, with the file system filled at step S up to N blocks of 4096 bytes: what
  *                                must work there works, and after that the space is given back.
  *
@@ -305,12 +306,22 @@ static void check(uint64_t least, uint64_t most, size_t least_gone, size_t most_
     }
 }
 
+static void clone_read_only(const char *to)
+{
+    vmstore_open_options options = {.struct_size = sizeof options, .flags = VMSTORE_OPEN_READ_ONLY};
+    if (store_open(directory, &options, &store)) FAIL("open: %s", why());
+    if (store_clone(store, 0, to)) FAIL("clone: %s", why());
+    shut();
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) return 2;
     directory = argv[2];
     if (!strcmp(argv[1], "run")) {
         run();
+    } else if (!strcmp(argv[1], "clone") && argc == 4) {
+        clone_read_only(argv[3]);
     } else if (!strcmp(argv[1], "full") && argc == 5) {
         full_at = atoi(argv[3]);
         blocks_left = strtoul(argv[4], NULL, 10);

@@ -40,7 +40,7 @@ fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path) -> Output {
 }
 
 /// How often a cycle makes each call.
-fn made(cycle: &Cycle, mode: Mode, directory: &Path) -> BTreeMap<String, u64> {
+fn counted(cycle: &Cycle, mode: Mode, directory: &Path) -> BTreeMap<String, u64> {
     let (store, log) = (directory.join("counted"), directory.join("log"));
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(&log);
@@ -73,7 +73,7 @@ fn promise_1_killed_before_every_system_call() {
         } else {
             1
         };
-        let made = made(&cycle, mode, directory.path());
+        let made = counted(&cycle, mode, directory.path());
         let calls = made
             .iter()
             .flat_map(|(call, count)| (1..=*count).map(move |number| (call, number)));
@@ -209,7 +209,7 @@ fn promise_3_system_calls_fail_in_their_turn() {
     let cycle = Cycle::build(directory.path());
     let wanted = usize::try_from(setting("VMSTORE_FAILING_CALLS", 500)).unwrap();
     let modes = [Mode::Private, Mode::Shared];
-    let all = modes.map(|mode| failures(&made(&cycle, mode, directory.path()), mode));
+    let all = modes.map(|mode| failures(&counted(&cycle, mode, directory.path()), mode));
     let all = all.concat();
     // All over them: a prime is no multiple of any part of the list.
     let sample = (0..all.len()).map(|number| &all[number * 7919 % all.len()]);

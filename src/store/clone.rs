@@ -96,7 +96,7 @@ impl Store {
                 }
             }
         }
-        files.sync_dir(Dir::Root)?;
+        // Their names become durable with that of `commits`, and all of it before there is an identity.
         let mut mark = Mark::default();
         let events: Vec<Numbered> = (1..)
             .zip(part.retold())
