@@ -1,8 +1,8 @@
 /* Every block of 4096 bytes of every file of a store zeroed, exchanged with every other, and replaced by what was at
- * its place in another commit's file or at an earlier time; and bits of it flipped (damage_bits.c: every one, eagerly).
- * The store is mapped lazily and eagerly. Eagerly no byte
- * is ever wrong. Lazily nothing is wrong but in pages that the library says it did not verify, and there only those
- * whose blocks were damaged; and store_verify tells. */
+ * its place in another commit's file or at an earlier time; and bits of it flipped: a few, and with VMSTORE_LONG one of
+ * each byte of pages and all of everything else. The store is mapped lazily and eagerly. Eagerly no byte is ever wrong.
+ * Lazily nothing is wrong but in pages that the library says it did not verify, and there only those whose blocks were
+ * damaged; and store_verify tells. */
 #include "damage.h"
 
 enum { PAGES = 40, HISTORY = 3, FILES = 5, TIMES = 3, LONGEST = PAGES + 2, BLOCK = 4096 };
@@ -198,17 +198,25 @@ static void with(const struct block *one, const unsigned char *first, const stru
     for (int file = 0; file < FILES; file++) free(changed[file].bytes);
 }
 
-/* Four bits of a block of pages, one in thirteen bytes of any other: the last of a file has its index and footer. */
-static void flip_bits(const struct block *one)
+static void flip(const struct block *one, size_t at, size_t bit)
 {
     unsigned char bytes[BLOCK];
-    size_t step = one->file < 3 && one->length == BLOCK ? BLOCK / 4 : 13;
-    for (size_t at = one->at / BLOCK * 97 % step; at < one->length; at += step * stride(9)) {
-        memcpy(bytes, files[one->file].bytes + one->at, one->length);
-        bytes[at] ^= (unsigned char)(1 << at % 8);
-        trying("bit %zu of byte %zu of %s", at % 8, one->at + at, file_names[one->file]);
-        with(one, bytes, NULL, NULL);
-        flips++;
+    memcpy(bytes, files[one->file].bytes + one->at, one->length);
+    bytes[at] ^= (unsigned char)(1 << bit);
+    trying("bit %zu of byte %zu of %s", bit, one->at + at, file_names[one->file]);
+    with(one, bytes, NULL, NULL);
+    flips++;
+}
+
+/* Four bits of a block of pages, one in thirteen bytes of any other: the last of a file has its index and footer. In the
+ * long form one of each byte of pages, and all of any other. */
+static void flip_bits(const struct block *one)
+{
+    int pages = one->file < 3 && one->length == BLOCK, all = is_long();
+    size_t step = all ? 1 : (pages ? BLOCK / 4 : 13) * stride(9);
+    for (size_t at = all ? 0 : one->at / BLOCK * 97 % (pages ? BLOCK / 4 : 13); at < one->length; at += step) {
+        flip(one, at, at % 8);
+        for (size_t other = 1; all && !pages && other < 8; other++) flip(one, at, (at + other) % 8);
     }
 }
 

@@ -1,5 +1,6 @@
 /* Files cut short, made longer, with blocks of zeros, and full of garbage: each file of a store, at many
- * lengths. Also cut images that are mapped lazily, which is where a SIGBUS would come from. */
+ * lengths, with VMSTORE_LONG at every one. Also cut images that are mapped lazily, which is where a SIGBUS would come
+ * from. */
 #include "examine.h"
 
 static struct model model;
@@ -16,6 +17,7 @@ static void replaced(struct examination *e, const char *file, const unsigned cha
 static int worth_trying(size_t length, size_t size)
 {
     size_t in_page = length % page_size();
+    if (is_long()) return 1;
     if (size <= 2048) return (length + 1) % 8 <= 2;
     if (size - length <= 600) return (length + 1) % 24 <= 2 || size - length < 20;
     return in_page <= 1 || in_page == page_size() - 1 || in_page == 1234;
@@ -122,7 +124,7 @@ static void lazily_mapped(void)
         size_t size;
         CHECK(snprintf(path, sizeof path, "%s/%s", master, images[i]) < (int)sizeof path);
         unsigned char *bytes = read_file(path, &size);
-        for (size_t length = 0; length < size; length += 509 * stride(11)) {
+        for (size_t length = 0; length < size; length += is_long() ? 1 : 509 * stride(11)) {
             const char *copy = fresh_copy(master);
             vmstore *store;
             vmstore_module *module;

@@ -71,25 +71,50 @@ pub(crate) fn program(directory: &Path, name: &str) -> PathBuf {
     let soname = directory.join("libvmstore.so.0");
     symlink(&library, &soname).expect("the directory is fresh");
     let program = directory.join(name);
-    run(
-        Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
-            .args([
-                "-std=c11",
-                "-Wall",
-                "-Wextra",
-                "-Wpedantic",
-                "-Werror",
-                "-O1",
-                "-g",
-            ])
-            .arg("-I")
-            .arg(here.join("../include"))
-            .arg("-o")
-            .arg(&program)
-            .arg(here.join(format!("{name}.c")))
-            .arg(&soname)
-            .arg(format!("-Wl,-rpath,{}", directory.display())),
-    );
+    let object = directory.join(format!("{name}.o"));
+    let cc = || Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    let (mut compiler, mut linker) = (cc(), cc());
+    compiler
+        .args([
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-O1",
+            "-g",
+            "-c",
+        ])
+        .arg("-I")
+        .arg(here.join("../include"))
+        .arg("-o")
+        .arg(&object)
+        .arg(here.join(format!("{name}.c")));
+    linker.arg("-o").arg(&program).arg(&object);
+    // Where the library is instrumented (.ci/sanitize): the program, too, with the same runtime.
+    if let (Some(sanitize), Some(runtime)) = (
+        env::var_os("VMSTORE_C_SANITIZE"),
+        env::var_os("VMSTORE_C_RUNTIME"),
+    ) {
+        compiler.arg(format!("-fsanitize={}", sanitize.display()));
+        compiler.args(["-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]);
+        linker
+            .args(["-rdynamic", "-Wl,--whole-archive"])
+            .arg(runtime);
+        linker.args([
+            "-Wl,--no-whole-archive",
+            "-lgcc_s",
+            "-lpthread",
+            "-lm",
+            "-ldl",
+            "-lrt",
+        ]);
+    }
+    linker
+        .arg(&soname)
+        .arg(format!("-Wl,-rpath,{}", directory.display()));
+    run(&mut compiler);
+    run(&mut linker);
     program
 }
 

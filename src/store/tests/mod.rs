@@ -162,6 +162,9 @@ pub(super) struct Oracle {
     pub(super) moments: Vec<Moment>,
     /// The last moment that a power cut may not take back.
     pub(super) persisted: usize,
+    /// What a deletion or restore made of the last moment that failed in writing its record: where that could not be
+    /// taken back, or that it was is lost, a power cut may leave it, whole.
+    pub(super) begun: Option<Moment>,
 }
 
 impl Oracle {
@@ -175,6 +178,7 @@ impl Oracle {
             about: BTreeMap::new(),
             moments: vec![nothing],
             persisted: 0,
+            begun: None,
         }
     }
 
@@ -215,6 +219,8 @@ pub(super) fn check_reopened(
         .clone()
         .rev()
         .find(|at| oracle.moments[*at] == found);
+    let begun = oracle.begun.as_ref().filter(|begun| **begun == found);
+    let moment = moment.or(begun.map(|_| *allowed.end()));
     let Some(moment) = moment else {
         panic!(
             "{}: lost, or a hole: {found:?} instead of one of {:?}",

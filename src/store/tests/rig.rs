@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use super::crashed::Crash;
 use super::recorded::RecordedFiles;
 use super::{About, Bytes, Moment, Oracle, Random, map_options};
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
-use crate::{Error, Result};
+use crate::{Error, PrecopyOptions, Result, VerifyOptions};
 
 /// Less than a commit may have, so that captures spill; and nothing to warm.
 const ARENA: u64 = 20 << 10;
@@ -273,6 +274,14 @@ impl Rig {
         let mut moment = self.oracle.now().clone();
         change(&mut moment);
         self.oracle.moments.push(moment);
+        self.oracle.begun = None;
+    }
+
+    /// What a call that failed would have made of the last moment.
+    fn begun(&mut self, change: impl FnOnce(&mut Moment)) {
+        let mut moment = self.oracle.now().clone();
+        change(&mut moment);
+        self.oracle.begun = Some(moment);
     }
 
     pub(in crate::store) fn commit(&mut self) {
@@ -323,6 +332,59 @@ impl Rig {
         }
     }
 
+    /// A capture, and its commit, or that it is given up.
+    pub(in crate::store) fn capture(&mut self, commits: bool) {
+        let capture = |rig: &Self| rig.store.capture(&rig.about_next());
+        if let Some(capture) = self.again("capture", capture) {
+            if !commits {
+                capture.cancel().unwrap();
+            } else if let Some(number) = self.again("its commit", |_| capture.commit()) {
+                self.committed(number);
+            }
+        }
+        self.mark();
+    }
+
+    pub(in crate::store) fn precopy(&mut self) {
+        let options = PrecopyOptions::default();
+        self.again("precopy", |rig| rig.store.precopy(&options, None));
+        self.mark();
+    }
+
+    /// Gives the first page of a module back.
+    pub(in crate::store) fn discard(&mut self, id: &str) {
+        let discard = |rig: &Self| rig.modules[id].discard(0, page());
+        if self.again("discard", discard).is_some() {
+            self.now.get_mut(id).unwrap()[..page() as usize].fill(0);
+        }
+        self.mark();
+    }
+
+    pub(in crate::store) fn unmap(&mut self, id: &str) {
+        if self.again("unmap", |rig| rig.modules[id].unmap()).is_some() {
+            self.modules.remove(id);
+            self.now.remove(id);
+        }
+        self.mark();
+    }
+
+    /// Everything that is read only: an export, a verification, an audit.
+    pub(in crate::store) fn look(&mut self) {
+        let nowhere = std::fs::File::options()
+            .write(true)
+            .open("/dev/null")
+            .unwrap();
+        let head = self.oracle.now().head;
+        self.again("export", |rig| {
+            rig.store.export(0, head, nowhere.as_raw_fd())
+        });
+        self.again("verify", |rig| {
+            rig.store.verify(&VerifyOptions::default(), None)
+        });
+        self.again("audit", |rig| rig.store.audit());
+        self.mark();
+    }
+
     /// Imports a stream of commits that have these bytes, none of which is here.
     pub(in crate::store) fn import(&mut self, stream: std::os::fd::RawFd, bytes: Vec<Arc<Bytes>>) {
         let before = self.store.commits().unwrap();
@@ -344,8 +406,12 @@ impl Rig {
     /// Deletes a commit that is not the head.
     pub(in crate::store) fn delete(&mut self, number: u64) {
         let delete = |rig: &Self| rig.store.delete_commit(number);
-        if self.again("delete", delete).is_some() {
-            self.moment(|moment| moment.commits.retain(|commit| *commit != number));
+        let done = self.again("delete", delete).is_some();
+        let change = |moment: &mut Moment| moment.commits.retain(|commit| *commit != number);
+        if done {
+            self.moment(change);
+        } else {
+            self.begun(change);
         }
         self.mark();
     }
@@ -408,6 +474,7 @@ impl Rig {
     fn made_durable(&mut self, name: &str, call: impl Fn(&Store) -> Result<()>) {
         if self.again(name, |rig| call(&rig.store)).is_some() {
             self.oracle.persisted = self.oracle.last();
+            self.oracle.begun = None;
         }
         self.mark();
     }
@@ -426,6 +493,8 @@ impl Rig {
             }
             self.check_memory(&self.now);
             self.moment(|moment| moment.head = commit);
+        } else {
+            self.begun(|moment| moment.head = commit);
         }
         self.mark();
     }

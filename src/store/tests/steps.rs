@@ -18,7 +18,23 @@ pub(super) enum Step {
     Import,
     Close,
     Reopen,
+    Capture,
+    Abandon,
+    Precopy,
+    Discard,
+    Unmap,
+    Look,
 }
+
+/// What else can fail, and has no crash states of its own.
+const MORE: [Step; 6] = [
+    Step::Capture,
+    Step::Abandon,
+    Step::Precopy,
+    Step::Discard,
+    Step::Unmap,
+    Step::Look,
+];
 
 pub(super) const STEPS: [Step; 10] = [
     Step::Map,
@@ -65,7 +81,8 @@ impl Player {
     pub(super) fn step(&mut self, step: Step) {
         if self.closed || step == Step::Reopen {
             self.closed = !self.rig.open();
-            if self.closed {
+            // A module that could not be mapped is not there for the step either.
+            if self.closed || !self.allows(step) {
                 return;
             }
         }
@@ -92,6 +109,17 @@ impl Player {
                 self.closed = true;
             }
             Step::Reopen => {}
+            Step::Capture | Step::Abandon => {
+                self.rig.write();
+                self.rig.capture(step == Step::Capture);
+            }
+            Step::Precopy => {
+                self.rig.write();
+                self.rig.precopy();
+            }
+            Step::Discard => self.rig.discard("a"),
+            Step::Unmap => self.rig.unmap("a"),
+            Step::Look => self.rig.look(),
         }
     }
 
@@ -103,13 +131,15 @@ impl Player {
             Step::Delete => !self.rig.deletable().is_empty(),
             Step::Import => self.rig.can_import(),
             Step::Close => !self.closed,
+            Step::Discard | Step::Unmap => self.rig.has("a"),
+            Step::Look => self.rig.oracle.now().head != 0,
             _ => true,
         }
     }
 }
 
 /// A beginning and one to three steps. Searches look at its last step: those before are other histories' last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct History {
     pub(super) tells_boot: bool,
     beginning: usize,
@@ -138,6 +168,23 @@ impl History {
             }
         }
         all
+    }
+
+    /// What else can fail, after each beginning, and the same with a step between.
+    pub(super) fn of_more() -> Vec<Self> {
+        let befores = std::iter::once(None).chain(STEPS.map(Some));
+        let sequences =
+            befores.flat_map(|before| MORE.map(|last| before.into_iter().chain([last]).collect()));
+        let sequences: Vec<Vec<Step>> = sequences.collect();
+        let beginnings = 0..BEGINNINGS.len();
+        let with = |beginning| {
+            sequences.iter().map(move |steps| Self {
+                tells_boot: true,
+                beginning,
+                steps: steps.clone(),
+            })
+        };
+        beginnings.flat_map(with).collect()
     }
 
     /// Whether its last step is the first one after an empty directory: the making of the store is its, too.

@@ -5,9 +5,9 @@ use super::super::faults::{KINDS, check_poisoned};
 use super::super::recorded::{Fuse, RecordedFiles};
 use super::super::steps::{Player, Step};
 use super::super::{Random, check_reopened, open};
+use crate::VerifyOptions;
 use crate::format::bytes::Reader;
 use crate::sys::host::{page_size, repeatable};
-use crate::{PrecopyOptions, VerifyOptions};
 
 /// The most calls of a sequence.
 const CALLS: usize = 40;
@@ -120,22 +120,8 @@ impl Sequence<'_> {
             ),
             7 => self.player.step(Step::Close),
             8 => self.player.step(Step::Reopen),
-            9 => {
-                let made = rig.again("capture", |rig| rig.store.capture(&rig.about_next()));
-                if let Some(capture) = made {
-                    if argument & 1 == 0 {
-                        capture.cancel().unwrap();
-                    } else if let Some(number) = rig.again("its commit", |_| capture.commit()) {
-                        rig.committed(number);
-                    }
-                }
-                rig.mark();
-            }
-            10 => {
-                let options = PrecopyOptions::default();
-                rig.again("precopy", |rig| rig.store.precopy(&options, None));
-                rig.mark();
-            }
+            9 => rig.capture(argument & 1 != 0),
+            10 => rig.precopy(),
             _ => rig.write(),
         }
         Some(())
