@@ -47,17 +47,17 @@ fn counted(cycle: &Cycle, mode: Mode, directory: &Path) -> BTreeMap<String, u64>
     mode.of(&mut command);
     command.arg(cycle.path()).arg("run").arg(&store);
     support::run(&mut command);
-    let mut made = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for line in std::fs::read_to_string(log).unwrap().lines() {
         let call = line
             .split_once(' ')
             .map_or(line, |(_, call)| call.trim_start());
         if let Some((name, _)) = call.split_once('(') {
-            *made.entry(name.to_owned()).or_default() += 1;
+            *counts.entry(name.to_owned()).or_default() += 1;
         }
     }
     std::fs::remove_dir_all(&store).unwrap();
-    made
+    counts
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn promise_1_killed_before_every_system_call() {
         } else {
             1
         };
-        let made = counted(&cycle, mode, directory.path());
-        let calls = made
+        let counts = counted(&cycle, mode, directory.path());
+        let calls = counts
             .iter()
             .flat_map(|(call, count)| (1..=*count).map(move |number| (call, number)));
         for (call, number) in calls.step_by(step) {
@@ -100,7 +100,7 @@ fn promise_1_killed_before_every_system_call() {
                 std::fs::remove_dir_all(&store).unwrap();
             }
         }
-        names.extend(made.into_keys());
+        names.extend(counts.into_keys());
     }
     let [private, shared] = kills;
     println!(
@@ -169,15 +169,15 @@ const OTHERS: [&str; 17] = [
 ];
 
 /// Every way for every call of a cycle, in one mode.
-fn failures(made: &BTreeMap<String, u64>, mode: Mode) -> Vec<(Mode, String)> {
-    for call in made.keys() {
+fn failures(counts: &BTreeMap<String, u64>, mode: Mode) -> Vec<(Mode, String)> {
+    for call in counts.keys() {
         let known = CALLS.iter().any(|(name, _)| name == call) || OTHERS.contains(&call.as_str());
         assert!(known, "{call}: nobody has said how this call fails");
     }
     let mut all = Vec::new();
     for (call, errors) in CALLS {
         // A shared mapping is of a file that shares blocks with others, and has no second name.
-        let Some(count) = made.get(call) else {
+        let Some(count) = counts.get(call) else {
             assert!(
                 mode == Mode::Shared && call == "linkat",
                 "{call} is not made any more"

@@ -165,7 +165,7 @@ fn promise_2_what_makes_a_store_is_durable_before_it_is_one() {
     let directory = scratch();
     let cycle = Cycle::build(directory.path());
     let [store, clone, log] = ["store", "clone", "log"].map(|name| directory.path().join(name));
-    let mut traced = |arguments: &[&std::ffi::OsStr]| {
+    let traced = |arguments: &[&std::ffi::OsStr]| {
         let mut command: Command = strace();
         command.args(["-y", "-s", "300", "-o"]).arg(&log);
         run(command.arg(cycle.path()).args(arguments));
