@@ -23,6 +23,10 @@ use crate::CompactOptions;
 /// disk nothing is rewritten, and deleting still works: what nothing else needs is freed. Damaged commits
 /// can be deleted.
 ///
+/// When it fails, nothing is deleted. Only where the disk took a part of the record of it, and a power cut
+/// comes before the next commit, deletion or persist that succeeds, it may be found done, whole: the bytes
+/// that the disk did not take are zeros, and can be those that were missing.
+///
 /// Memory, the head and captures are not touched. What a process has mapped stays mapped. A store
 /// that is open read-only elsewhere keeps its view of the history, and where that needs a file that
 /// is gone, its calls fail with VMSTORE_E_STALE: open it again.

@@ -29,11 +29,12 @@ usage: vmstore-mutants LIBRARY COPY [--quick] [--only NUMBER,...] [FILE ...]
             run goes on from; `unbuilt` are those that no `if` can have, or that do not compile: for cargo-mutants itself
   --quick   the quick tests alone: what they miss is `left` for a run without this
   FILE      as for `cargo mutants -f`; default: src/format/** src/journal/** src/pages/** src/store/recover.rs";
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "src/format/**",
     "src/journal/**",
     "src/pages/**",
     "src/store/recover.rs",
+    "src/store/keep.rs",
 ];
 /// Tests that most mutants fail, in the order of what they take: of which program, which, and seconds. All in the end.
 const STAGES: [(&str, &[&str], u64); 6] = [
