@@ -170,11 +170,12 @@ impl History {
         all
     }
 
-    /// What else can fail, after each beginning, and the same with a step between.
-    pub(super) fn of_more() -> Vec<Self> {
-        let befores = std::iter::once(None).chain(STEPS.map(Some));
-        let sequences =
-            befores.flat_map(|before| MORE.map(|last| before.into_iter().chain([last]).collect()));
+    /// What else can fail, after each beginning, and where that is not too long with a step between.
+    pub(super) fn of_more(longest: u64) -> Vec<Self> {
+        let between = STEPS.map(Some).into_iter().filter(|_| longest > 1);
+        let sequences = std::iter::once(None)
+            .chain(between)
+            .flat_map(|before| MORE.map(|last| before.into_iter().chain([last]).collect()));
         let sequences: Vec<Vec<Step>> = sequences.collect();
         let beginnings = 0..BEGINNINGS.len();
         let with = |beginning| {
