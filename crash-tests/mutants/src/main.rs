@@ -52,6 +52,7 @@ const STAGES: [(&str, &[&str], u64); 6] = [
             "::drafts",
             "::reads",
             "::images",
+            "::little",
         ],
         30,
     ),

@@ -41,6 +41,8 @@ mod images;
 #[cfg(test)]
 mod leftovers;
 #[cfg(test)]
+mod little;
+#[cfg(test)]
 mod misuse;
 #[cfg(test)]
 mod ordering;

@@ -1,0 +1,139 @@
+//! How much a persist writes into the journal, with one sync, and when it syncs the files themselves.
+
+use super::recorded::{Operation, RecordedFiles};
+use super::{CommitOptions, Module, Store, map_options, rig};
+use crate::sys::host::page_size;
+use std::sync::Arc;
+
+/// Of a module, so that an image of it is more than little, and most of a delta can be written.
+const PAGES: u64 = 100;
+
+struct Little {
+    files: Arc<RecordedFiles>,
+    store: Store,
+    module: Module,
+    fill: u8,
+}
+
+impl Little {
+    /// A store whose image is persisted.
+    fn new() -> Self {
+        let files = RecordedFiles::new(true);
+        let store = Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
+        let size = PAGES * page_size();
+        let module = store.map_module("a", size, &map_options()).unwrap();
+        let fill = 0;
+        let mut little = Self {
+            files,
+            store,
+            module,
+            fill,
+        };
+        little.commit(1);
+        // Of one page, and as long as the module.
+        assert!(!little.persist(), "an image of {PAGES} pages");
+        little
+    }
+
+    /// A commit of so many pages. Returns the length of its file.
+    fn commit(&mut self, pages: u64) -> u64 {
+        self.fill = self.fill % 250 + 1;
+        let bytes = vec![self.fill; (pages * page_size()) as usize];
+        self.module.mapped.memory.write(0, &bytes);
+        self.module.mark_dirty(0, bytes.len() as u64).unwrap();
+        // More than the arena has: it is copied in parts.
+        let commit = self.store.commit(&CommitOptions::default()).unwrap();
+        let files = self.store.files(commit).unwrap();
+        let made = files.iter().find(|file| file.module_commit == commit);
+        made.unwrap().length
+    }
+
+    /// Persists, and says whether that was one sync of the journal.
+    fn persist(&mut self) -> bool {
+        let (log, before) = (self.files.log().len(), self.store.stats().unwrap());
+        self.store.persist(None).unwrap();
+        // That of the journal's name comes with the first.
+        let syncs = |operation: &&Operation| matches!(operation, Operation::Sync { .. });
+        let syncs = self.files.log()[log..].iter().filter(syncs).count();
+        let after = self.store.stats().unwrap();
+        assert!(syncs > 1 || after.syncs - before.syncs == 1);
+        syncs == 1
+    }
+
+    fn reopen(&mut self) {
+        self.store.close().unwrap();
+        self.store = Store::open_files(self.files.clone(), "test", rig::open_options()).unwrap();
+        self.module = self.store.map_module("a", 0, &map_options()).unwrap();
+    }
+}
+
+#[test]
+fn one_file_is_little_up_to_its_bound() {
+    let mut little = Little::new();
+    for pages in [1, 20, 62, 63, 64, 65, 80] {
+        let length = little.commit(pages);
+        assert_eq!(
+            little.persist(),
+            length <= 256 << 10,
+            "{pages} pages, {length} bytes"
+        );
+    }
+}
+
+#[test]
+fn several_files_are_little_together() {
+    let mut little = Little::new();
+    for (pages, count) in [(10, 6), (10, 7), (31, 2), (32, 2)] {
+        let lengths: u64 = (0..count).map(|_| little.commit(pages)).sum();
+        assert_eq!(
+            little.persist(),
+            lengths <= 256 << 10,
+            "{count} times {pages} pages"
+        );
+    }
+}
+
+#[test]
+fn the_journal_carries_no_more_than_it_may() {
+    for reopens in [false, true] {
+        let mut little = Little::new();
+        let mut carried = 0;
+        for number in 1.. {
+            let before = little.store.stats().unwrap().bytes_written;
+            let length = little.commit(60);
+            let made = little.store.stats().unwrap().bytes_written;
+            if !little.persist() {
+                assert!(
+                    carried + length > 4 << 20,
+                    "{number} files of {length} bytes"
+                );
+                break;
+            }
+            let kept = little.store.stats().unwrap().bytes_written - made;
+            assert!(
+                (length..length + 4096).contains(&kept),
+                "{kept} bytes written for {length}"
+            );
+            assert!(made - before >= length);
+            carried += length;
+            assert!(carried <= 4 << 20);
+            if reopens && number == 9 {
+                little.reopen();
+            }
+        }
+        // Then it begins anew.
+        little.commit(60);
+        assert!(little.persist());
+    }
+}
+
+#[test]
+fn the_journal_carries_no_more_files_than_it_may() {
+    let mut little = Little::new();
+    for number in 1..=256 {
+        little.commit(1);
+        assert!(little.persist(), "file {number}");
+    }
+    little.commit(1);
+    assert!(!little.persist());
+}
