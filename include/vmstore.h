@@ -1707,8 +1707,8 @@ int store_list_files(const vmstore *store,
  * can be deleted.
  *
  * When it fails, nothing is deleted. Only where the disk took a part of the record of it, and a power cut
- * comes before the next commit, deletion or persist that succeeds, it may be found done, whole: the bytes
- * that the disk did not take are zeros, and can be those that were missing.
+ * comes before the next store_persist or store_compact that succeeds, it may be found done, whole: the
+ * bytes that the disk did not take are zeros, and can be those that were missing.
  *
  * Memory, the head and captures are not touched. What a process has mapped stays mapped. A store
  * that is open read-only elsewhere keeps its view of the history, and where that needs a file that

@@ -1,5 +1,5 @@
 /* Every block of 4096 bytes of every file of a store zeroed, exchanged with every other, and replaced by what was at
- * its place in another commit's file or at an earlier time; and bits of it flipped: a few, and with VMSTORE_LONG one of
+ * its place in another commit's file or at an earlier time; and bits of it flipped: a few, and with VMSTORE_LONG=20 one of
  * each byte of pages and all of everything else. The store is mapped lazily and eagerly. Eagerly no byte is ever wrong.
  * Lazily nothing is wrong but in pages that the library says it did not verify, and there only those whose blocks were
  * damaged; and store_verify tells. */

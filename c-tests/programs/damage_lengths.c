@@ -1,5 +1,5 @@
 /* Files cut short, made longer, with blocks of zeros, and full of garbage: each file of a store, at many
- * lengths, with VMSTORE_LONG at every one. Also cut images that are mapped lazily, which is where a SIGBUS would come
+ * lengths, with VMSTORE_LONG=20 at every one. Also cut images that are mapped lazily, which is where a SIGBUS would come
  * from. */
 #include "examine.h"
 

@@ -96,6 +96,11 @@ impl Trace {
                     .names
                     .retain(|(directory, _)| directory != path);
             }
+            "write" | "pwrite64" | "copy_file_range" | "sendfile"
+                if path.contains("/.vmstore") || path.contains("_Commit") =>
+            {
+                panic!("{call} to {path}: it is not known here")
+            }
             _ => {}
         }
     }
@@ -112,6 +117,7 @@ fn follow(log: &Path, made: &Path) -> (u64, u64) {
     };
     let mut is_a_store = false;
     for line in std::fs::read_to_string(log).unwrap().lines() {
+        assert!(!line.contains("unfinished"), "two threads at once: {line}");
         let Some((_, line)) = line.split_once(' ') else {
             continue;
         };

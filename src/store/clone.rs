@@ -104,6 +104,8 @@ impl Store {
             .collect();
         if !events.is_empty() {
             let kind = StreamKind::Commits;
+            // Its name may be there although the making of it fails.
+            made.push(Place::root(name::COMMITS));
             let commits = Stream::create(
                 files,
                 kind,
@@ -111,7 +113,6 @@ impl Store {
                 (Mark::default(), false, 0),
                 &events,
             )?;
-            made.push(Place::root(name::COMMITS));
             mark = commits.mark();
         }
         let identity = Identity {

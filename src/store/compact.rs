@@ -71,6 +71,8 @@ impl Store {
             return Ok(());
         }
         let events = victims.iter().map(|commit| Event::Deleted(commit.number));
+        // What can fail comes before the records, which are the deletions.
+        state.lineage(self)?;
         let sequence = state.record_all(events.collect())?;
         let mut gone = Vec::new();
         for commit in &victims {

@@ -49,6 +49,8 @@ impl Store {
             let mut state = self.enter_to_write()?;
             // Another thread may have restored it.
             let commit = deletable(&state, commit.number)?;
+            // What can fail comes before the record, which is the deletion.
+            state.lineage(self)?;
             let sequence = state.record(Event::Deleted(commit.number))?;
             let gone = state.lineage(self)?.remove(&commit);
             self.take_out(&mut state, gone, sequence, gate.told())

@@ -182,14 +182,12 @@ impl Said {
         let Some((what, number)) = line.split_once(' ') else {
             return;
         };
-        let Ok(number) = number.trim().parse() else {
-            return;
-        };
+        let number = || number.trim().parse().unwrap();
         match what {
-            "made" => self.made = number,
-            "kept" => (self.kept, self.kept_gone) = (number, self.gone),
-            "going" => self.going = number,
-            "gone" => self.gone = number,
+            "made" => self.made = number(),
+            "kept" => (self.kept, self.kept_gone) = (number(), self.gone),
+            "going" => self.going = number(),
+            "gone" => self.gone = number(),
             _ => {}
         }
     }
@@ -205,7 +203,7 @@ impl Said {
     /// What must be there when the process is killed.
     pub(crate) fn killed(self) -> Expected {
         Expected {
-            commits: [self.made, STEPS],
+            commits: [self.made, STEPS.min(self.made + 1)],
             deletions: [self.gone, self.going],
         }
     }
@@ -213,7 +211,7 @@ impl Said {
     /// What must be there after a power cut.
     pub(crate) fn cut(self) -> Expected {
         Expected {
-            commits: [self.kept, STEPS],
+            commits: [self.kept, STEPS.min(self.made + 1)],
             deletions: [self.kept_gone, self.going],
         }
     }

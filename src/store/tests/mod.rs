@@ -18,6 +18,7 @@ mod beside;
 mod boots;
 #[cfg(test)]
 mod caches;
+mod chance;
 #[cfg(test)]
 mod clones;
 #[cfg(test)]
@@ -67,6 +68,7 @@ mod writeback;
 mod written;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -164,8 +166,8 @@ pub(super) struct Oracle {
     pub(super) moments: Vec<Moment>,
     /// The last moment that a power cut may not take back.
     pub(super) persisted: usize,
-    /// What a deletion or restore made of the last moment that failed in writing its record: where that could not be
-    /// taken back, or that it was is lost, a power cut may leave it, whole.
+    /// What a deletion or restore made of the last moment that failed when a part of its record was written: where that
+    /// could not be taken back, or that it was is lost, a power cut before the next persist may leave it, whole.
     pub(super) begun: Option<Moment>,
 }
 
@@ -181,6 +183,18 @@ impl Oracle {
             moments: vec![nothing],
             persisted: 0,
             begun: None,
+        }
+    }
+
+    /// The same after a crash of this kind.
+    pub(super) fn after(&self, crash: Crash) -> Cow<'_, Self> {
+        if crash == Crash::Kill && self.begun.is_some() {
+            Cow::Owned(Self {
+                begun: None,
+                ..self.clone()
+            })
+        } else {
+            Cow::Borrowed(self)
         }
     }
 
@@ -230,13 +244,14 @@ pub(super) fn check_reopened(
             &oracle.moments[allowed]
         );
     };
-    check_about(store, oracle, what);
+    let compared = check_about(store, oracle, what);
+    assert_eq!(compared, found.commits.len(), "{}: not compared", what());
     check_bytes(store, oracle, what);
     moment
 }
 
 /// Checks what each commit says of itself. Returns how many were compared.
-pub(super) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) -> u64 {
+pub(super) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) -> usize {
     let commits = store.commits().unwrap();
     let mut compared = 0;
     for number in &commits {

@@ -71,6 +71,8 @@ pub(in crate::store) struct Fuse {
     pub(in crate::store) burnt: u64,
     /// A sync was among them.
     pub(in crate::store) sync_failed: bool,
+    /// A write was among them, of which a part was done.
+    pub(in crate::store) wrote_part: bool,
     /// Writes so far, and the one that the host takes and cannot write back later; 0: none.
     pub(in crate::store) writes: u64,
     pub(in crate::store) lose: u64,
@@ -102,6 +104,7 @@ impl Default for Fuse {
             kind: None,
             burnt: 0,
             sync_failed: false,
+            wrote_part: false,
             writes: 0,
             lose: 0,
         }
@@ -175,6 +178,10 @@ impl RecordedFiles {
     /// Lights or puts out the fuse, and returns it as it was.
     pub(in crate::store) fn set_fuse(&self, fuse: Fuse) -> Fuse {
         std::mem::replace(&mut self.state.lock().fuse, fuse)
+    }
+
+    pub(in crate::store) fn fuse(&self) -> Fuse {
+        self.state.lock().fuse
     }
 
     pub(in crate::store) fn set_watch(&self, watch: Option<Watch>) {
@@ -437,6 +444,7 @@ impl File for RecordedFile {
                 Short::AllButOneByte => bytes.len() - 1,
             };
             if kept > 0 {
+                state.fuse.wrote_part = true;
                 state.write(self.inode, offset, bytes[..kept].into());
             }
             return Err(error);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::crashed::Crash;
 use super::recorded::RecordedFiles;
+use super::steps::Step;
 use super::{About, Bytes, Moment, Oracle, Random, map_options};
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use crate::{Error, PrecopyOptions, Result, VerifyOptions};
@@ -274,11 +275,13 @@ impl Rig {
         let mut moment = self.oracle.now().clone();
         change(&mut moment);
         self.oracle.moments.push(moment);
-        self.oracle.begun = None;
     }
 
-    /// What a call that failed would have made of the last moment.
+    /// What a call that failed would have made of the last moment, if a part of a write was done.
     fn begun(&mut self, change: impl FnOnce(&mut Moment)) {
+        if !self.files.fuse().wrote_part {
+            return;
+        }
         let mut moment = self.oracle.now().clone();
         change(&mut moment);
         self.oracle.begun = Some(moment);
@@ -320,8 +323,13 @@ impl Rig {
             let said = self.about_next();
             let about = About::of(&self.store, number);
             assert_eq!(
-                (about.parent, &about.label, &about.user_data),
-                (head, &said.label, &said.user_data.unwrap_or_default())
+                (about.parent, &about.label, &about.user_data, about.modules),
+                (
+                    head,
+                    &said.label,
+                    &said.user_data.unwrap_or_default(),
+                    bytes.len() as u32
+                )
             );
             self.oracle.about.insert(number, about);
             self.oracle.bytes.insert(number, Arc::new(bytes));
@@ -368,39 +376,48 @@ impl Rig {
         self.mark();
     }
 
-    /// Everything that is read only: an export, a verification, an audit.
-    pub(in crate::store) fn look(&mut self) {
-        let nowhere = std::fs::File::options()
-            .write(true)
-            .open("/dev/null")
-            .unwrap();
+    /// An export, a verification or an audit.
+    pub(in crate::store) fn look(&mut self, step: Step) {
+        let nowhere = std::fs::File::options().write(true).open("/dev/null");
+        let nowhere = nowhere.unwrap();
         let head = self.oracle.now().head;
-        self.again("export", |rig| {
-            rig.store.export(0, head, nowhere.as_raw_fd())
+        self.again("looking", |rig| match step {
+            Step::Export => rig.store.export(0, head, nowhere.as_raw_fd()),
+            Step::Verify => rig.store.verify(&VerifyOptions::default(), None),
+            _ => rig.store.audit().map(drop),
         });
-        self.again("verify", |rig| {
-            rig.store.verify(&VerifyOptions::default(), None)
-        });
-        self.again("audit", |rig| rig.store.audit());
         self.mark();
     }
 
-    /// Imports a stream of commits that have these bytes, none of which is here.
-    pub(in crate::store) fn import(&mut self, stream: std::os::fd::RawFd, bytes: Vec<Arc<Bytes>>) {
+    /// Imports a stream of all commits of another rig's store, none of which is here.
+    pub(in crate::store) fn import(&mut self, stream: std::os::fd::RawFd, from: &Oracle) {
         let before = self.store.commits().unwrap();
         let imported = self.again("import", |rig| rig.store.import(stream));
         if imported.is_some() {
             let new = self.store.commits().unwrap();
             let new: Vec<u64> = new.into_iter().filter(|n| !before.contains(n)).collect();
-            assert_eq!(new.len(), bytes.len());
-            self.oracle.bytes.extend(new.iter().copied().zip(bytes));
-            for number in &new {
-                let about = About::of(&self.store, *number);
-                self.oracle.about.insert(*number, about);
+            assert_eq!(new.len(), from.bytes.len());
+            for (number, (other, bytes)) in new.iter().zip(&from.bytes) {
+                self.learn(*number, &from.about[other], bytes.clone());
             }
             self.moment(|moment| moment.commits.extend(&new));
         }
         self.mark();
+    }
+
+    /// A commit that came with an import says what it said where it was made, but for its parent's number.
+    pub(in crate::store) fn learn(&mut self, number: u64, was: &About, bytes: Arc<Bytes>) {
+        let about = About::of(&self.store, number);
+        let parent = about.parent;
+        assert_eq!(
+            about,
+            About {
+                parent,
+                ..was.clone()
+            }
+        );
+        self.oracle.about.insert(number, about);
+        self.oracle.bytes.insert(number, bytes);
     }
 
     /// Deletes a commit that is not the head.
@@ -441,6 +458,7 @@ impl Rig {
                 self.oracle.moments.push(then);
             }
             self.oracle.persisted = self.oracle.last();
+            self.oracle.begun = None;
         }
         self.doubtful = None;
         self.mark();
@@ -460,15 +478,6 @@ impl Rig {
     /// As a persist of much does.
     pub(in crate::store) fn persist_in_files(&mut self) {
         self.made_durable("persist in files", |store| store.persist_in_files(None));
-    }
-
-    /// One or the other.
-    fn persist_somehow(&mut self, random: &mut Random) {
-        if random.below(2) == 0 {
-            self.persist();
-        } else {
-            self.persist_in_files();
-        }
     }
 
     fn made_durable(&mut self, name: &str, call: impl Fn(&Store) -> Result<()>) {
@@ -505,92 +514,6 @@ impl Rig {
                 module.mapped.memory.equals(0, &wanted[id]),
                 "module {id} has other bytes"
             );
-        }
-    }
-
-    /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
-    /// a commit or a persist between. Returns where the cutting down begins.
-    pub(in crate::store) fn grow_and_prune(
-        &mut self,
-        random: &mut Random,
-        commits: u64,
-        compacts: bool,
-    ) -> usize {
-        self.map("a");
-        self.map("b");
-        for _ in 0..commits {
-            self.scribble(random);
-            self.commit();
-            if random.below(3) == 0 {
-                self.persist_somehow(random);
-            }
-            if random.below(4) == 0 {
-                let all = &self.oracle.now().commits;
-                self.restore(all[random.below(all.len() as u64) as usize]);
-            }
-        }
-        if random.below(4) != 0 {
-            self.persist_somehow(random);
-        }
-        let from = self.files.recorded();
-        let mut more = 4;
-        loop {
-            let others = self.deletable();
-            if others.is_empty() {
-                break;
-            }
-            self.delete(others[random.below(others.len() as u64) as usize]);
-            match random.below(if compacts { 9 } else { 6 }) {
-                6..=8 => {
-                    let percent = [0, 1, 100][random.below(3) as usize];
-                    self.compact(random.below(4) as usize, percent);
-                }
-                0 => self.persist_somehow(random),
-                1 if more > 0 => {
-                    more -= 1;
-                    self.scribble(random);
-                    self.commit();
-                }
-                _ => {}
-            }
-            // What memory is compared with, and taken from, is still known.
-            self.scribble(random);
-            self.restore(self.oracle.now().head);
-        }
-        if compacts {
-            self.compact(0, 0);
-        }
-        self.persist_somehow(random);
-        from
-    }
-
-    /// A random history of a few operations.
-    pub(in crate::store) fn live(&mut self, random: &mut Random, steps: u64) {
-        self.map("a");
-        for step in 0..steps {
-            match random.below(11) {
-                8..=10 => {
-                    let others = self.deletable();
-                    if !others.is_empty() {
-                        self.delete(others[random.below(others.len() as u64) as usize]);
-                    }
-                }
-                0 if !self.has("b") => self.map("b"),
-                1 | 2 => self.persist_somehow(random),
-                3 if !self.oracle.now().commits.is_empty() => {
-                    let commits = &self.oracle.now().commits;
-                    let commit = commits[random.below(commits.len() as u64) as usize];
-                    self.restore(commit);
-                }
-                _ => {
-                    self.scribble(random);
-                    self.commit();
-                }
-            }
-            if step + 1 == steps {
-                self.scribble(random);
-                self.commit();
-            }
         }
     }
 }

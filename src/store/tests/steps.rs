@@ -23,17 +23,21 @@ pub(super) enum Step {
     Precopy,
     Discard,
     Unmap,
-    Look,
+    Export,
+    Verify,
+    Audit,
 }
 
 /// What else can fail, and has no crash states of its own.
-const MORE: [Step; 6] = [
+const MORE: [Step; 8] = [
     Step::Capture,
     Step::Abandon,
     Step::Precopy,
     Step::Discard,
     Step::Unmap,
-    Step::Look,
+    Step::Export,
+    Step::Verify,
+    Step::Audit,
 ];
 
 pub(super) const STEPS: [Step; 10] = [
@@ -119,7 +123,7 @@ impl Player {
             }
             Step::Discard => self.rig.discard("a"),
             Step::Unmap => self.rig.unmap("a"),
-            Step::Look => self.rig.look(),
+            Step::Export | Step::Verify | Step::Audit => self.rig.look(step),
         }
     }
 
@@ -132,7 +136,7 @@ impl Player {
             Step::Import => self.rig.can_import(),
             Step::Close => !self.closed,
             Step::Discard | Step::Unmap => self.rig.has("a"),
-            Step::Look => self.rig.oracle.now().head != 0,
+            Step::Export => self.rig.oracle.now().head != 0,
             _ => true,
         }
     }

@@ -9,10 +9,11 @@ use super::{About, Bytes, CommitOptions, Moment, Rig, Store, map_options, rig};
 use crate::Result;
 use crate::sys::host;
 
-/// A stream and the bytes of its last commit.
+/// A stream, the bytes of its last commit, and what that says of itself.
 pub(super) struct Sent {
     stream: Vec<u8>,
     pub(super) bytes: Bytes,
+    about: About,
 }
 
 fn make() -> [Sent; 2] {
@@ -31,7 +32,13 @@ fn make() -> [Sent; 2] {
             let known = bytes.get_mut(&module.mapped.id).unwrap();
             known[at as usize..][..page.len()].copy_from_slice(&page);
         }
-        let commit = store.commit(&CommitOptions::default()).unwrap();
+        let options = CommitOptions {
+            label: format!("sent {number}"),
+            user_data: Some(Arc::new(vec![number; 40])),
+            ..CommitOptions::default()
+        };
+        let commit = store.commit(&options).unwrap();
+        let about = About::of(&store, commit);
         // Less than a pipe holds.
         let (mut from, to) = std::io::pipe().unwrap();
         store.export(commit - 1, commit, to.as_raw_fd()).unwrap();
@@ -39,7 +46,11 @@ fn make() -> [Sent; 2] {
         let mut stream = Vec::new();
         from.read_to_end(&mut stream).unwrap();
         let bytes = bytes.clone();
-        Sent { stream, bytes }
+        Sent {
+            stream,
+            bytes,
+            about,
+        }
     })
 }
 
@@ -83,19 +94,17 @@ impl Rig {
         };
         let sent = if there(self) { second } else { first };
         if let Some(number) = self.again("import", |rig| import(&rig.store, sent)) {
-            self.imported(number, &sent.bytes);
+            self.imported(number, sent);
         }
         self.mark();
     }
 
-    fn imported(&mut self, number: u64, bytes: &Bytes) {
+    fn imported(&mut self, number: u64, sent: &Sent) {
         if self.oracle.now().commits.contains(&number) {
-            assert_eq!(*self.oracle.bytes[&number], *bytes);
+            assert_eq!(*self.oracle.bytes[&number], sent.bytes);
             return;
         }
-        let about = About::of(&self.store, number);
-        self.oracle.about.insert(number, about);
-        self.oracle.bytes.insert(number, Arc::new(bytes.clone()));
+        self.learn(number, &sent.about, Arc::new(sent.bytes.clone()));
         let mut moment: Moment = self.oracle.now().clone();
         moment.commits.push(number);
         if moment.head == 0 {

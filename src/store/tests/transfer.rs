@@ -1,14 +1,12 @@
 //! Promise 2 where commits come from elsewhere: an import is whole or not there, whatever a power cut leaves, and
 //! whole once it was told to be durable.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::RecordedFiles;
-use super::{Bytes, Random, Rig, check_reopened, open, seed, setting};
+use super::{Random, Rig, check_reopened, open, seed, setting};
 use crate::Error;
 use crate::format::transfer::{Chain, FRAME, Frame, HEADER, Header};
 
@@ -53,8 +51,7 @@ fn promise_2_an_import_is_whole_or_not_there_and_durable_when_it_was_persisted()
         }
         let begun = rig.files.recorded();
         let file = exported(&from);
-        let bytes: BTreeMap<u64, Arc<Bytes>> = from.oracle.bytes.clone();
-        rig.import(file.as_raw_fd(), bytes.into_values().collect());
+        rig.import(file.as_raw_fd(), &from.oracle);
         rig.persist();
         rig.write();
         rig.commit();

@@ -189,8 +189,7 @@ fn promise_2_no_write_of_an_import_that_the_host_lost_is_persisted() {
             ..Fuse::default()
         });
         rig.patience = 0;
-        let bytes = from.oracle.bytes.values().cloned().collect();
-        rig.import(exported(&from).as_raw_fd(), bytes);
+        rig.import(exported(&from).as_raw_fd(), &from.oracle);
         rig.persist();
         if rig.files.set_fuse(Fuse::default()).writes < lose {
             break;

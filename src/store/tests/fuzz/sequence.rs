@@ -171,7 +171,8 @@ impl Sequence<'_> {
         let left = crashes.by_chance(percent, &mut Random(seed + 1));
         let what = || format!("{crash:?} {percent} {seed} after {count} of {last} operations");
         let store = open(&left, &what);
-        check_reopened(&store, &rig.oracle, rig.allowed(count, crash), &what);
+        let allowed = rig.allowed(count, crash);
+        check_reopened(&store, &rig.oracle.after(crash), allowed, &what);
         Some(())
     }
 
