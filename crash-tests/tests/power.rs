@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use disk::Disks;
 use support::{Cycle, Expected, Said, run, scratch, setting, skipped, text};
@@ -187,10 +188,16 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         tried += 1;
     }
     cuts.states += tried;
+    // At once, also where something still holds it for a moment: the thread ends when that lets go.
+    run(Command::new("umount").arg("-l").arg(&fuse));
     session.join();
 }
 
+/// One test at a time: between the making of a loop device and its mount another one could take it.
+static LOOP_DEVICES: Mutex<()> = Mutex::new(());
+
 fn power_cuts(kind: &str, wanted: u64, seed: u64, flushes: bool) -> Cuts {
+    let _alone = LOOP_DEVICES.lock();
     let mut random = Random(seed);
     let mut cuts = Cuts::default();
     while cuts.states < wanted && cuts.failure.is_none() {
