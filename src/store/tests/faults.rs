@@ -103,8 +103,8 @@ fn may_be_passed_over(step: Step, kind: &str) -> bool {
         // The links `_last`, which say nothing that is not said elsewhere, and what nobody needs any more.
         "symlink" => names,
         "rename" | "unlink" => names || removes,
-        // Room ahead; the end of a journal that could be shorter.
-        "allocate" => step != Step::Restore,
+        // Room ahead, without which a write that finds none says so; the end of a journal that could be shorter.
+        "allocate" => true,
         "set_len" => matches!(
             step,
             Step::Persist | Step::PersistInFiles | Step::Compact | Step::Delete
