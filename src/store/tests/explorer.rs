@@ -211,6 +211,7 @@ fn explore(most: u64, longest: u64, part: usize, parts: usize) -> Counts {
     let mut counts = Counts::default();
     let histories = History::all(longest);
     let mut told = Instant::now();
+    crate::dirty::shared::begin();
     for (number, history) in histories.iter().enumerate().skip(part).step_by(parts) {
         repeatable::begin(1);
         let own = seed().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1);
