@@ -52,6 +52,18 @@ static inline const char *last_error(void)
             FAIL("%s: the text \"%s\" does not say \"%s\"", #call, last_error(), (words));         \
     } while (0)
 
+/* Fewer rounds: the harness asks for them where the same object runs with all of them elsewhere. */
+static inline int brief(void)
+{
+    return getenv("VMSTORE_BRIEF") != NULL;
+}
+
+/* Under valgrind and the like, everything takes many times as long. */
+static inline int slow(void)
+{
+    return getenv("VMSTORE_SLOW") != NULL;
+}
+
 /* A fresh directory for stores: argv[1], which the harness made and removes. */
 static inline const char *path_in(const char *directory, const char *name)
 {

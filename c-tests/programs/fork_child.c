@@ -208,7 +208,7 @@ static void *busy_thread(void *argument)
     for (unsigned i = 0; !ended; i++) {
         memory[i % 8 * page_size()] = (unsigned char)i;
         if (store_commit(busy, &options, &commit)) return "commit";
-        if (stride(2) > 1) usleep(5000); /* valgrind runs one thread at a time, and not in turns */
+        if (slow()) usleep(5000); /* valgrind runs one thread at a time, and not in turns */
         vmstore *none = NULL;
         if (i % 4 == 0 && store_open("/dev/null", NULL, &none) == VMSTORE_OK) return "open";
         if (i % 64 == 0 && store_unmap_module(module)) return "unmap";

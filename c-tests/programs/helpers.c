@@ -111,9 +111,9 @@ int main(int count, char **arguments)
     host = pthread_self();
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
     CHECK(sigaction(SIGALRM, &action, NULL) == 0);
-    int slow = stride(2) > 1;
-    pages = slow ? FEWER_PAGES : MOST_PAGES;
-    struct itimerval often = {{0, slow ? 50000 : 200}, {0, slow ? 50000 : 200}};
+    int few = brief() || slow();
+    pages = few ? FEWER_PAGES : MOST_PAGES;
+    struct itimerval often = {{0, slow() ? 50000 : 200}, {0, slow() ? 50000 : 200}};
     CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
     const struct {
         unsigned helpers;
@@ -122,7 +122,7 @@ int main(int count, char **arguments)
         unsigned tracker;
     } ways[] = {{1, 0, 0, VMSTORE_TRACKER_AUTO},   {3, 0, 0, VMSTORE_TRACKER_AUTO},   {15, 0, 0, VMSTORE_TRACKER_CALLER},
                 {1, 4 << 20, 0, VMSTORE_TRACKER_AUTO}, {2, 0, 1, VMSTORE_TRACKER_AUTO}, {1, 0, 1, VMSTORE_TRACKER_CALLER}};
-    for (unsigned w = 0; w < (slow ? 2 : sizeof ways / sizeof *ways); w++) {
+    for (unsigned w = 0; w < (few ? 2 : sizeof ways / sizeof *ways); w++) {
         snprintf(path, sizeof path, "%s/%u", arguments[1], w);
         run(path, ways[w].helpers, ways[w].arena, ways[w].precopy, ways[w].tracker);
     }

@@ -157,7 +157,7 @@ int main(int count, char **arguments)
     name_directory(directory, arguments[1], "costs");
     costs(directory);
     name_directory(directory, arguments[1], "random");
-    at_random(directory, slow() ? 60 : brief() ? 150 : 500);
+    at_random(directory, slow() || brief() ? 60 : 500);
     printf("images: seed %" PRIu64 ": %lu steps from image to image restored at most %lu pages of %d, and were exported as "
            "that; %lu compactions and %lu deletions, %lu restores as in the model\n",
            seed(), jumps, worst, PAGES, compactions, deletions, restores);

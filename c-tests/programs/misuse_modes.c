@@ -79,7 +79,7 @@ static void rules(void)
            .max_size = 2 * size);
     REFUSE("max_size in a reservation", size, invalid, "room to grow", .flags = reserved, .address = reservation,
            .max_size = 2 * size);
-    if (!getenv("VMSTORE_SLOW")) /* valgrind's mmap has another error for that */
+    if (!slow()) /* valgrind's mmap has another error for that */
         REFUSE("max_size beyond everything", size, VMSTORE_E_NO_MEMORY, "address space", .max_size = UINT64_C(1) << 62);
     REFUSE("no whole page", page / 2, invalid, "multiple of the page size", .flags = adopt, .address = memory);
     REFUSE("size 0 of a new module", 0, invalid, "recorded", .flags = adopt, .address = memory);

@@ -47,18 +47,6 @@ static inline uint64_t seed(void)
     return text ? strtoull(text, NULL, 0) : 20240229;
 }
 
-/* Fewer rounds: the harness asks for them where the same object runs with all of them elsewhere. */
-static inline int brief(void)
-{
-    return getenv("VMSTORE_BRIEF") != NULL;
-}
-
-/* Under valgrind and the like, everything takes many times as long. */
-static inline int slow(void)
-{
-    return getenv("VMSTORE_SLOW") != NULL;
-}
-
 /* How many times as much as usual is to be tried: VMSTORE_LONG, 1 when it is not set. */
 static inline unsigned longer(void)
 {

@@ -250,7 +250,7 @@ int main(int count, char **arguments)
     const char *fast = directory_in_memory(), *why_not = sandbox_why_not();
     const char *stores = fast ? fast : arguments[1];
     /* A wrapper has descriptors and signals of its own, and may not know the kernel tracker's calls. */
-    if (getenv("VMSTORE_SLOW")) return have("a life under a wrapper", why_not);
+    if (slow()) return have("a life under a wrapper", why_not);
     int sandboxed = have("a host that forbids clone", why_not);
     for (int s = 0; s < SETTINGS; s++) {
         int fails = strstr(settings[s].words, "fails") != NULL;

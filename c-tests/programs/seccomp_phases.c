@@ -118,7 +118,6 @@ static void live(void)
 }
 
 static unsigned processes;
-static int brief;
 
 /* Waits for a process that calls the library under a filter. Says whether the filter killed it. */
 static int was_killed(pid_t child, const char *what)
@@ -187,13 +186,15 @@ static void explain(const char *stores, const setting *s, int number)
             steps[number].words, text);
 }
 
-/* No line too few: every step in every setting is let live. */
+/* No line too few: every step in every setting is let live; a fifth of them in a brief run. */
 static unsigned nothing_is_missing(const char *on_disk, const char *fast)
 {
     unsigned made = 0, wrong = 0;
     for (int s = 0; s < SETTINGS; s++)
-        for (int i = 0; i < STEPS; i++, made++) {
-            const char *stores = s < 2 && !brief ? on_disk : fast;
+        for (int i = 0; i < STEPS; i++) {
+            if (brief() && (s + i) % 5) continue;
+            made++;
+            const char *stores = s < 2 && !brief() ? on_disk : fast;
             if (!killed(stores, &settings[s], i, NULL)) continue;
             explain(stores, &settings[s], i);
             wrong++;
@@ -234,10 +235,9 @@ int main(int count, char **arguments)
     CHECK(store_abi_version() == VMSTORE_ABI_VERSION); /* dlopen, if it is to be opened, is not a call of the library's */
     const char *fast = directory_in_memory();
     if (!fast) fast = arguments[1];
-    brief = getenv("VMSTORE_BRIEF") != NULL;
     unsigned made = nothing_is_missing(arguments[1], fast);
-    unsigned tried = brief ? 0 : nothing_is_idle(fast);
+    unsigned tried = brief() ? 0 : nothing_is_idle(fast);
     printf("%u steps lived with what docs/system-calls.md allows; %u lines were left out%s; %u processes\n",
-           made, tried, brief ? " (brief)" : " in turn, and missed", processes);
+           made, tried, brief() ? " (brief)" : " in turn, and missed", processes);
     return 0;
 }
