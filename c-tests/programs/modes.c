@@ -445,7 +445,7 @@ int main(int count, char **arguments)
     require_small_pages("modes");
     kernel = kernel_tracker();
     for (int i = 0; i < BANKS; i++) CHECK((banks[i].shadow = malloc(MOST_PAGES * PAGE)));
-    unsigned runs = slow() ? MODES : MODES * 8, steps = slow() ? 6 : brief() ? 40 : 160;
+    unsigned runs = slow() ? MODES : brief() ? MODES * 4 : MODES * 8, steps = slow() ? 6 : brief() ? 40 : 160;
     for (unsigned number = 0; number < runs; number++) run(arguments[1], number, steps);
     /* Nothing of this may have been left out by chance. */
     if (!slow() && !brief()) {

@@ -254,9 +254,10 @@ int main(int count, char **arguments)
     int sandboxed = have("a host that forbids clone", why_not);
     for (int s = 0; s < SETTINGS; s++) {
         int fails = strstr(settings[s].words, "fails") != NULL;
-        for (int how = 0; !fails && how < DESCRIPTORS; how++, lives++)
+        int step = (int)stride(4), first = s % step;
+        for (int how = first; !fails && how < DESCRIPTORS; how += step, lives++)
             in_a_process(lives ? stores : arguments[1], s, 0, how + (sandboxed ? 0 : DESCRIPTORS));
-        for (int i = 0; fails && i < STEPS; i++, limited++) in_a_process(stores, s, 1, i);
+        for (int i = first; fails && i < STEPS; i += step, limited++) in_a_process(stores, s, 1, i);
     }
     in_a_process(stores, 0, 2, 0);
     printf("%u lives with %d steps each, without threads, signals or output; %u steps beyond RLIMIT_FSIZE\n", lives,

@@ -69,10 +69,14 @@ static inline const char *vcpu_open(vcpu *v)
     memset(v, 0, sizeof *v);
     v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (v->kvm < 0) return errno == ENOENT ? "there is no /dev/kvm" : "/dev/kvm cannot be opened";
-    v->machine = ioctl(v->kvm, KVM_CREATE_VM, 0);
+    /* It gives up where the thread has anything pending, as it may have when an io_uring was closed. */
+    do v->machine = ioctl(v->kvm, KVM_CREATE_VM, 0);
+    while (v->machine < 0 && errno == EINTR);
     if (v->machine < 0) {
+        static char why[128];
+        snprintf(why, sizeof why, "KVM makes no machine here: %s", strerror(errno));
         close(v->kvm);
-        return "KVM makes no machine here";
+        return why;
     }
     /* Old Intel processors emulate a guest without paging with these two; others do not know them. */
     uint64_t identity_map = 0xfffbc000u;
