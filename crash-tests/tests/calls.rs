@@ -71,12 +71,59 @@ fn counted(cycle: &Cycle, mode: Mode, directory: &Path) -> BTreeMap<String, Coun
     counts
 }
 
+/// What became of cycles that were to be killed.
+#[derive(Default)]
+struct Killed {
+    private: u64,
+    shared: u64,
+    unkilled: u64,
+    acknowledged: u64,
+}
+
+impl Killed {
+    /// Kills a cycle before each of these calls, and checks what it leaves in `store`.
+    fn each<'a>(
+        cycle: &Cycle,
+        store: &Path,
+        calls: impl Iterator<Item = &'a (Mode, String, u64)>,
+    ) -> Self {
+        let mut killed = Self::default();
+        for (mode, call, number) in calls {
+            let injection = format!("{call}:signal=KILL:when={number}");
+            let output = traced(cycle, *mode, &injection, store);
+            let said = Said::of(&output);
+            let what = || format!("{mode:?}, killed before {call} {number}: {}", text(&output));
+            if signal(output.status) != Some(KILLED) {
+                // Not every run makes as many calls as another.
+                assert!(output.status.success(), "{}", what());
+                killed.unkilled += 1;
+            } else if *mode == Mode::Private {
+                killed.private += 1;
+            } else {
+                killed.shared += 1;
+            }
+            killed.acknowledged += said.made + said.gone;
+            cycle.check(store, said.killed(), &what);
+            if store.exists() {
+                std::fs::remove_dir_all(store).unwrap();
+            }
+        }
+        killed
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.private += other.private;
+        self.shared += other.shared;
+        self.unkilled += other.unkilled;
+        self.acknowledged += other.acknowledged;
+    }
+}
+
 #[test]
 fn promise_1_killed_before_every_system_call() {
     let directory = scratch();
     let cycle = Cycle::build(directory.path());
-    let (mut kills, mut unkilled, mut acknowledged) = ([0; 2], 0, 0);
-    let mut names = BTreeSet::new();
+    let (mut names, mut calls) = (BTreeSet::new(), Vec::new());
     for mode in [Mode::Private, Mode::Shared] {
         // Most of it is the same in shared mode: one in five is tried there, and all with VMSTORE_LONG.
         let step = if mode == Mode::Shared && setting("VMSTORE_LONG", 1) == 1 {
@@ -85,35 +132,33 @@ fn promise_1_killed_before_every_system_call() {
             1
         };
         let counts = counted(&cycle, mode, directory.path());
-        let calls = counts
+        let all = counts
             .iter()
-            .flat_map(|(call, count)| (1..=count.all).map(move |number| (call, number)));
-        for (call, number) in calls.step_by(step) {
-            let store = directory.path().join("store");
-            let output = traced(
-                &cycle,
-                mode,
-                &format!("{call}:signal=KILL:when={number}"),
-                &store,
-            );
-            let said = Said::of(&output);
-            let what = || format!("{mode:?}, killed before {call} {number}: {}", text(&output));
-            if signal(output.status) == Some(KILLED) {
-                kills[mode as usize] += 1;
-            } else {
-                // Not every run makes as many calls as another.
-                assert!(output.status.success(), "{}", what());
-                unkilled += 1;
-            }
-            acknowledged += said.made + said.gone;
-            cycle.check(&store, said.killed(), &what);
-            if store.exists() {
-                std::fs::remove_dir_all(&store).unwrap();
-            }
-        }
+            .flat_map(|(call, count)| (1..=count.all).map(|number| (mode, call.clone(), number)));
+        calls.extend(all.step_by(step));
         names.extend(counts.into_keys());
     }
-    let [private, shared] = kills;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut killed = Killed::default();
+    std::thread::scope(|scope| {
+        let start = |worker| {
+            let store = directory.path().join(format!("store-{worker}"));
+            let (cycle, own) = (&cycle, calls.iter().skip(worker).step_by(workers));
+            scope.spawn(move || Killed::each(cycle, &store, own))
+        };
+        for worker in (0..workers).map(start).collect::<Vec<_>>() {
+            match worker.join() {
+                Ok(part) => killed.add(&part),
+                Err(why) => std::panic::resume_unwind(why),
+            }
+        }
+    });
+    let Killed {
+        private,
+        shared,
+        unkilled,
+        acknowledged,
+    } = killed;
     println!(
         "{private} kills, one before each system call ({} different ones) of a cycle of {STEPS} commits, {DELETIONS} deletions \
          and a compaction, and {shared} more in shared mode: {acknowledged} commits and deletions acknowledged, 0 lost; \
