@@ -63,6 +63,7 @@ pub(super) fn run(input: &[u8]) {
     }
     while edits.next().is_some() {}
     let mut things = edits.things;
+    shorten_holes(&mut things);
     if forged {
         reseal(&mut things, *flags);
     }
@@ -90,6 +91,17 @@ pub(in crate::store::tests) fn things_of(base: &Base) -> Things {
         things.insert(place.clone(), thing);
     }
     things
+}
+
+/// What is a module commit may get the name of a stream, with its hole.
+fn shorten_holes(things: &mut Things) {
+    for (place, thing) in things {
+        if let Thing::File { hole, .. } = thing
+            && name::parse_module_commit(&place.name).is_none()
+        {
+            hole.1 = hole.1.min(STREAM_HOLE);
+        }
+    }
 }
 
 impl Edits<'_> {
@@ -170,10 +182,8 @@ impl Edits<'_> {
                 let length = self.length(&place);
                 let at = self.at(length)?;
                 let hole = u64::from(self.r.u16()?) << (self.byte()? % 32);
-                let is_file = name::parse_module_commit(&place.name).is_some();
-                let most = if is_file { HOLE } else { STREAM_HOLE };
                 if let Some(Thing::File { hole: own, .. }) = self.things.get_mut(&place) {
-                    *own = (at, hole.min(most));
+                    *own = (at, hole.min(HOLE));
                 }
             }
             9 => {
