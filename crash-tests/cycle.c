@@ -66,6 +66,13 @@ static void say(const char *what, uint64_t n)
     if (getenv("CYCLE_ANSWERS") && read(0, &answer, 1) != 1) exit(GIVEN_UP);
 }
 
+/* A call of the library's failed, and said so. */
+static void was_told(void)
+{
+    static uint64_t told;
+    say("told", ++told);
+}
+
 static void give_space_back(void)
 {
     if (is_full && unlink(filler) != 0) FAIL("%s: %s", filler, strerror(errno));
@@ -119,6 +126,7 @@ static void open_again(void)
     int status = 0;
     for (int i = 0; i < TRIES; i++) {
         if (!(status = open_once())) return;
+        was_told();
         if (status == VMSTORE_E_CORRUPT) FAIL("open: %s", why());
         if (is_full) refused_for_space(status);
     }
@@ -163,6 +171,7 @@ static void make(enum call call, uint64_t n)
             check_memory(now, "after the call");
             return;
         }
+        was_told();
         if (status == VMSTORE_E_CORRUPT || status == VMSTORE_E_INTERNAL) FAIL("call %d: %s", call, why());
         for (int m = 0; m < MODULES; m++)
             if (memcmp(before[m], memories[m], (size_t)pages[m] * PAGE)) FAIL("a failed call changed memory");

@@ -25,15 +25,17 @@ impl Mode {
     }
 }
 
-fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path) -> Output {
+/// A cycle with something done to one of its calls, which is in the log where there is to be one.
+fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path, log: Option<&Path>) -> Output {
     let mut command = Command::new("timeout");
     command
         .args(["--signal=ABRT", "60"])
         .arg("strace")
         .args(strace().get_args());
-    if !injection.is_empty() {
-        command.args(["-e", &format!("inject={injection}")]);
+    if let Some(log) = log {
+        command.arg("-o").arg(log);
     }
+    command.args(["-e", &format!("inject={injection}")]);
     mode.of(&mut command);
     command.arg(cycle.path()).arg("run").arg(store);
     command.output().unwrap()
@@ -90,7 +92,7 @@ impl Killed {
         let mut killed = Self::default();
         for (mode, call, number) in calls {
             let injection = format!("{call}:signal=KILL:when={number}");
-            let output = traced(cycle, *mode, &injection, store);
+            let output = traced(cycle, *mode, &injection, store, None);
             let said = Said::of(&output);
             let what = || format!("{mode:?}, killed before {call} {number}: {}", text(&output));
             if signal(output.status) != Some(KILLED) {
@@ -274,19 +276,37 @@ fn promise_3_system_calls_fail_in_their_turn() {
     let all = all.concat();
     // All over them: a prime is no multiple of any part of the list.
     let sample = (0..all.len()).map(|number| &all[number * 7919 % all.len()]);
-    let (mut runs, mut through, mut given_up) = (0, 0, 0);
+    let (mut runs, mut through, mut given_up, mut failed, mut syncs) = (0, 0, 0, 0, 0);
+    let log = directory.path().join("log");
     for (mode, injection) in sample {
         if runs == wanted {
             break;
         }
         let store = directory.path().join("store");
-        let output = traced(&cycle, *mode, injection, &store);
+        let output = traced(&cycle, *mode, injection, &store, Some(&log));
         let what = || format!("{mode:?}, {injection}: {}", text(&output));
         let said = Said::of(&output);
         match output.status.code() {
             Some(0) => through += 1,
             Some(3) => given_up += 1,
             _ => panic!("{}", what()),
+        }
+        // Not every run makes as many calls as another.
+        if std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("(INJECTED)")
+        {
+            failed += 1;
+            // A signal that comes before anything is written is no failure: the sync is made again.
+            let sync = injection.starts_with("fsync") || injection.starts_with("fdatasync");
+            if sync && !injection.contains("EINTR") {
+                assert!(
+                    said.told > 0,
+                    "nothing is said of a failed sync: {}",
+                    what()
+                );
+                syncs += 1;
+            }
         }
         cycle.check(&store, said.killed(), &what);
         runs += 1;
@@ -295,9 +315,10 @@ fn promise_3_system_calls_fail_in_their_turn() {
         }
     }
     println!(
-        "{runs} of {} failing system calls tried: {through} cycles got through, {given_up} gave up because calls kept \
+        "{runs} of {} failing system calls tried, {failed} of them came to fail, {syncs} syncs, each told of: {through} cycles got through, {given_up} gave up because calls kept \
          failing; no signal, nothing lost, no wrong byte, all go on",
         all.len()
     );
     assert!(runs == wanted.min(all.len()) && through > 20 && given_up > 20);
+    assert!(failed > runs - runs / 20 && syncs > runs / 100);
 }

@@ -154,6 +154,8 @@ pub(crate) struct Said {
     pub(crate) going: u64,
     pub(crate) gone: u64,
     pub(crate) kept_gone: u64,
+    /// Calls of the library's that failed and said so.
+    pub(crate) told: u64,
 }
 
 /// What a check is to find: the commits up to one of these, less one of so many deletions.
@@ -188,6 +190,7 @@ impl Said {
             "kept" => (self.kept, self.kept_gone) = (number(), self.gone),
             "going" => self.going = number(),
             "gone" => self.gone = number(),
+            "told" => self.told = number(),
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::crashed::{Crash, Crashes};
+use super::fuzz::directory::{FORGED_PAGES, reseal_file};
 use super::fuzz::places::{bytes_at, id_of};
 use super::fuzz::seal;
 use super::recorded::{Disk, Fuse, Node, RecordedFiles, Short};
@@ -297,6 +298,23 @@ fn every_bit_of_the_page_checksums_is_missed_without_a_look_at_pages() {
     }
     println!("{tried} bits of page checksums: each missed by a verification of metadata");
     assert!(tried >= 64);
+}
+
+/// Somebody who knows the checksums changes a page. What the commit says of all its pages together stays.
+#[test]
+fn pages_that_do_not_make_up_the_digest_are_missed_by_a_verification() {
+    let disk = store().files.disk();
+    let id = id_of(&disk);
+    for commit in [1, 2] {
+        let place = crate::pages::place("a", commit);
+        let forged = with(&disk, &place, |bytes| {
+            flip(bytes, 0);
+            reseal_file(bytes, (0, 0), &id, FORGED_PAGES);
+        });
+        let store = open_on(&forged, SAME_BOOT).unwrap();
+        let what = || format!("{place}: another page, with the right checksum");
+        refused(store.verify(&VerifyOptions::default(), None), &place, &what);
+    }
 }
 
 /// Somebody who knows the checksums takes the last write of `commits` away, and has the journal know nothing of it.

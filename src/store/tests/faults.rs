@@ -90,7 +90,7 @@ enum Lasting {
 
 /// Operations whose failure a call may keep to itself, because what was promised does not need them; which calls. All that
 /// the others see fail they tell, and syncs and the writes of commits are among those.
-fn may_be_passed_over(step: Step, kind: &str) -> bool {
+fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
     let names = matches!(
         step,
         Step::Commit | Step::Capture | Step::Restore | Step::Import | Step::Compact | Step::Delete
@@ -123,7 +123,10 @@ fn may_be_passed_over(step: Step, kind: &str) -> bool {
         // A child that is not folded keeps the file below it.
         "create" | "read" => step == Step::Delete,
         // The same; and what the journal has no room for goes to files.
-        "write" => matches!(step, Step::Delete | Step::Persist),
+        "write" => {
+            step == Step::Delete
+                || (step == Step::Persist && matches!(errno, libc::ENOSPC | libc::EDQUOT))
+        }
         _ => false,
     }
 }
@@ -178,10 +181,11 @@ fn fail(
             assert_eq!(errno, kind.0, "{}: it fails with another error", what());
         }
     } else {
-        let kind = fuse.kind.expect("something failed");
+        let operation = fuse.kind.expect("something failed");
+        let may = |step| may_be_passed_over(step, operation, kind.0);
         assert!(
-            may_be_passed_over(last, kind) || (opens && may_be_passed_over(Step::Reopen, kind)),
-            "{}: nothing is said of a failed {kind}",
+            may(last) || (opens && may(Step::Reopen)),
+            "{}: nothing is said of a failed {operation}",
             what()
         );
     }
@@ -344,6 +348,8 @@ fn promise_3_every_operation_of_every_short_history_fails_in_every_way() {
          {half_done} had the record of a deletion or restore that could neither be written nor taken back, whole"
     );
     assert!(runs > 5000 && failed > runs / 3 && poisoned > 100);
+    // Four times what it is, at most: a store that is refused must stay a rare thing.
+    assert!(salvaged < states / 2000 && half_done < states / 50_000 + 1);
 }
 
 #[test]

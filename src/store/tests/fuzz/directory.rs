@@ -299,7 +299,13 @@ pub(in crate::store::tests) fn reseal(things: &mut Things, flags: u8) {
     }
 }
 
-fn reseal_file(bytes: &mut [u8], hole: (usize, u64), store: &crate::format::StoreId, flags: u8) {
+/// The end of a module commit that has so long a hole, and its pages' checksums where the flags say so.
+pub(in crate::store::tests) fn reseal_file(
+    bytes: &mut [u8],
+    hole: (usize, u64),
+    store: &crate::format::StoreId,
+    flags: u8,
+) {
     let Some(footer) = bytes.len().checked_sub(crate::format::index::FOOTER) else {
         return;
     };
