@@ -1,7 +1,7 @@
 //! Whole store directories: a store of the library's, changed as the input says, and then opened in every way,
 //! listed, verified, mapped, restored, written to, exported and compacted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::examine::{Passes, examine};
 use super::places::{Base, Scratch, Thing, bases, bytes_at, id_of, of_this_boot};
@@ -93,12 +93,19 @@ pub(in crate::store::tests) fn things_of(base: &Base) -> Things {
     things
 }
 
-/// What is a module commit may get the name of a stream, with its hole.
+/// What is a module commit may get the name of a stream, or a second name there, with its hole.
 fn shorten_holes(things: &mut Things) {
-    for (place, thing) in things {
-        if let Thing::File { hole, .. } = thing
-            && name::parse_module_commit(&place.name).is_none()
-        {
+    let is_file = |place: &Place| name::parse_module_commit(&place.name).is_some();
+    let mut streams = BTreeSet::new();
+    for (place, thing) in things.iter() {
+        match thing {
+            _ if is_file(place) => {}
+            Thing::Second(of) => drop(streams.insert(of.clone())),
+            _ => drop(streams.insert(place.clone())),
+        }
+    }
+    for place in streams {
+        if let Some(Thing::File { hole, .. }) = things.get_mut(&place) {
             hole.1 = hole.1.min(STREAM_HOLE);
         }
     }
