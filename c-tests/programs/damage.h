@@ -25,7 +25,7 @@ struct model {
 
 /* What damage did. A test that never saw one of its outcomes may have tried nothing: the counts are printed. */
 static struct {
-    unsigned tried, harmless, refused, fewer_commits, corrupt_later, salvaged, salvaged_commits;
+    unsigned tried, harmless, refused, forgotten, corrupt_later, salvaged, salvaged_commits;
 } outcome;
 
 static inline void tell_and_die(int number)

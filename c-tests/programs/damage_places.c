@@ -259,11 +259,13 @@ int main(int argc, char **argv)
     every_place("commits", COMMITS_DAMAGED);
     every_place(".vmstore/journal", COMMITS_DAMAGED);
     every_place(".vmstore/identity", MAY_FORGET);
+    every_place(".vmstore/high-water", 0);
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < i; j += stride(7)) swap_two(files[i], files[j]);
     swap_two("commits", ".vmstore/journal");
     swap_two("commits", "ram_Commit1");
     swap_two(".vmstore/identity", ".vmstore/journal");
+    swap_two(".vmstore/high-water", ".vmstore/journal");
     mixed_stores();
     links_and_backing_files();
     shared_mode_does_not_follow();

@@ -6,6 +6,7 @@ pub(crate) mod bytes;
 pub(crate) mod checksum;
 pub(crate) mod commit;
 pub(crate) mod header;
+pub(crate) mod high_water;
 pub(crate) mod identity;
 pub(crate) mod index;
 pub(crate) mod kept;

@@ -6,6 +6,8 @@ use crate::{Error, Result};
 pub(crate) const COMMITS: &str = "commits";
 /// In `.vmstore`: the journal of commits that are not persisted yet.
 pub(crate) const JOURNAL: &str = "journal";
+/// In `.vmstore`: up to where the journal was written.
+pub(crate) const HIGH_WATER: &str = "high-water";
 /// In `.vmstore`: what makes the directory a store.
 pub(crate) const IDENTITY: &str = "identity";
 /// In `.vmstore`: what unfinished files' names begin with.

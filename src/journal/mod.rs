@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod high_water;
 mod replay;
 
 pub(crate) use replay::{Booted, Reader, Replay, replay};
@@ -17,6 +18,7 @@ use crate::format::{StoreId, name, record};
 use crate::sys::fs::{File, Files, Place};
 use crate::sys::host;
 use crate::{Error, Result};
+use high_water::HighWater;
 
 /// Space kept reserved behind the journal's end, so that restore and delete work on a full disk: it has 64 of their
 /// records. Small persists may take it, if there is room nowhere else.
@@ -35,6 +37,8 @@ pub(crate) struct Stream {
     reserved: u64,
     /// A failed append left bytes behind the end, which have to go before the next one.
     ragged: bool,
+    /// Journal: that of the file with its name.
+    high_water: Option<HighWater>,
 }
 
 /// An event and its place in history.
@@ -87,6 +91,13 @@ impl Stream {
         events: &[Numbered],
     ) -> Result<Self> {
         let place = place(kind);
+        let mut high_water = None;
+        if kind == StreamKind::Journal {
+            // Until the new journal has its name, it would speak of the old one.
+            let mut opened = HighWater::open(files, store)?;
+            opened.take_back()?;
+            high_water = Some(opened);
+        }
         let temporary = Place::hidden(format!("{}{}", name::TEMPORARY, place.name));
         files.unlink(&temporary)?;
         let file = files.create(&temporary)?;
@@ -113,6 +124,7 @@ impl Stream {
             link,
             reserved: 0,
             ragged: false,
+            high_water: None,
         };
         let made = (|| {
             stream.write_header()?;
@@ -127,7 +139,30 @@ impl Stream {
             let _ = files.unlink(&temporary);
             return Err(error);
         }
+        stream.high_water = high_water;
+        stream.set_high_water();
         Ok(stream)
+    }
+
+    /// Journal: says up to where it is written, unless a sync is under way.
+    fn set_high_water(&mut self) {
+        let mark = self.mark();
+        if let Some(high_water) = &mut self.high_water
+            && !self.header.syncing
+        {
+            high_water.set(mark);
+        }
+    }
+
+    /// Journal: why the last record is not covered by the high-water mark.
+    pub(crate) fn take_passed_over(&mut self) -> Option<Error> {
+        self.high_water.as_mut()?.take_failure()
+    }
+
+    fn take_high_water_back(&mut self) -> Result<()> {
+        self.high_water
+            .as_mut()
+            .map_or(Ok(()), HighWater::take_back)
     }
 
     fn write_header(&self) -> Result<()> {
@@ -204,6 +239,7 @@ impl Stream {
         }
         self.end = end;
         self.link = link;
+        self.set_high_water();
         Ok(())
     }
 
@@ -268,8 +304,17 @@ impl Stream {
     /// Journal: notes that syncing has begun, so that a crash before its outcome is known is met
     /// with doubt.
     pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
-        self.header.syncing = syncing;
-        self.write_header()
+        if syncing {
+            self.take_high_water_back()?;
+        }
+        let was = std::mem::replace(&mut self.header.syncing, syncing);
+        let written = self.write_header();
+        if written.is_err() && syncing {
+            // None begins.
+            self.header.syncing = was;
+        }
+        self.set_high_water();
+        written
     }
 
     pub(crate) fn is_syncing(&self) -> bool {
@@ -280,15 +325,20 @@ impl Stream {
     pub(crate) fn set_kept(&mut self, upto: u64) -> Result<()> {
         self.header.kept = upto;
         self.header.syncing = false;
-        self.write_header()
+        self.write_header()?;
+        self.set_high_water();
+        Ok(())
     }
 
-    /// Journal: notes how long `commits` is, and forgets the records when all of them are in it.
+    /// Journal: notes how long `commits` is, and forgets the records when all of them are in it. A sync was under way, so
+    /// that the high-water mark does not speak of them.
     pub(crate) fn persisted(&mut self, durable: Mark, all: bool) -> Result<()> {
         self.header.durable = durable;
         self.header.syncing = false;
         if !all {
-            return self.write_header();
+            self.write_header()?;
+            self.set_high_water();
+            return Ok(());
         }
         // The header first, in one write: with its new generation the old records no longer count,
         // whether or not they are still there.
@@ -307,6 +357,7 @@ impl Stream {
         self.ragged = self.file.set_len(self.end).is_err();
         // Best effort: without it a later append reserves for itself.
         let _ = self.reserve(self.end, true);
+        self.set_high_water();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::high_water::{self, HighWater};
 use super::{Numbered, Stream, commits_place, journal_place, place};
 use crate::format::header::{HEADER, Header, Mark, StreamKind};
 use crate::format::kept::Kept;
@@ -223,6 +224,15 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         damage.note(Error::corrupt(name.clone(), why.clone()));
         damage.beyond.extend(scanned.beyond);
     }
+    if judged && !header.syncing && journal.file.is_some() {
+        // All that was acknowledged is there, for the same reason.
+        match high_water::check(files, store, &header, scanned.end) {
+            Ok(Some(why)) => damage.note(Error::corrupt(name.clone(), why)),
+            Ok(None) => {}
+            Err(error @ Error::Corrupt { .. }) => damage.note(error),
+            Err(error) => return Err(error),
+        }
+    }
     if let Some(first) = recent.first().filter(|first| first.sequence != last + 1) {
         let why = format!(
             "its first record is {}, and commits ends with {last}",
@@ -410,6 +420,7 @@ impl Replay {
                 link: half.link,
                 reserved: 0,
                 ragged: false,
+                high_water: None,
             })
         };
         let commits = self
@@ -422,10 +433,15 @@ impl Replay {
             Stream::create(files, StreamKind::Journal, store, known, keep)?
         } else {
             let mut stream = ready(self.journal, StreamKind::Journal)?;
+            // It may be of the boot before, or of what a failed sync has left.
+            let mut high_water = HighWater::open(files, store)?;
+            high_water.take_back()?;
+            stream.high_water = Some(high_water);
             stream.header.boot_id = files.boot_id();
             stream.header.durable = durable;
             stream.header.syncing = suspect;
             stream.write_header()?;
+            stream.set_high_water();
             stream
         };
         Ok((commits, journal))

@@ -129,6 +129,7 @@ impl Store {
         sequence: u64,
         told: u64,
     ) -> Vec<Gone> {
+        self.tell_of_high_water(state);
         if gone.is_empty() {
             return gone;
         }

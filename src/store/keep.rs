@@ -138,6 +138,7 @@ impl Store {
             gate.carrying.add(file.bytes.len() as u64);
         }
         gate.kept = last;
+        self.tell_of_high_water(&mut state);
         state.set_persisted(&work.events);
         Ok(true)
     }

@@ -64,6 +64,7 @@ impl Store {
     /// After a commit or restore: only the links of modules whose module commit is another than at the
     /// `old` head.
     pub(super) fn move_links(&self, state: &mut State, old: Option<&Commit>) {
+        self.tell_of_high_water(state);
         if state.links_behind {
             return self.update_links(state);
         }

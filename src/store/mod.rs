@@ -308,6 +308,15 @@ impl Store {
         }
     }
 
+    /// Says which write the journal did without.
+    fn tell_of_high_water(&self, state: &mut State) {
+        if let Some(error) = state.journal.as_mut().and_then(Stream::take_passed_over) {
+            self.log(LogLevel::Warning, || {
+                format!("the end of the journal would not be missed, were it lost: {error}")
+            });
+        }
+    }
+
     /// Calls a progress callback; a cancelled one is an error of the call `what`.
     fn tell(&self, progress: &mut Progress<'_>, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = progress {

@@ -86,6 +86,7 @@ impl Store {
         if all {
             gate.carrying = Carrying::default();
         }
+        self.tell_of_high_water(&mut state);
         state.set_persisted(&events);
         state.pending.retain(|event| event.sequence > last);
         state.unsynced.retain(|file| file.sequence > last);

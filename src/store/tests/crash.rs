@@ -7,7 +7,9 @@ use super::recorded::{Disk, Node, RecordedFiles, content};
 use super::{CommitOptions, Moment, OpenOptions, Random, Rig, Store};
 use super::{check_power_cuts, check_reopened, long, map_options, open, seed};
 use crate::Error;
+use crate::format::name;
 use crate::journal::journal_place;
+use crate::sys::fs::Place;
 use std::sync::Arc;
 
 /// Crashes one history at every operation from the one that `live` returns, and its recovery at a few. Returns
@@ -221,13 +223,17 @@ fn promise_2_a_journal_that_a_killed_owner_wrote_anew_keeps_what_is_persisted_in
         rig.commit();
         rig.persist_in_files();
         rig.write();
+        let before = rig.files.disk();
         rig.commit();
-        // Its last record is torn, so that it is written anew.
+        // Its last record is torn, so that it is written anew: the owner was killed before he could say that it is there.
         let mut disk = rig.files.disk();
-        let Node::File(journal) = disk.names[&journal_place()] else {
-            panic!("the journal is a file");
+        let inode = |name| match disk.names[&Place::hidden(name)] {
+            Node::File(inode) => inode,
+            Node::Link(_) => panic!("{name} is a file"),
         };
+        let (journal, mark) = (inode(name::JOURNAL), inode(name::HIGH_WATER));
         content(&mut disk, journal).pop();
+        disk.inodes[mark] = before.inodes[mark].clone();
         let files = RecordedFiles::holding(disk.clone(), u8::from(tells_boot));
         drop(open(&files, &|| "a torn journal".to_owned()));
         let now = files.disk().names[&journal_place()].clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Random;
 use super::recorded::{Disk, Node, Operation, RecordedFiles, content, put};
+use crate::format::name;
 use crate::sys::fs::{Dir, Place};
 
 /// What the disk tears writes into.
@@ -76,14 +77,16 @@ impl Step {
     }
 }
 
-/// Numbers what may be missing. `by_sector`: what was written into one sector goes together, as the host drops it,
-/// whose memory has no smaller pieces.
-fn numbered(steps: Vec<(Step, bool)>, by_sector: bool) -> (Vec<(Step, Option<usize>)>, usize) {
+/// Numbers what may be missing. `by_sector`: what was written into one sector of this file goes together.
+fn numbered(
+    steps: Vec<(Step, bool)>,
+    by_sector: impl Fn(usize) -> bool,
+) -> (Vec<(Step, Option<usize>)>, usize) {
     let mut sectors = HashMap::new();
     let mut count = 0;
     let number = |(step, uncertain): (Step, bool)| {
         let number = uncertain.then(|| match &step {
-            Step::Sector { inode, offset, .. } if by_sector => {
+            Step::Sector { inode, offset, .. } if by_sector(*inode) => {
                 let next = sectors.len();
                 *sectors.entry((*inode, offset / SECTOR)).or_insert(next)
             }
@@ -145,6 +148,23 @@ fn given_up(log: &[Operation], position: usize, inode: usize) -> bool {
             _ => None,
         })
         .unwrap_or(false)
+}
+
+/// The files that ever were the journal's high-water mark.
+fn high_water(log: &[Operation], base: &Disk) -> Vec<usize> {
+    let named = log.iter().filter_map(|operation| match operation {
+        Operation::Name { set, .. } => set.as_ref().map(|(place, node)| (place, node)),
+        _ => None,
+    });
+    base.names
+        .iter()
+        .chain(named)
+        .filter(|(place, _)| **place == Place::hidden(name::HIGH_WATER))
+        .filter_map(|(_, node)| match node {
+            Node::File(inode) => Some(*inode),
+            Node::Link(_) => None,
+        })
+        .collect()
 }
 
 impl Crashes {
@@ -245,7 +265,11 @@ impl Crashes {
             step.apply(&mut start);
         }
         let evicted = crash == Crash::Evicted;
-        let (steps, mut uncertain) = numbered(steps, evicted);
+        let high_water = high_water(log, base);
+        // So does the host drop it, whose memory has no smaller pieces. The high-water mark is never synced, and never
+        // asked after a power cut: as many states as it has would stand in the way of the others.
+        let by_sector = |inode: usize| evicted || high_water.contains(&inode);
+        let (steps, mut uncertain) = numbered(steps, by_sector);
         let length = (evicted && uncertain > 0).then_some(uncertain);
         uncertain += usize::from(length.is_some());
         Self {

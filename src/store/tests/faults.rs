@@ -103,8 +103,9 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
         // The links `_last`, which say nothing that is not said elsewhere, and what nobody needs any more.
         "symlink" => names,
         "rename" | "unlink" => names || removes,
-        // Room ahead, without which a write that finds none says so; the end of a journal that could be shorter.
-        "allocate" => true,
+        // Up to where the journal is written, behind the record itself, which is logged. Room ahead, without which a write
+        // that finds none says so; the end of a journal that could be shorter.
+        "mark" | "allocate" => true,
         "set_len" => matches!(
             step,
             Step::Persist | Step::PersistInFiles | Step::Compact | Step::Delete

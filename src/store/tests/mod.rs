@@ -38,6 +38,8 @@ mod folds;
 mod forged;
 pub(crate) mod fuzz;
 #[cfg(test)]
+mod high_water;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod leftovers;

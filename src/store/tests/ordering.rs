@@ -167,7 +167,8 @@ fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
             of.map(|(at, _)| at).collect::<Vec<_>>()
         };
         let all = rig.files.log();
-        let journal = inode(&all, all.len(), &Place::hidden(name::JOURNAL));
+        let [journal, mark] = [name::JOURNAL, name::HIGH_WATER]
+            .map(|name| inode(&all, all.len(), &Place::hidden(name)));
         if syncs(None).len() > 1 {
             in_files += 1;
             assert!(syncs(journal).is_empty(), "round {round}");
@@ -177,11 +178,15 @@ fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
         let [synced] = syncs(journal)[..] else {
             panic!("round {round}: no sync of the journal");
         };
-        // All that it promises was written before, and nothing but the journal's header after.
+        // All that it promises was written before, and nothing but the journal's header and high-water mark after.
         for (at, operation) in log.iter().enumerate() {
             if let Operation::Write { inode, offset, .. } = operation {
                 let header = Some(*inode) == journal && *offset == 0;
-                assert!(at < synced || header, "round {round}: {operation:?}");
+                let mark = Some(*inode) == mark;
+                assert!(
+                    at < synced || header || mark,
+                    "round {round}: {operation:?}"
+                );
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::format::name;
 use crate::sys::fs::{Access, Dir, Entry, File, Files, Kind, Place};
 use crate::{Error, Result};
 
@@ -292,6 +293,16 @@ impl State {
         node.ok_or_else(|| no_entry(place, libc::ENOENT))
     }
 
+    /// The high-water mark is a kind of its own: the journal does without.
+    fn kind_of_write(&self, inode: usize) -> &'static str {
+        let mark = self.disk.names.get(&Place::hidden(name::HIGH_WATER));
+        if mark == Some(&Node::File(inode)) {
+            "mark"
+        } else {
+            "write"
+        }
+    }
+
     fn write(&mut self, inode: usize, offset: u64, bytes: Arc<[u8]>) {
         put(content(&mut self.disk, inode), offset as usize, &bytes);
         self.log.push(Operation::Write {
@@ -435,7 +446,8 @@ impl File for RecordedFile {
             .flat_map(|slice| slice.iter().copied())
             .collect();
         let mut state = self.state.lock();
-        if let Err(error) = state.burn("write") {
+        let kind = state.kind_of_write(self.inode);
+        if let Err(error) = state.burn(kind) {
             let kept = match state.fuse.short {
                 // A header is less than a sector, and is never torn.
                 _ if offset == 0 && bytes.len() < 512 => 0,

@@ -135,7 +135,11 @@ impl Rig {
                 }
             }
         }
-        assert_eq!(self.patience, 0, "{what} never succeeds");
+        assert_eq!(
+            self.patience, 0,
+            "{what} never succeeds: {:?}",
+            self.failure
+        );
         None
     }
 

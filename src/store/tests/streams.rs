@@ -81,7 +81,7 @@ pub(super) fn import_first(store: &Store) -> Result<u64> {
 impl Rig {
     /// Whether an import may be made: it would be the head where there is none, and then nothing may be mapped.
     pub(super) fn can_import(&self) -> bool {
-        self.oracle.now().head != 0 || !self.has("a")
+        self.oracle.now().head != 0 || !["a", "b"].iter().any(|id| self.has(id))
     }
 
     /// Imports the first stream, or the second where the first is there, or that once more, which is nothing.

@@ -9,7 +9,7 @@ use crate::format::index::{Content, FOOTER, Footer, Found};
 use crate::format::kept::Kept;
 use crate::format::record::{self, Tail};
 use crate::format::transfer::{self, Chain, FRAME, Frame};
-use crate::format::{StoreId, name};
+use crate::format::{StoreId, high_water, name};
 
 /// The store of all inputs.
 pub(super) const STORE: StoreId = *b"a fuzzed store's";
@@ -26,7 +26,7 @@ pub(super) fn run(input: &[u8]) {
         return;
     };
     let mut bytes = bytes.to_vec();
-    match which % 9 {
+    match which % 10 {
         0 => identity(&mut bytes, *flags),
         1 => stream(&mut bytes, *flags, StreamKind::Commits),
         2 => stream(&mut bytes, *flags, StreamKind::Journal),
@@ -35,6 +35,7 @@ pub(super) fn run(input: &[u8]) {
         5 => export(&mut bytes, *flags),
         6 => frame(&bytes),
         8 => kept(&bytes),
+        9 => high_water(&mut bytes, *flags),
         _ => names(&bytes),
     }
 }
@@ -46,6 +47,16 @@ fn identity(bytes: &mut [u8], flags: u8) {
     if let Ok(identity) = Identity::decode(bytes, "identity") {
         let again = Identity::decode(&identity.encode(), "identity").unwrap();
         assert_eq!(again, identity);
+    }
+}
+
+fn high_water(bytes: &mut [u8], flags: u8) {
+    if flags & RAW == 0 {
+        seal::high_water(bytes, &STORE);
+    }
+    if let Some(mark) = high_water::decode(bytes, &STORE) {
+        let again = high_water::encode(&STORE, mark);
+        assert_eq!(high_water::decode(&again, &STORE), Some(mark));
     }
 }
 

@@ -130,8 +130,14 @@ impl Edits<'_> {
             Place::hidden("new-1"),
             Place::root("stranger"),
         ];
-        let number = usize::from(self.byte()?);
-        let own: Vec<&Place> = self.things.keys().collect();
+        let number = self.byte()?;
+        let high_water = Place::hidden(name::HIGH_WATER);
+        if number == u8::MAX {
+            // Not among the others, so that what the fuzzer keeps goes on meaning the same.
+            return Some(high_water);
+        }
+        let number = usize::from(number);
+        let own: Vec<&Place> = self.things.keys().filter(|p| **p != high_water).collect();
         let all = own.len() + others.len();
         let number = number % all;
         Some(own.get(number).map_or_else(
@@ -298,6 +304,7 @@ pub(in crate::store::tests) fn reseal(things: &mut Things, flags: u8) {
             (Dir::Hidden, name::JOURNAL) | (Dir::Root, name::COMMITS) => {
                 seal::stream(bytes, &store, flags & UNLINKED == 0);
             }
+            (Dir::Hidden, name::HIGH_WATER) => seal::high_water(bytes, &store),
             (Dir::Root, other) if name::parse_module_commit(other).is_some() => {
                 reseal_file(bytes, *hole, &store, flags);
             }

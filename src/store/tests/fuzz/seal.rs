@@ -29,6 +29,12 @@ pub(super) fn identity(bytes: &mut [u8]) {
     end_with_sum(bytes, crate::format::identity::LENGTH, checksum::plain);
 }
 
+pub(super) fn high_water(bytes: &mut [u8], store: &StoreId) {
+    end_with_sum(bytes, crate::format::high_water::LENGTH, |bytes| {
+        checksum::metadata(store, bytes)
+    });
+}
+
 /// The header and the records of a stream. `follow`: each record is made the next of the one before it, too.
 pub(super) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
     let seeded = |bytes: &[u8]| checksum::metadata(store, bytes);

@@ -31,6 +31,7 @@ fn for_decoders() -> Seeds {
                 (Dir::Hidden, name::IDENTITY) => add([0, 0], bytes),
                 (Dir::Root, name::COMMITS) => add([1, 0], bytes),
                 (Dir::Hidden, name::JOURNAL) => add([2, 0], bytes),
+                (Dir::Hidden, name::HIGH_WATER) => add([9, 0], bytes),
                 (Dir::Root, other) if name::parse_module_commit(other).is_some() => {
                     let at = super::seal::number(&bytes[bytes.len() - 512..], 104) as usize;
                     let before = (at as u64).to_le_bytes();

@@ -1,0 +1,237 @@
+//! Promise 4: the journal's high-water mark. An end of the journal that is gone is missed where nothing but damage can
+//! have taken it, and nowhere else; and the mark itself is never in the way.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::alone::{BOOTED, SAME_BOOT, open_on, refused, with};
+use super::crashed::{Crash, Crashes};
+use super::fuzz::places::{bytes_at, id_of};
+use super::recorded::{Disk, Fuse, Node, RecordedFiles};
+use super::rig::open_options;
+use super::{CommitOptions, Moment, OpenOptions, Rig, Store, map_options, open};
+use crate::format::header::{HEADER, Header, StreamKind};
+use crate::format::{high_water, name, record};
+use crate::journal::journal_place;
+use crate::sys::fs::{Files as _, Place};
+use crate::sys::host::repeatable;
+
+fn mark_place() -> Place {
+    Place::hidden(name::HIGH_WATER)
+}
+
+/// Two commits in files, and three that are in the journal alone.
+fn store() -> Rig {
+    repeatable::begin(1);
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    for number in 1..=5 {
+        rig.write();
+        rig.commit();
+        if number == 2 {
+            rig.persist_in_files();
+        }
+    }
+    rig
+}
+
+/// Where the journal's records begin, and where the last of them ends.
+fn ends(disk: &Disk) -> Vec<usize> {
+    let (bytes, store) = (bytes_at(disk, &journal_place()), id_of(disk));
+    let header = Header::decode(bytes, StreamKind::Journal, &store, "").unwrap();
+    let scan = record::scan(bytes, &header, &store, "").unwrap();
+    let mut ends: Vec<usize> = scan.records.iter().map(|r| r.offset as usize).collect();
+    ends.push(scan.end as usize);
+    ends
+}
+
+/// The journal cut at every length behind its header, and filled up with zeros: refused by a host that has not booted, as
+/// long as records are missing.
+fn every_end_is_missed(disk: &Disk) -> u64 {
+    let place = journal_place();
+    let (whole, length) = (*ends(disk).last().unwrap(), bytes_at(disk, &place).len());
+    let mut tried = 0;
+    for end in HEADER..whole {
+        for zeros in [false, true] {
+            let damaged = with(disk, &place, |bytes| {
+                bytes.truncate(end);
+                bytes.resize(if zeros { length } else { end }, 0);
+            });
+            if damaged == *disk {
+                continue;
+            }
+            let what = || format!("cut to {end} of {length} bytes, zeros: {zeros}");
+            refused(open_on(&damaged, SAME_BOOT), &place, &what);
+            tried += 1;
+        }
+    }
+    tried
+}
+
+#[test]
+fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
+    let mut rig = store();
+    let mut tried = every_end_is_missed(&rig.files.disk());
+    // Another owner finds the records, and adds none.
+    rig.reopen();
+    tried += every_end_is_missed(&rig.files.disk());
+    // So does one behind a power cut; from then on he is answerable for them.
+    let files = RecordedFiles::holding(rig.files.disk(), BOOTED);
+    drop(open(&files, &|| "after a power cut".into()));
+    let booted = files.disk();
+    for end in ends(&booted) {
+        let damaged = with(&booted, &journal_place(), |bytes| bytes.truncate(end));
+        if damaged != booted {
+            let what = || format!("cut to {end} bytes, after a boot");
+            refused(open_on(&damaged, BOOTED), &journal_place(), &what);
+            tried += 1;
+        }
+    }
+    // A persist that fails gives the records back to the journal's care.
+    rig.patience = 0;
+    let mut failed = 0;
+    for at in 1..20 {
+        rig.files.set_fuse(Fuse {
+            at,
+            times: 1,
+            ..Fuse::default()
+        });
+        rig.persist_in_files();
+        let fuse = rig.files.set_fuse(Fuse::default());
+        if rig.failure.take().is_none() || fuse.sync_failed {
+            break;
+        }
+        failed += 1;
+        if fuse.kind != Some("mark") {
+            tried += every_end_is_missed(&rig.files.disk());
+        }
+    }
+    println!(
+        "{tried} ends of the journal that were gone, each missed; {failed} failed persists among them"
+    );
+    assert!(tried > 1000 && failed > 0, "{tried}, {failed}");
+}
+
+#[test]
+fn an_end_that_a_power_cut_may_take_is_not_missed() {
+    let rig = store();
+    let disk = rig.files.disk();
+    for (number, end) in ends(&disk).into_iter().enumerate() {
+        let cut = with(&disk, &journal_place(), |bytes| bytes.truncate(end));
+        for boot in [BOOTED, 0] {
+            let what = || format!("cut to {end} bytes, boot {boot}");
+            // The owner is killed anywhere in his recovery, and the next one finds a mark of any age.
+            let files = RecordedFiles::holding(cut.clone(), boot);
+            let found = Moment::of(&open(&files, &what));
+            assert_eq!(found.commits.len(), 2 + number, "{}", what());
+            let log = files.log();
+            for cut_at in 0..=log.len() {
+                let what = || format!("{}, killed after {cut_at} operations", what());
+                let crashes = Crashes::of_log(&log[..cut_at], &files, &cut, Crash::Kill);
+                let next = open(&crashes.files(|_| true), &what);
+                assert_eq!(Moment::of(&next), found, "{}", what());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mark_that_says_nothing_harms_nobody_and_is_made_anew() {
+    let rig = store();
+    let disk = rig.files.disk();
+    let store = id_of(&disk);
+    let length = bytes_at(&disk, &mark_place()).len();
+    let mut left: Vec<Disk> = (0..length * 8)
+        .map(|bit| {
+            with(&disk, &mark_place(), |bytes| {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            })
+        })
+        .collect();
+    left.extend((0..length).map(|end| with(&disk, &mark_place(), |bytes| bytes.truncate(end))));
+    let mut missing = disk.clone();
+    missing.names.remove(&mark_place());
+    left.push(missing);
+    let tried = left.len();
+    for disk in left {
+        let files = RecordedFiles::holding(disk, SAME_BOOT);
+        let store_now = open(&files, &|| "a mark that says nothing".into());
+        assert_eq!(Moment::of(&store_now), *rig.oracle.now());
+        drop(store_now);
+        let now = files.disk();
+        let mark = high_water::decode(bytes_at(&now, &mark_place()), &store).unwrap();
+        assert_eq!(Some(mark.length as usize), ends(&now).pop());
+    }
+    println!("{tried} marks that say nothing");
+}
+
+#[test]
+fn what_is_not_the_stores_own_mark_is_not_written_to() {
+    let rig = store();
+    let disk = rig.files.disk();
+    let other = Place::root("somebody's");
+    let files = RecordedFiles::holding(disk, SAME_BOOT);
+    let theirs = vec![7; 4096];
+    let file = files.create(&other).unwrap();
+    file.write_at(&[std::io::IoSlice::new(&theirs)], 0).unwrap();
+    files.unlink(&mark_place()).unwrap();
+    files.link(&other, &mark_place()).unwrap();
+    let store = open(&files, &|| "a second name of another file".into());
+    let module = store.map_module("a", 0, &map_options()).unwrap();
+    module.mapped.memory.write(0, &[9; 64]);
+    module.mark_dirty(0, 64).unwrap();
+    store.commit(&CommitOptions::default()).unwrap();
+    let disk = files.disk();
+    assert_eq!(bytes_at(&disk, &other), theirs);
+    assert_ne!(disk.names[&other], disk.names[&mark_place()]);
+    // A link is not followed, and an owner does not go on beside it.
+    let mut linked = disk.clone();
+    linked
+        .names
+        .insert(mark_place(), Node::Link("somewhere".into()));
+    for boot in [SAME_BOOT, BOOTED] {
+        refused(open_on(&linked, boot), &mark_place(), &|| "a link".into());
+    }
+}
+
+#[test]
+fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
+    let rig = store();
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hears = told.clone();
+    let options = OpenOptions {
+        log: Some(Box::new(move |_, message: &str| {
+            hears.lock().push(message.to_owned());
+        })),
+        ..open_options()
+    };
+    let files = RecordedFiles::holding(rig.files.disk(), SAME_BOOT);
+    let store = Store::open_files(files.clone(), "test", options).unwrap();
+    let module = store.map_module("a", 0, &map_options()).unwrap();
+    let commit = |fails: bool| {
+        told.lock().clear();
+        files.set_fuse(Fuse {
+            at: u64::from(fails),
+            times: u64::MAX,
+            alike: true,
+            kind: Some("mark"),
+            ..Fuse::default()
+        });
+        module.mapped.memory.write(0, &[8 + u8::from(fails); 64]);
+        module.mark_dirty(0, 64).unwrap();
+        store.commit(&CommitOptions::default()).unwrap();
+        files.set_fuse(Fuse::default());
+        told.lock().iter().filter(|m| m.contains("journal")).count()
+    };
+    assert_eq!(commit(true), 1);
+    // What it says is too little, and true; the next one makes up for it.
+    let disk = files.disk();
+    let last = ends(&disk).len() - 2;
+    for (number, end) in ends(&disk).into_iter().enumerate() {
+        let cut = with(&disk, &journal_place(), |bytes| bytes.truncate(end));
+        assert_eq!(open_on(&cut, SAME_BOOT).is_ok(), number >= last, "{number}");
+    }
+    assert_eq!(commit(false), 0);
+    every_end_is_missed(&files.disk());
+}
