@@ -6,7 +6,8 @@
  *                                behind it.
  *   cycle check DIRECTORY L M G H
  *                                the store holds commits 1 to k with L <= k <= M, but for the first G' of those deleted
- *                                with G <= G' <= H, each with its bytes, its label and its user data, and goes on.
+ *                                with G <= G' <= H, each with its bytes, its label and its user data; its head is the
+ *                                newest of them, or where the restores may have left it; and it goes on.
  *   cycle clone DIRECTORY TO     clones the store as one who only reads it.
  *   cycle full DIRECTORY S N     as run, with the file system filled at step S up to N blocks of 4096 bytes: what
  *                                must work there works, and after that the space is given back.
@@ -287,6 +288,10 @@ static void check(uint64_t least, uint64_t most, size_t least_gone, size_t most_
     if (newest < least || newest > most)
         FAIL("commits up to %llu; %llu were promised, %llu begun", (unsigned long long)newest, (unsigned long long)least,
              (unsigned long long)most);
+    uint64_t head;
+    if (store_head(store, &head)) FAIL("head: %s", why());
+    if (head != newest && !(newest == 3 && head == 1))
+        FAIL("the head is %llu, and the newest commit %llu", (unsigned long long)head, (unsigned long long)newest);
     size_t gone = check_numbers(commits, count, newest);
     if (gone < least_gone || gone > most_gone)
         FAIL("%zu deletions are done; %zu were promised, %zu begun", gone, least_gone, most_gone);

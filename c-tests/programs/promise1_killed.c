@@ -1,7 +1,8 @@
-/* Promise 1: a killed process loses nothing committed. A child commits, persists and restores, and says
- * through a pipe what it begins and what has returned; it is killed with SIGKILL at random moments. Every
- * commit that returned must be there with its exact bytes; the one that was under way, whole or not at
- * all; the head must be the last one that returned, or the one under way. */
+/* Promise 1: a killed process loses nothing committed. A child commits, persists, restores, deletes and
+ * compacts, and says through a pipe what it begins and what has returned; it is killed with SIGKILL at random
+ * moments. Every commit that returned must be there with its exact bytes, and every deleted one must not; the
+ * commit or deletion that was under way, whole or not at all; the head must be the last one that returned, or
+ * the one under way. */
 #define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
@@ -15,19 +16,19 @@ enum { MOST_COMMITS = 8192 };
 
 /* What goes through the pipe. A commit's bytes follow from its parent and its tag. */
 typedef struct {
-    enum { READY, BEGIN_COMMIT, BEGIN_RESTORE, BEGIN_PERSIST, DONE } what;
-    uint64_t tag, number; /* the target of a restore; at DONE, what the call gave */
+    enum { READY, BEGIN_COMMIT, BEGIN_RESTORE, BEGIN_PERSIST, BEGIN_DELETE, BEGIN_COMPACT, DONE } what;
+    uint64_t tag, number; /* the target of a restore or deletion; at DONE, what the call gave */
 } message;
 
-/* The model of one store: commits by number, exists only where acknowledged or found whole. */
+/* The model of one store: commits by number, exists only where acknowledged or found whole, and not deleted. */
 static struct {
     int exists;
-    uint64_t parent, tag;
+    uint64_t parent, tag; /* what it was made on, which may be gone */
 } known[MOST_COMMITS];
 static uint64_t model_head;
 
-static unsigned long kills, acknowledged, restores_seen, persists_seen, found_whole, found_absent,
-    compared;
+static unsigned long kills, acknowledged, restores_seen, persists_seen, deletions_seen, compactions_seen, found_whole,
+    found_absent, found_deleted, compared;
 
 /* The pages that a commit writes, and their contents. */
 static size_t pages_of(uint64_t tag, size_t pages[16])
@@ -85,6 +86,7 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
     size_t count, pages[16];
     tell(fd, (message){READY, 0, 0});
     OK(store_list_commits(m.store, commits, MOST_COMMITS, &count));
+    uint64_t now = head(m.store);
     for (;;) {
         uint64_t kind = below(&r, 16), tag = next(&r);
         if (kind == 0 && count) {
@@ -92,6 +94,19 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
             tell(fd, (message){BEGIN_RESTORE, 0, number});
             OK(store_restore(m.store, number, NULL));
             tell(fd, (message){DONE, 0, number});
+            now = number;
+        } else if (kind == 3 && count > 1) {
+            size_t at = below(&r, count);
+            number = commits[at];
+            if (number == now) continue;
+            tell(fd, (message){BEGIN_DELETE, 0, number});
+            OK(store_delete_commit(m.store, number));
+            tell(fd, (message){DONE, 0, number});
+            memmove(commits + at, commits + at + 1, (--count - at) * sizeof *commits);
+        } else if (kind == 4 && tag % 4 == 0) {
+            tell(fd, (message){BEGIN_COMPACT, 0, 0});
+            OK(store_compact(m.store, NULL));
+            tell(fd, (message){DONE, 0, 0});
         } else if (kind <= 2) {
             tell(fd, (message){BEGIN_PERSIST, 0, 0});
             OK(store_persist(m.store, NULL));
@@ -109,7 +124,7 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
             OK(store_commit(m.store, &options, &number));
             tell(fd, (message){DONE, tag, number});
             CHECK(count < MOST_COMMITS);
-            commits[count++] = number;
+            commits[count++] = now = number;
         }
     }
 }
@@ -123,14 +138,16 @@ static void check_commit(const machine *m, uint64_t commit)
     bytes_of(commit, want);
     same(m->ram, want, RAM_PAGES * PAGE, what);
     same(m->dev, want + RAM_PAGES * PAGE, (ALL_PAGES - RAM_PAGES) * PAGE, what);
-    CHECK(info(m->store, commit).parent == known[commit].parent);
+    uint64_t parent = known[commit].parent;
+    while (parent && !known[parent].exists) parent = known[parent].parent;
+    CHECK(info(m->store, commit).parent == parent);
     model_head = commit;
     compared++;
 }
 
 static void learn(uint64_t number, uint64_t parent, uint64_t tag)
 {
-    CHECK(number > 0 && number < MOST_COMMITS && !known[number].exists);
+    CHECK(number > 0 && number < MOST_COMMITS && !known[number].exists && !known[number].tag);
     known[number].exists = 1, known[number].parent = parent, known[number].tag = tag;
 }
 
@@ -147,7 +164,9 @@ static void check_after_kill(rng *r, const char *directory, uint32_t mode, int f
         if (begun.what == BEGIN_COMMIT) learn(m.number, model_head, m.tag), acknowledged++;
         if (begun.what == BEGIN_RESTORE) restores_seen++;
         if (begun.what == BEGIN_PERSIST) persists_seen++;
-        if (begun.what != BEGIN_PERSIST) model_head = m.number; /* the other two move it */
+        if (begun.what == BEGIN_COMPACT) compactions_seen++;
+        if (begun.what == BEGIN_DELETE) known[m.number].exists = 0, deletions_seen++;
+        if (begun.what == BEGIN_COMMIT || begun.what == BEGIN_RESTORE) model_head = m.number;
         begun = m;
     }
 
@@ -156,6 +175,12 @@ static void check_after_kill(rng *r, const char *directory, uint32_t mode, int f
     size_t count;
     OK(store_list_commits(now.store, commits, MOST_COMMITS, &count));
     CHECK(count <= MOST_COMMITS);
+    if (begun.what == BEGIN_DELETE) {
+        int there = 0;
+        for (size_t i = 0; i < count; i++) there |= commits[i] == begun.number;
+        known[begun.number].exists = there;
+        found_deleted += !there;
+    }
     size_t expected = 0;
     for (uint64_t n = 1; n < MOST_COMMITS; n++) expected += (size_t)known[n].exists;
     for (size_t i = 0; i < count; i++) {
@@ -264,9 +289,10 @@ int main(int count, char **arguments)
         OK(store_close(end.store));
         remove_all(directory);
     }
-    printf("promise 1: seed %" PRIu64 ": %lu kills, %lu commits acknowledged and 0 lost, %lu persists, "
-           "%lu restores; under way: %lu whole, %lu absent; %lu commits compared byte for byte\n",
-           seed(), kills, acknowledged, persists_seen, restores_seen, found_whole, found_absent,
-           compared);
+    printf("promise 1: seed %" PRIu64 ": %lu kills, %lu commits acknowledged and 0 lost, %lu persists, %lu restores, "
+           "%lu deletions, %lu compactions; under way: %lu whole, %lu absent, %lu deleted; %lu commits compared byte for byte\n",
+           seed(), kills, acknowledged, persists_seen, restores_seen, deletions_seen, compactions_seen, found_whole,
+           found_absent, found_deleted, compared);
+    CHECK(wanted < 1000 || (deletions_seen > 100 && compactions_seen > 20));
     return 0;
 }

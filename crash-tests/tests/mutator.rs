@@ -325,6 +325,26 @@ fn a_directory_that_others_change_does_no_harm() {
         "a file outside was changed"
     );
     let changes: u64 = mutator.done.iter().sum();
+    let told = text(&output);
+    // "opened 1000 times: mapped 1790, verified ...": each kind of call must have gone through now and then.
+    let wanted = [
+        ("mapped", 20),
+        ("verified", 20),
+        ("read", 20),
+        ("restored", 20),
+        // Whatever is in the way of one file is in its way.
+        ("committed", 250),
+    ];
+    for (kind, one_in) in wanted {
+        let count = told.split(&format!("{kind} ")).nth(1).map(|rest| {
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+            digits.unwrap().parse::<u64>().unwrap()
+        });
+        assert!(
+            count.is_some_and(|n| n >= rounds / one_in),
+            "{kind}: {told}"
+        );
+    }
     println!(
         "{}; {changes} changes by somebody else, each of {WAYS} ways; {opens} opens and {others} other calls on names, none \
          outside of the directory; no signal, no hang, no wrong byte",

@@ -114,6 +114,50 @@ fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
 }
 
 #[test]
+fn promise_4_an_older_journal_is_missed() {
+    repeatable::begin(1);
+    let mut rig = Rig::small(RecordedFiles::new(true));
+    rig.map("a");
+    let mut older = Vec::new();
+    for number in 1..=7 {
+        rig.write();
+        rig.commit();
+        older.push(rig.files.disk());
+        match number {
+            // What it carries stays in it.
+            2 => rig.persist(),
+            // It gets another generation.
+            4 | 5 => rig.persist_in_files(),
+            _ => {}
+        }
+        older.push(rig.files.disk());
+    }
+    let (disk, place) = (rig.files.disk(), journal_place());
+    let mut tried = 0;
+    for (number, old) in older.iter().enumerate() {
+        let old = bytes_at(old, &place);
+        for length in [512, 4096, old.len()] {
+            // As a disk that lost a write gives a block of it back, or all.
+            let stale = with(&disk, &place, |bytes| {
+                let length = length.min(old.len());
+                bytes.resize(bytes.len().max(length), 0);
+                bytes[..length].copy_from_slice(&old[..length]);
+                if length == old.len() {
+                    bytes.truncate(length);
+                }
+            });
+            if stale != disk {
+                let what = || format!("{length} bytes as after step {number}");
+                refused(open_on(&stale, SAME_BOOT), &place, &what);
+                tried += 1;
+            }
+        }
+    }
+    println!("{tried} older journals, each missed");
+    assert!(tried > 30, "{tried}");
+}
+
+#[test]
 fn an_end_that_a_power_cut_may_take_is_not_missed() {
     let rig = store();
     let disk = rig.files.disk();

@@ -39,7 +39,7 @@ struct Mark {
 pub(in crate::store) struct Rig {
     pub(in crate::store) files: Arc<RecordedFiles>,
     pub(in crate::store) store: Store,
-    modules: BTreeMap<String, Module>,
+    pub(super) modules: BTreeMap<String, Module>,
     now: Bytes,
     pub(in crate::store) oracle: Oracle,
     /// Calls that failed, and why the last one did.

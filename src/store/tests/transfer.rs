@@ -72,7 +72,10 @@ fn promise_2_an_import_is_whole_or_not_there_and_durable_when_it_was_persisted()
             }
         }
     }
-    println!("{states} crash states of imports: whole, or not there");
+    println!(
+        "seed {}: {states} crash states of imports: whole, or not there",
+        seed()
+    );
     assert!(states > 500);
 }
 
