@@ -255,7 +255,8 @@
 #define VMSTORE_E_READ_ONLY -5008
 
 /**
- * A file of the store is damaged; the text names it.
+ * A file of the store is damaged, or its end is gone; the text names it. What is intact can be had with
+ * `VMSTORE_OPEN_SALVAGE`.
  */
 #define VMSTORE_E_CORRUPT -5009
 

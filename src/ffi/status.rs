@@ -29,7 +29,8 @@ pub const VMSTORE_E_BUSY: c_int = -5006;
 pub const VMSTORE_E_SIZE: c_int = -5007;
 /// The store was opened read-only, or its file system is.
 pub const VMSTORE_E_READ_ONLY: c_int = -5008;
-/// A file of the store is damaged; the text names it.
+/// A file of the store is damaged, or its end is gone; the text names it. What is intact can be had with
+/// `VMSTORE_OPEN_SALVAGE`.
 pub const VMSTORE_E_CORRUPT: c_int = -5009;
 /// A file of the store has a version, or needs a feature, that this library does not know.
 pub const VMSTORE_E_VERSION: c_int = -5010;
