@@ -338,7 +338,8 @@
  * with `VMSTORE_E_STALE`: open the store again. (`store_verify` calls such a file damaged: open the store
  * again, and verify again.) So many processes map clones of one commit, and share its image's page cache.
  * Where there is no store: `VMSTORE_E_NOT_FOUND`. After a power cut a store may have to be opened for
- * writing once before: `VMSTORE_E_READ_ONLY`.
+ * writing once before: `VMSTORE_E_READ_ONLY`. A journal that lost its end looks to a reader like one that a writer is
+ * at; who opens it for writing is told of the damage.
  */
 #define VMSTORE_OPEN_READ_ONLY 1
 

@@ -29,7 +29,7 @@ pub(crate) struct Header {
     pub(crate) generation: u64,
     /// Journal: the generation before, whose records may still lie behind the header.
     pub(crate) previous: u64,
-    /// Journal: how much of `commits` is known to be durable.
+    /// Journal: how much of `commits` is known to be durable. `commits`: the same of the one in whose place it came.
     pub(crate) durable: Mark,
     /// Journal: the boot during which it was written.
     pub(crate) boot_id: [u8; 16],

@@ -19,7 +19,8 @@ fn place() -> Place {
 
 /// The file, of the store's owner.
 pub(super) struct HighWater {
-    file: Arc<dyn File>,
+    /// `None`: there was no room to make it.
+    file: Option<Arc<dyn File>>,
     store: StoreId,
     /// It may say something.
     says: bool,
@@ -27,7 +28,7 @@ pub(super) struct HighWater {
     failure: Option<Error>,
 }
 
-/// The file, and what is in it, if that is this store's.
+/// The file, and what is in it, if that is this store's and can be read.
 type Found = Option<(Arc<dyn File>, Option<Mark>)>;
 
 fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<Found> {
@@ -35,7 +36,7 @@ fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<Found> {
         return Ok(None);
     };
     let mut bytes = [0; high_water::LENGTH];
-    let got = file.read_at(&mut bytes, 0)?;
+    let got = file.read_at(&mut bytes, 0).unwrap_or(0);
     let mark = high_water::decode(&bytes[..got], store);
     Ok(Some((file, mark)))
 }
@@ -44,31 +45,44 @@ impl HighWater {
     /// Opens it, and makes it where there is none. It is written in place, so what is not this store's is not written
     /// to: its name goes, and another file gets it.
     pub(super) fn open(files: &dyn Files, store: StoreId) -> Result<Self> {
-        let (file, says) = match find(files, &store, Access::Write)? {
-            Some((file, Some(_))) => (file, true),
-            Some((_, None)) => {
-                files.unlink(&place())?;
-                (files.create(&place())?, false)
-            }
-            None => (files.create(&place())?, false),
-        };
-        Ok(Self {
-            file,
+        let mut high_water = Self {
+            file: None,
             store,
-            says,
+            says: false,
             failure: None,
-        })
+        };
+        match find(files, &store, Access::Write)? {
+            Some((file, Some(_))) => {
+                high_water.file = Some(file);
+                high_water.says = true;
+                return Ok(high_water);
+            }
+            Some((_, None)) => files.unlink(&place())?,
+            None => {}
+        }
+        match files.create(&place()) {
+            Ok(file) => high_water.file = Some(file),
+            Err(error) if error.lacks_room() => high_water.failure = Some(error),
+            Err(error) => return Err(error),
+        }
+        Ok(high_water)
     }
 
     fn write(&self, mark: Mark) -> Result<()> {
         let bytes = high_water::encode(&self.store, mark);
-        self.file.write_at(&[IoSlice::new(&bytes)], 0)
+        match &self.file {
+            Some(file) => file.write_at(&[IoSlice::new(&bytes)], 0),
+            None => Ok(()),
+        }
     }
 
-    /// Says how long the journal is. Where that fails it says less, or nothing, which does no harm: the record is there.
+    /// Says how long the journal is. Where that fails it says what it did, or nothing, which does no harm: the record is
+    /// there.
     pub(super) fn set(&mut self, mark: Mark) {
-        self.says = true;
-        self.failure = self.write(mark).err();
+        match self.write(mark) {
+            Ok(()) => self.says = true,
+            Err(error) => self.failure = Some(error),
+        }
     }
 
     pub(super) fn take_failure(&mut self) -> Option<Error> {
@@ -77,8 +91,10 @@ impl HighWater {
 
     /// From here it says nothing.
     pub(super) fn take_back(&mut self) -> Result<()> {
-        if self.says {
-            self.write(Mark::default())?;
+        if let Some(file) = self.file.as_ref().filter(|_| self.says) {
+            // A file system that writes nothing in place may have no room for that.
+            self.write(Mark::default())
+                .or_else(|error| file.set_len(0).map_err(|_| error))?;
             self.says = false;
         }
         Ok(())

@@ -224,8 +224,9 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         damage.note(Error::corrupt(name.clone(), why.clone()));
         damage.beyond.extend(scanned.beyond);
     }
-    if judged && !header.syncing && journal.file.is_some() {
-        // All that was acknowledged is there, for the same reason.
+    if judged && journal.file.is_some() {
+        // All that was acknowledged is there, for the same reason. Not where a sync is under way; but then the mark says
+        // nothing, and a header that says so may be an old one.
         match high_water::check(files, store, &header, scanned.end) {
             Ok(Some(why)) => damage.note(Error::corrupt(name.clone(), why)),
             Ok(None) => {}
@@ -291,6 +292,16 @@ fn read_commits(
     };
     let length = found.bytes.len() as u64;
     let promised = journal.durable.of(&found.header);
+    if promised.is_none()
+        && judged
+        && found.file.is_some()
+        && found.header.durable.generation != journal.durable.generation
+    {
+        // The owner may have been killed before the journal knew of a new one, and then that says in whose place it came.
+        let why =
+            "it is not the one that the journal speaks of, nor the one that came in its place";
+        damage.note(Error::corrupt(name::COMMITS, why));
+    }
     let mut scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
     // Its first write was durable before it got its name.
     let first = scanned.first;

@@ -7,7 +7,7 @@ use super::images::{self, Job};
 use super::options::{CompactOptions, Progress};
 use super::{LogLevel, State, Store};
 use crate::format::commit::{Commit, Event};
-use crate::format::header::{HEADER, Mark, StreamKind};
+use crate::format::header::{HEADER, StreamKind};
 use crate::format::index::{Index, Shape};
 use crate::format::name;
 use crate::format::record::HEAD;
@@ -202,9 +202,10 @@ impl Store {
                 (state.history.clone(), state.next_sequence)
             };
             let events = events.retold();
-            let Some(old) = gate.commits.as_ref().map(Stream::end) else {
+            let Some(before) = gate.commits.as_ref().map(Stream::mark) else {
                 return Ok(());
             };
+            let old = before.length;
             let length = |event: &Event| (HEAD + event.length()).next_multiple_of(8);
             let new = (HEADER + events.iter().map(length).sum::<usize>()) as u64;
             let Some(first) = next
@@ -220,11 +221,15 @@ impl Store {
                 .zip(events)
                 .map(|(sequence, event)| Numbered { sequence, event })
                 .collect();
+            if let Some(journal) = &mut self.lock_state().journal {
+                // An earlier compaction may not have been able to say so; only the next one of what it speaks of is known.
+                journal.set_durable(before)?;
+            }
             let commits = Stream::create(
                 &*self.0.files,
                 StreamKind::Commits,
                 self.0.pages.store,
-                (Mark::default(), false, 0),
+                (before, false, 0),
                 &events,
             );
             // A failed sync may have been the one of the name, and then the old file is gone.

@@ -111,20 +111,16 @@ impl Store {
         };
         gate.promised = last;
         // Commits and captures may go on from here.
-        let synced = if gate.journal_named {
+        let synced = (|| {
+            self.sync_hidden_names(gate)?;
             file.sync()
-        } else {
-            // Its last owner may have been killed between naming it and syncing the name.
-            let named = self.0.files.sync_dir(Dir::Hidden);
-            named.and_then(|()| file.sync())
-        };
+        })();
         let mut state = self.lock_state();
         if let Err(error) = synced {
             self.poison(&error);
             self.leave_sync_mark(&mut state);
             return Err(error);
         }
-        gate.journal_named = true;
         state.stats.syncs += 1;
         self.check_poison()?;
         if let Some(journal) = &mut state.journal
@@ -141,6 +137,16 @@ impl Store {
         self.tell_of_high_water(&mut state);
         state.set_persisted(&work.events);
         Ok(true)
+    }
+
+    /// Makes the names of the journal and the identity durable, once by each owner: the one before may have been killed
+    /// between giving them and syncing them.
+    pub(super) fn sync_hidden_names(&self, gate: &mut Gate) -> Result<()> {
+        if !gate.hidden_named {
+            self.0.files.sync_dir(Dir::Hidden)?;
+            gate.hidden_named = true;
+        }
+        Ok(())
     }
 
     /// What is not durable yet, if it is little: commits and restores alone, by this owner, of files that are open.

@@ -146,8 +146,8 @@ struct Gate {
     kept: u64,
     /// What the journal carries.
     carrying: Carrying,
-    /// The journal's name is durable.
-    journal_named: bool,
+    /// The names of the journal and the identity are durable.
+    hidden_named: bool,
 }
 
 impl Gate {

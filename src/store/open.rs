@@ -149,7 +149,9 @@ impl Store {
             }),
         }));
         if !read_only {
-            store.update_links(&mut store.0.state.lock());
+            let mut state = store.0.state.lock();
+            store.tell_of_high_water(&mut state);
+            store.update_links(&mut state);
         }
         Ok(store)
     }

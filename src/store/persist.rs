@@ -161,6 +161,7 @@ impl Store {
         }
         self.tell(progress, total, total)?;
         self.0.files.sync_dir(Dir::Root)?;
+        self.sync_hidden_names(gate)?;
         let known = events.partition_point(|event| event.sequence <= gate.last);
         if let Some(commits) = &mut gate.commits {
             commits.append(&events[known..])?;

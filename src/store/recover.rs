@@ -128,7 +128,7 @@ fn recover_from(
             } else {
                 Carrying::of(&replay.kept)
             },
-            journal_named: false,
+            hidden_named: false,
         },
         journal: None,
     };

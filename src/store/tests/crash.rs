@@ -163,6 +163,7 @@ fn killed_while_it_opened(
     durable: &Disk,
     begun: usize,
     random: &mut Random,
+    in_files: bool,
 ) -> u64 {
     let mut states = 0;
     let log = files.log();
@@ -172,11 +173,18 @@ fn killed_while_it_opened(
         let disk = left.left(|_| true);
         let files = RecordedFiles::killed(disk, left.boot(), log[..cut].to_vec());
         let store = open(&files, &what);
-        let module = store.map_module("a", 0, &map_options()).unwrap();
-        module.mapped.memory.write(0, &[cut as u8 | 1; 700]);
-        module.mark_dirty(0, 700).unwrap();
-        store.commit(&CommitOptions::default()).unwrap();
-        store.persist(None).unwrap();
+        let size = 2 * crate::sys::host::page_size();
+        let module = store.map_module("a", size, &map_options()).unwrap();
+        for version in [1, 2] {
+            module.mapped.memory.write(0, &[cut as u8 | version; 700]);
+            module.mark_dirty(0, 700).unwrap();
+            store.commit(&CommitOptions::default()).unwrap();
+            if in_files {
+                store.persist_in_files(None).unwrap();
+            } else {
+                store.persist(None).unwrap();
+            }
+        }
         let holds = Moment::of(&store);
         drop((module, store));
         let crashes = Crashes::new(&files, durable, files.recorded(), Crash::PowerCut);
@@ -190,6 +198,21 @@ fn killed_while_it_opened(
         }
     }
     states
+}
+
+#[test]
+fn promise_2_an_owner_killed_while_it_made_the_store_leaves_one_that_is_durable_when_the_next_says_so()
+ {
+    let mut states = 0;
+    for (tells_boot, in_files) in [(false, false), (false, true), (true, false), (true, true)] {
+        let empty = RecordedFiles::new(tells_boot);
+        let files = empty.copy();
+        drop(open(&files, &|| "making it".to_owned()));
+        let mut random = Random(37);
+        states += killed_while_it_opened(&files, &empty.disk(), 0, &mut random, in_files);
+    }
+    println!("{states} power cuts after an owner was killed while it made the store: nothing lost");
+    assert!(states > 1000, "{states}");
 }
 
 #[test]
@@ -207,7 +230,7 @@ fn promise_2_an_owner_killed_while_it_opened_leaves_the_next_one_nothing_that_is
         }
         let begun = rig.files.recorded();
         rig.reopen();
-        states += killed_while_it_opened(&rig.files, &empty.disk(), begun, &mut random);
+        states += killed_while_it_opened(&rig.files, &empty.disk(), begun, &mut random, false);
     }
     println!("{states} power cuts after an owner was killed while it opened: nothing lost");
     assert!(states > 200);
@@ -238,7 +261,7 @@ fn promise_2_a_journal_that_a_killed_owner_wrote_anew_keeps_what_is_persisted_in
         drop(open(&files, &|| "a torn journal".to_owned()));
         let now = files.disk().names[&journal_place()].clone();
         assert_ne!(now, Node::File(journal), "it was written anew");
-        states += killed_while_it_opened(&files, &disk, 0, &mut Random(31));
+        states += killed_while_it_opened(&files, &disk, 0, &mut Random(31), false);
     }
     println!("{states} power cuts after an owner was killed while it wrote the journal anew");
     assert!(states > 200);

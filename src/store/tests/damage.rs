@@ -3,13 +3,15 @@
 //! missing, and exchanged with every other. Each is refused by name, or harmless; no wrong byte, no panic, and nothing that was
 //! acknowledged is silently missing, persisted or not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::crashed::{Crash, Crashes};
 use super::fuzz::places::{bytes_at, id_of};
 use super::parts::in_parts;
-use super::recorded::{Disk, Node, RecordedFiles};
+use super::recorded::{Disk, Fuse, Node, RecordedFiles};
 use super::steps::{Player, Step};
-use super::{Moment, Rig, map_options, rig, setting};
+use super::{Moment, Rig, check_reopened, map_options, open, rig, setting};
 use crate::format::header::{Header, StreamKind};
 use crate::format::index::FOOTER;
 use crate::format::name;
@@ -29,7 +31,7 @@ struct Counts {
 }
 
 /// A store with two modules, images and deltas, zero pages, a moved head, and commits that are not persisted.
-fn store(snapshots: &mut Vec<Disk>) -> Rig {
+fn store() -> Rig {
     let mut player = Player::new(RecordedFiles::new(true));
     for step in [
         Step::Map,
@@ -44,9 +46,27 @@ fn store(snapshots: &mut Vec<Disk>) -> Rig {
         Step::Commit,
     ] {
         player.step(step);
-        snapshots.push(player.rig.files.disk());
     }
     player.rig
+}
+
+/// What a file of each name has held, after every operation since the store was made.
+fn held(rig: &Rig) -> BTreeMap<Place, Vec<Arc<Vec<u8>>>> {
+    let log = rig.files.log();
+    let mut held: BTreeMap<Place, Vec<Arc<Vec<u8>>>> = BTreeMap::new();
+    for count in 0..=log.len() {
+        let crashes = Crashes::of_log(&log[..count], &rig.files, &Disk::default(), Crash::Kill);
+        let disk = crashes.left(|_| true);
+        for (place, node) in &disk.names {
+            if let Node::File(inode) = node {
+                let contents = held.entry(place.clone()).or_default();
+                if !contents.contains(&disk.inodes[*inode]) {
+                    contents.push(disk.inodes[*inode].clone());
+                }
+            }
+        }
+    }
+    held
 }
 
 fn is_damage(error: &Error) -> bool {
@@ -186,9 +206,9 @@ fn damage_names(damaged: &mut Damaged, files: &[(Place, usize, usize)]) {
 
 fn damage_all(part: usize, parts: usize) -> Counts {
     repeatable::begin(1);
-    let mut snapshots = Vec::new();
-    let rig = store(&mut snapshots);
+    let rig = store();
     let disk = rig.files.disk();
+    let held = held(&rig);
     let files = files(&disk);
     let mut damaged = Damaged {
         rig: &rig,
@@ -232,17 +252,21 @@ fn damage_all(part: usize, parts: usize) -> Counts {
                 bytes[at..end].fill(0);
                 damaged.try_with(&[(*inode, bytes)], &|| format!("{place}: zeros at {at}"));
             }
-            // The same place of the file that had this name before, as a disk that lost a write gives it back.
-            for (time, snapshot) in snapshots.iter().enumerate() {
-                if let Some(Node::File(was)) = snapshot.names.get(place)
-                    && let Some(old) = snapshot.inodes[*was].get(at..)
-                    && damaged.ours()
-                {
-                    let length = old.len().min(end - at);
-                    let mut bytes = bytes.to_vec();
-                    bytes[at..at + length].copy_from_slice(&old[..length]);
-                    let what = || format!("{place}: at {at} as after step {time}");
-                    damaged.try_with(&[(*inode, bytes)], &what);
+            // The same place of what has ever been in the file of this name, as a disk that lost a write gives it back.
+            for (number, content) in held[place].iter().enumerate() {
+                let Some(old) = content.get(at..) else {
+                    continue;
+                };
+                // With the length that the file has now, and with the one that it had then.
+                for cut in [false, true] {
+                    if (!cut || old.len() < end - at) && damaged.ours() {
+                        let length = old.len().min(end - at);
+                        let mut bytes = bytes.to_vec();
+                        bytes[at..at + length].copy_from_slice(&old[..length]);
+                        bytes.truncate(if cut { at + length } else { bytes.len() });
+                        let what = || format!("{place}: at {at} as in its state {number}");
+                        damaged.try_with(&[(*inode, bytes)], &what);
+                    }
                 }
             }
         }
@@ -299,7 +323,7 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     player.step(Step::Map);
     for _ in 0..8 {
         player.step(Step::Commit);
-        player.step(Step::Persist);
+        player.step(Step::PersistInFiles);
     }
     let place = Place::root(name::COMMITS);
     let before = player.rig.files.disk().names[&place].clone();
@@ -333,6 +357,57 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
         damaged.try_with(&[(inode, bytes[..length].to_vec())], &what);
     }
     let Counts { tried, refused, .. } = damaged.counts;
-    println!("{tried} lengths of commits that were told anew, {refused} refused");
     assert!(tried > 200 && refused == tried);
+    println!("{tried} lengths of commits that were told anew, {refused} refused");
+    // The file that it came in place of has deleted commits; with the newest records of it they are gone there, too.
+    damaged.counts = Counts::default();
+    for (number, older) in held(rig)[&place].iter().enumerate() {
+        let what = || format!("commits, told anew, as in its state {number}");
+        damaged.try_with(&[(inode, older.to_vec())], &what);
+    }
+    let Counts { tried, refused, .. } = damaged.counts;
+    println!("{tried} older files in its place, {refused} refused");
+    assert!(tried > 8 && refused == tried);
+}
+
+#[test]
+fn commits_of_which_the_journal_could_not_be_told_is_no_damage() {
+    let (mut failed, mut states) = (0, 0);
+    for at in 1..60 {
+        repeatable::begin(1);
+        let empty = RecordedFiles::new(true);
+        let mut player = Player::new(empty.copy());
+        player.step(Step::Map);
+        for _ in 0..12 {
+            player.step(Step::Commit);
+        }
+        player.step(Step::PersistInFiles);
+        let rig = &mut player.rig;
+        rig.patience = 0;
+        rig.files.set_fuse(Fuse {
+            at,
+            times: u64::MAX,
+            alike: true,
+            kind: Some("write"),
+            ..Fuse::default()
+        });
+        rig.compact(6, 1);
+        rig.files.set_fuse(Fuse::default());
+        if rig.failure.take().is_none() {
+            continue;
+        }
+        failed += 1;
+        let begun = rig.files.recorded();
+        rig.compact(2, 1);
+        assert!(rig.failure.is_none(), "{at}: {:?}", rig.failure);
+        for count in begun..=rig.files.recorded() {
+            let what = || format!("writes fail from {at} on; killed after {count} operations");
+            let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::Kill);
+            let store = open(&crashes.files(|_| true), &what);
+            check_reopened(&store, &rig.oracle, rig.allowed(count, Crash::Kill), &what);
+            states += 1;
+        }
+    }
+    println!("{failed} compactions failed, {states} kills in the next one: all opened");
+    assert!(failed > 10 && states > 500, "{failed}, {states}");
 }

@@ -293,13 +293,13 @@ impl State {
         node.ok_or_else(|| no_entry(place, libc::ENOENT))
     }
 
-    /// The high-water mark is a kind of its own: the journal does without.
-    fn kind_of_write(&self, inode: usize) -> &'static str {
+    /// What is done to the high-water mark is a kind of its own: the journal does without.
+    fn kind(&self, inode: usize, what: &'static str) -> &'static str {
         let mark = self.disk.names.get(&Place::hidden(name::HIGH_WATER));
         if mark == Some(&Node::File(inode)) {
             "mark"
         } else {
-            "write"
+            what
         }
     }
 
@@ -431,7 +431,8 @@ struct RecordedFile {
 impl File for RecordedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut state = self.state.lock();
-        state.burn("read")?;
+        let kind = state.kind(self.inode, "read");
+        state.burn(kind)?;
         let rest = state.disk.inodes[self.inode]
             .get(offset as usize..)
             .unwrap_or_default();
@@ -446,7 +447,7 @@ impl File for RecordedFile {
             .flat_map(|slice| slice.iter().copied())
             .collect();
         let mut state = self.state.lock();
-        let kind = state.kind_of_write(self.inode);
+        let kind = state.kind(self.inode, "write");
         if let Err(error) = state.burn(kind) {
             let kept = match state.fuse.short {
                 // A header is less than a sector, and is never torn.
