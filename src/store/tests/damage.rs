@@ -384,13 +384,7 @@ fn commits_of_which_the_journal_could_not_be_told_is_no_damage() {
         player.step(Step::PersistInFiles);
         let rig = &mut player.rig;
         rig.patience = 0;
-        rig.files.set_fuse(Fuse {
-            at,
-            times: u64::MAX,
-            alike: true,
-            kind: Some("write"),
-            ..Fuse::default()
-        });
+        rig.files.set_fuse(Fuse::every("write", at));
         rig.compact(6, 1);
         rig.files.set_fuse(Fuse::default());
         if rig.failure.take().is_none() {

@@ -92,13 +92,7 @@ fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
     let mut failed = 0;
     for at in 1..24 {
         rig.patience = 0;
-        rig.files.set_fuse(Fuse {
-            at,
-            times: u64::MAX,
-            alike: true,
-            kind: Some("write"),
-            ..Fuse::default()
-        });
+        rig.files.set_fuse(Fuse::every("write", at));
         rig.persist_in_files();
         rig.files.set_fuse(Fuse::default());
         if rig.failure.take().is_some() {
@@ -260,12 +254,8 @@ fn a_mark_that_cannot_be_read_or_made_keeps_nobody_out() {
     let fails = |disk: &Disk, kind, errno| {
         let files = RecordedFiles::holding(disk.clone(), SAME_BOOT);
         files.set_fuse(Fuse {
-            at: 1,
-            times: u64::MAX,
-            alike: true,
-            kind: Some(kind),
             errno,
-            ..Fuse::default()
+            ..Fuse::every(kind, 1)
         });
         let store = Store::open_files(files.clone(), "test", open_options())?;
         assert_eq!(Moment::of(&store), *rig.oracle.now());
@@ -300,13 +290,7 @@ fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
     let module = store.map_module("a", 0, &map_options()).unwrap();
     let commit = |fails: bool| {
         told.lock().clear();
-        files.set_fuse(Fuse {
-            at: u64::from(fails),
-            times: u64::MAX,
-            alike: true,
-            kind: Some("mark"),
-            ..Fuse::default()
-        });
+        files.set_fuse(Fuse::every("mark", u64::from(fails)));
         module.mapped.memory.write(0, &[8 + u8::from(fails); 64]);
         module.mark_dirty(0, 64).unwrap();
         store.commit(&CommitOptions::default()).unwrap();

@@ -83,11 +83,18 @@ impl Fuse {
     /// From now on the host can write nothing back.
     pub(in crate::store) fn every_sync() -> Self {
         Self {
-            at: 1,
-            times: u64::MAX,
             errno: libc::EIO,
+            ..Self::every("sync", 1)
+        }
+    }
+
+    /// All operations of a kind fail, from that one on, counted over all kinds.
+    pub(in crate::store) fn every(kind: &'static str, at: u64) -> Self {
+        Self {
+            at,
+            times: u64::MAX,
             alike: true,
-            kind: Some("sync"),
+            kind: Some(kind),
             ..Self::default()
         }
     }
