@@ -46,6 +46,7 @@ const STAGES: [(&str, &[&str], u64); 6] = [
             "journal::",
             "page::",
             "::reserve",
+            "::high_water",
             "::boots",
             "::leftovers",
             "::caches",
