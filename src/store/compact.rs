@@ -221,10 +221,6 @@ impl Store {
                 .zip(events)
                 .map(|(sequence, event)| Numbered { sequence, event })
                 .collect();
-            if let Some(journal) = &mut self.lock_state().journal {
-                // An earlier compaction may not have been able to say so; only the next one of what it speaks of is known.
-                journal.set_durable(before)?;
-            }
             let commits = Stream::create(
                 &*self.0.files,
                 StreamKind::Commits,
@@ -243,7 +239,8 @@ impl Store {
             let mut state = self.lock_state();
             if let Some(journal) = &mut state.journal {
                 // Should this fail, the next persist writes the same header before it appends anything: the
-                // journal always knows the stream that is appended to.
+                // journal always knows the stream that is appended to, and so the one in whose place another comes, which
+                // is not made anew before something was appended.
                 journal.set_durable(mark)?;
             }
             return Ok(());
