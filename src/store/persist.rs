@@ -146,9 +146,8 @@ impl Store {
                     syncs += 1;
                 }
                 SyncState::Inherited => {
-                    self.0.pages.open(&file.module, file.commit)?.sync()?;
+                    self.sync_inherited(file, file.sequence <= gate.kept)?;
                     syncs += 1;
-                    self.read_back(file, file.sequence <= gate.kept)?;
                 }
             }
             if let SyncState::Suspect = &file.state {
@@ -183,9 +182,13 @@ impl Store {
 
     /// An error of writing a file may have been told to its dead owner alone; reading it back finds out. One that the
     /// journal carries is written again by the next open, as after a failed sync.
-    fn read_back(&self, file: &Unsynced, carried: bool) -> Result<()> {
-        let index = self.0.pages.load(&file.module, file.commit);
-        let whole = index.and_then(|i| super::verify::check_pages(&self.0.pages, &i.into()));
+    fn sync_inherited(&self, file: &Unsynced, carried: bool) -> Result<()> {
+        let (pages, module) = (&self.0.pages, &file.module);
+        let whole = (|| {
+            pages.open(module, file.commit)?.sync()?;
+            let index = pages.load(module, file.commit)?;
+            super::verify::check_pages(pages, &index.into())
+        })();
         whole.map_err(|error| match error {
             Error::Corrupt { file, why } if carried => Error::Sync {
                 operation: format!("fdatasync({file}), read back: {why}"),

@@ -58,6 +58,8 @@ mod reserve;
 #[cfg(test)]
 mod retaken;
 mod rig;
+#[cfg(test)]
+mod snapshot;
 mod steps;
 mod streams;
 #[cfg(test)]
