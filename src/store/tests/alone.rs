@@ -104,6 +104,38 @@ fn every_bit_that_says_which_commits_there_are_is_missed_when_the_store_is_opene
 }
 
 #[test]
+fn every_bit_of_a_journal_that_no_high_water_mark_speaks_of_is_missed() {
+    let mut disk = store().files.disk();
+    disk.names.remove(&Place::hidden(name::HIGH_WATER));
+    assert!(open_on(&disk, SAME_BOOT).is_ok());
+    let place = journal_place();
+    for bit in bits(bytes_at(&disk, &place)) {
+        let damaged = with(&disk, &place, |bytes| flip(bytes, bit));
+        let what = || format!("bit {bit} of the journal");
+        refused(open_on(&damaged, SAME_BOOT), &place, &what);
+    }
+}
+
+#[test]
+fn a_journal_that_has_not_all_that_was_durable_in_it_is_refused_after_a_boot() {
+    let mut rig = store();
+    rig.persist_in_files();
+    rig.write();
+    rig.commit();
+    rig.persist();
+    let (disk, place) = (rig.files.disk(), journal_place());
+    let found = Moment::of(&open_on(&disk, BOOTED).unwrap());
+    assert_eq!(found, *rig.oracle.now());
+    let kept = records(&disk, StreamKind::Journal, &place);
+    let last = kept.last().unwrap().offset as usize;
+    for length in HEADER..=last {
+        let cut = with(&disk, &place, |bytes| bytes.truncate(length));
+        let what = || format!("the journal is cut to {length} bytes");
+        refused(open_on(&cut, BOOTED), &place, &what);
+    }
+}
+
+#[test]
 fn what_lies_behind_a_stream_is_damage_where_the_host_did_not_lose_power() {
     let rig = store();
     let disk = rig.files.disk();

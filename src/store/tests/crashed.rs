@@ -84,21 +84,21 @@ fn numbered(
 ) -> (Vec<(Step, Option<usize>)>, usize) {
     let mut sectors = HashMap::new();
     let mut count = 0;
+    let mut new = || {
+        count += 1;
+        count - 1
+    };
     let number = |(step, uncertain): (Step, bool)| {
         let number = uncertain.then(|| match &step {
-            Step::Sector { inode, offset, .. } if by_sector(*inode) => {
-                let next = sectors.len();
-                *sectors.entry((*inode, offset / SECTOR)).or_insert(next)
-            }
-            _ => {
-                count += 1;
-                count - 1
-            }
+            Step::Sector { inode, offset, .. } if by_sector(*inode) => *sectors
+                .entry((*inode, offset / SECTOR))
+                .or_insert_with(&mut new),
+            _ => new(),
         });
         (step, number)
     };
     let steps = steps.into_iter().map(number).collect();
-    (steps, count + sectors.len())
+    (steps, count)
 }
 
 /// All crashes of one kind after a number of operations.
