@@ -28,7 +28,7 @@ usage: vmstore-mutants LIBRARY COPY [--quick] [--only NUMBER,...] [FILE ...]
   COPY      a directory that is made for the mutated copy and its build; `outcomes` is what was found, which a second
             run goes on from; `unbuilt` are those that no `if` can have, or that do not compile: for cargo-mutants itself
   --quick   the quick tests alone: what they miss is `left` for a run without this
-  FILE      as for `cargo mutants -f`; default: src/format/** src/journal/** src/pages/** src/store/recover.rs";
+  FILE      as for `cargo mutants -f`; default: format, journal, pages, and recover.rs and keep.rs of store";
 const FILES: [&str; 5] = [
     "src/format/**",
     "src/journal/**",

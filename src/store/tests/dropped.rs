@@ -109,7 +109,7 @@ fn move_about(player: &mut Player) {
 /// What comes before a sync fails, and the step in which it does.
 type History = (fn(&mut Player), Step);
 
-const HISTORIES: [History; 5] = [
+const HISTORIES: [History; 6] = [
     // Of the first files, of `commits` and of its name.
     (
         |player| {
@@ -154,6 +154,18 @@ const HISTORIES: [History; 5] = [
         },
         Step::Persist,
     ),
+    // Of more files, and of `commits`, which goes on for more than a sector.
+    (
+        |player| {
+            for step in [Step::Map, Step::Commit, Step::PersistInFiles] {
+                player.step(step);
+            }
+            for _ in 0..8 {
+                player.step(Step::Commit);
+            }
+        },
+        Step::PersistInFiles,
+    ),
 ];
 
 /// Plays a history, and lets the operation `at` of its last step fail.
@@ -179,20 +191,29 @@ fn fail_last(
 }
 
 /// The owner lives, opens the store anew, and makes more of it durable, and is killed or loses power at any time of
-/// that. Returns the states tried.
+/// that; or opens it twice, so that it is doubted for what the first one wrote of it, and leaves the journal empty.
+/// Returns the states tried.
 fn opened_anew(
     rig: &mut Rig,
     empty: &RecordedFiles,
     random: &mut Random,
+    twice: bool,
     what: &dyn Fn() -> String,
 ) -> u64 {
     let mut states = 0;
     let begun = rig.files.recorded();
     rig.patience = 1;
     rig.reopen();
+    if twice {
+        rig.reopen();
+    }
     rig.write();
     rig.commit();
-    rig.persist();
+    if twice {
+        rig.persist_in_files();
+    } else {
+        rig.persist();
+    }
     for count in begun..=rig.files.recorded() {
         let cuts = [0, 50, 100].map(|percent| (Crash::PowerCut, percent));
         for (crash, percent) in cuts.into_iter().chain([(Crash::Kill, 100)]) {
@@ -223,8 +244,11 @@ fn promise_2_nothing_that_a_failed_sync_gave_up_is_taken_for_durable() {
                 let mut random = Random(at);
                 let tried = killed_after_the_sync(&player.rig, &empty, &mut random, 256, &what);
                 faults += 1;
-                states += tried.0 + opened_anew(&mut player.rig, &empty, &mut random, &what);
+                states += tried.0 + opened_anew(&mut player.rig, &empty, &mut random, false, &what);
                 salvaged += tried.1;
+                let what = || format!("{}, opened twice", what());
+                let (mut player, empty, _) = fail_last(history, tells_boot, at);
+                states += opened_anew(&mut player.rig, &empty, &mut random, true, &what);
             }
         }
     }
