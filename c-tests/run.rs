@@ -152,7 +152,8 @@ fn run(name: &str, object: &str, linkage: Linkage) {
         .arg(&stores)
         .stderr(output.try_clone().expect("a descriptor is free"))
         .stdout(output);
-    let limit = if std::env::var_os("VMSTORE_C_WRAPPER").is_some() {
+    let slower = ["VMSTORE_C_WRAPPER", "VMSTORE_C_SANITIZE"];
+    let limit = if slower.iter().any(|name| std::env::var_os(name).is_some()) {
         SLOW_TIME_LIMIT
     } else {
         TIME_LIMIT

