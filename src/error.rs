@@ -178,7 +178,7 @@ impl Error {
     }
 
     /// Nothing was done, for want of space or quota.
-    pub(crate) fn lacks_room(&self) -> bool {
+    pub(crate) fn is_disk_full(&self) -> bool {
         matches!(
             self,
             Self::Io {

@@ -27,9 +27,9 @@ mod error;
 mod ffi;
 mod format;
 mod journal;
+mod layer;
 mod module;
-mod page;
-mod pages;
+mod page_set;
 mod store;
 mod sys;
 

@@ -33,9 +33,15 @@ pub unsafe extern "C" fn store_read(
         let room = unsafe { convert::room("buffer", buffer.cast::<u8>(), length) }?;
         // Not before the range is known to be one: a wrong length says nothing of the room there is.
         let zero = || room.zero();
-        store.read_data(commit, &module, offset, length as u64, zero, |at, bytes| {
-            room.put(at, bytes);
-        })
+        store.read_data(
+            commit,
+            &module,
+            (offset, length as u64),
+            zero,
+            |at, bytes| {
+                room.put(at, bytes);
+            },
+        )
     })
 }
 

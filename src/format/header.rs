@@ -6,12 +6,12 @@ use crate::{Error, Result};
 
 /// Which stream a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StreamKind {
+pub(crate) enum LogKind {
     Commits,
     Journal,
 }
 
-impl StreamKind {
+impl LogKind {
     fn magic(self) -> [u8; 8] {
         match self {
             Self::Commits => *b"VMSCMTS\n",
@@ -21,10 +21,10 @@ impl StreamKind {
 }
 
 /// The header's length; less than a sector, so that the disk writes it whole or not at all.
-pub(crate) const HEADER: usize = 128;
+pub(crate) const LOG_HEADER: usize = 128;
 /// The first bytes of a stream. In the journal it is rewritten in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct LogHeader {
     /// What the first record is linked to; a new one whenever the stream starts anew.
     pub(crate) generation: u64,
     /// Journal: the generation before, whose records may still lie behind the header.
@@ -36,7 +36,7 @@ pub(crate) struct Header {
     /// Journal: a sync of unpersisted files has begun and its success is not known.
     pub(crate) syncing: bool,
     /// Journal: the records up to this one are durable here, if they are not in `commits`; 0: none.
-    pub(crate) kept: u64,
+    pub(crate) durable_upto: u64,
 }
 
 const SYNCING: u32 = 1;
@@ -52,15 +52,15 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// The length, if it speaks of the stream with this header.
-    pub(crate) fn of(self, commits: &Header) -> Option<u64> {
+    pub(crate) fn of(self, commits: &LogHeader) -> Option<u64> {
         let same = self.generation == 0 || self.generation == commits.generation;
         same.then_some(self.length)
     }
 }
 
-impl Header {
-    pub(crate) fn encode(&self, kind: StreamKind, store: &StoreId) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER);
+impl LogHeader {
+    pub(crate) fn encode(&self, kind: LogKind, store: &StoreId) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(LOG_HEADER);
         let mut w = Writer(&mut bytes);
         w.bytes(&kind.magic())
             .u32(VERSION)
@@ -73,23 +73,18 @@ impl Header {
             .u32(if self.syncing { SYNCING } else { 0 })
             .u32(0)
             .u64(self.durable.generation)
-            .u64(self.kept);
-        w.pad_to(HEADER - 8);
+            .u64(self.durable_upto);
+        w.pad_to(LOG_HEADER - 8);
         let sum = checksum::metadata(store, &bytes);
         Writer(&mut bytes).u64(sum);
         bytes
     }
 
-    pub(crate) fn decode(
-        bytes: &[u8],
-        kind: StreamKind,
-        store: &StoreId,
-        file: &str,
-    ) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8], kind: LogKind, store: &StoreId, file: &str) -> Result<Self> {
         let bad = |why: &str| Error::corrupt(file, why);
         let Some((body, sum)) = bytes
-            .get(..HEADER)
-            .and_then(|b| b.split_at_checked(HEADER - 8))
+            .get(..LOG_HEADER)
+            .and_then(|b| b.split_at_checked(LOG_HEADER - 8))
         else {
             return Err(bad("it is shorter than its header"));
         };
@@ -117,8 +112,19 @@ impl Header {
                 r.u64()?,
             ))
         })();
-        let Some((version, flags, _, generation, previous, length, boot_id, state, _, of, kept)) =
-            fields
+        let Some((
+            version,
+            flags,
+            _,
+            generation,
+            previous,
+            length,
+            boot_id,
+            state,
+            _,
+            of,
+            durable_upto,
+        )) = fields
         else {
             return Err(bad("it is shorter than its header"));
         };
@@ -139,7 +145,7 @@ impl Header {
             },
             boot_id,
             syncing: state & SYNCING != 0,
-            kept,
+            durable_upto,
         })
     }
 }
@@ -150,8 +156,8 @@ mod tests {
 
     const STORE: StoreId = *b"a store's own id";
 
-    fn header() -> Header {
-        Header {
+    fn header() -> LogHeader {
+        LogHeader {
             generation: 5,
             previous: 4,
             durable: Mark {
@@ -160,43 +166,43 @@ mod tests {
             },
             boot_id: [3; 16],
             syncing: true,
-            kept: 8,
+            durable_upto: 8,
         }
     }
 
     #[test]
     fn a_header_survives_and_is_of_its_stream() {
         for (kind, magic) in [
-            (StreamKind::Commits, b"VMSCMTS\n"),
-            (StreamKind::Journal, b"VMSJRNL\n"),
+            (LogKind::Commits, b"VMSCMTS\n"),
+            (LogKind::Journal, b"VMSJRNL\n"),
         ] {
             let bytes = header().encode(kind, &STORE);
             assert_eq!(&bytes[..8], magic);
-            let back = Header::decode(&bytes, kind, &STORE, "f").unwrap();
+            let back = LogHeader::decode(&bytes, kind, &STORE, "f").unwrap();
             assert_eq!(back, header());
             let other = match kind {
-                StreamKind::Commits => StreamKind::Journal,
-                StreamKind::Journal => StreamKind::Commits,
+                LogKind::Commits => LogKind::Journal,
+                LogKind::Journal => LogKind::Commits,
             };
-            assert!(Header::decode(&bytes, other, &STORE, "f").is_err());
+            assert!(LogHeader::decode(&bytes, other, &STORE, "f").is_err());
         }
     }
 
     #[test]
     fn another_version_or_flag_is_told_as_such() {
         for at in [8, 12] {
-            let mut bytes = header().encode(StreamKind::Commits, &STORE);
+            let mut bytes = header().encode(LogKind::Commits, &STORE);
             bytes[at] ^= 2;
-            let sum = checksum::metadata(&STORE, &bytes[..HEADER - 8]);
-            bytes[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
-            let refused = Header::decode(&bytes, StreamKind::Commits, &STORE, "f");
+            let sum = checksum::metadata(&STORE, &bytes[..LOG_HEADER - 8]);
+            bytes[LOG_HEADER - 8..LOG_HEADER].copy_from_slice(&sum.to_le_bytes());
+            let refused = LogHeader::decode(&bytes, LogKind::Commits, &STORE, "f");
             assert!(matches!(refused, Err(Error::Version { .. })), "byte {at}");
         }
     }
 
     #[test]
     fn a_mark_is_of_one_generation() {
-        let of = |generation| Header {
+        let of = |generation| LogHeader {
             generation,
             ..header()
         };

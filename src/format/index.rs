@@ -6,7 +6,7 @@ use super::bytes::{Reader, Writer};
 use super::checksum::{self, Digest, Pieces};
 use super::{StoreId, VERSION, name};
 use crate::error::try_vec;
-use crate::page::Run;
+use crate::page_set::Run;
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"VMSPAGES";
@@ -110,7 +110,7 @@ impl Checksums {
 
 /// What an index says of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum PageLookup {
     /// Nothing: in a delta it is as in the parent, in an image it is zero.
     Absent,
     Zero,
@@ -164,15 +164,15 @@ impl Index {
         self.runs.partition_point(|run| run.end() <= page)
     }
 
-    pub(crate) fn find(&self, page: u64) -> Found {
+    pub(crate) fn find(&self, page: u64) -> PageLookup {
         match self.runs.get(self.run_at(page)) {
             Some(run) if run.start <= page => match run.content {
-                Content::Zero => Found::Zero,
-                Content::Data => Found::Data {
+                Content::Zero => PageLookup::Zero,
+                Content::Data => PageLookup::Data {
                     slot: run.slot + (page - run.start),
                 },
             },
-            _ => Found::Absent,
+            _ => PageLookup::Absent,
         }
     }
 
@@ -421,7 +421,7 @@ impl Footer {
                 .checked_add(index_length)?
                 .checked_add(FOOTER as u64)?
                 == length;
-        // Lineage and what it was leave no commit 0.
+        // FileRefs and what it was leave no commit 0.
         (whole && counts && lineage && was && place).then_some(())
     }
 

@@ -9,7 +9,7 @@ pub(crate) mod header;
 pub(crate) mod high_water;
 pub(crate) mod identity;
 pub(crate) mod index;
-pub(crate) mod kept;
+pub(crate) mod inline;
 pub(crate) mod name;
 pub(crate) mod record;
 pub(crate) mod transfer;

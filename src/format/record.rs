@@ -3,8 +3,8 @@
 
 use super::bytes::{Reader, Writer};
 use super::commit::Event;
-use super::header::{HEADER, Header};
-use super::kept::{self, Kept};
+use super::header::{LOG_HEADER, LogHeader};
+use super::inline::{self, InlineFiles};
 use super::{StoreId, checksum};
 use crate::{Error, Result};
 
@@ -28,52 +28,55 @@ pub(crate) struct Record {
     pub(crate) event: Event,
 }
 
-/// A record that says how far the stream is durable.
+/// A record that carries files inline and makes the records before it durable.
 #[derive(Debug, Clone)]
-pub(crate) struct KeptRecord {
+pub(crate) struct InlineRecord {
     pub(crate) offset: u64,
-    pub(crate) kept: Kept,
+    pub(crate) inline: InlineFiles,
 }
 
-/// Appends a record to `bytes`; `batch` is the file offset at which its write begins, and `more` says
-/// that another record of the same write follows. Returns the link for the next one.
+/// What binds a record to its place in the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordPlace {
+    /// The checksum of the record before it; for the first record the log's generation.
+    pub(crate) prev_checksum: u64,
+    /// The file offset at which the write begins that brings the record.
+    pub(crate) write_start: u64,
+    pub(crate) sequence: u64,
+}
+
+/// Appends a record to `bytes`. `more` says that another record of the same write follows. Returns the
+/// checksum that the next record has to name.
 pub(crate) fn encode(
     bytes: &mut Vec<u8>,
     store: &StoreId,
-    link: u64,
-    batch: u64,
+    place: RecordPlace,
     more: bool,
-    sequence: u64,
     event: &Event,
 ) -> u64 {
     let flags = if more { MORE } else { 0 };
-    let place = (link, batch, sequence);
-    seal(bytes, store, place, event.kind(), flags, |bytes| {
+    seal(bytes, store, place, (event.kind(), flags), |bytes| {
         event.encode(bytes);
     })
 }
 
-/// The same for a record that says how far the stream is durable; `sequence` is that of the record before it.
-pub(crate) fn encode_kept(
+/// The same for a record with inline files. Its sequence number is that of the record before it.
+pub(crate) fn encode_inline(
     bytes: &mut Vec<u8>,
     store: &StoreId,
-    link: u64,
-    batch: u64,
-    sequence: u64,
-    kept: &Kept,
+    place: RecordPlace,
+    inline: &InlineFiles,
 ) -> u64 {
-    let place = (link, batch, sequence);
-    seal(bytes, store, place, kept::KIND, 0, |bytes| {
-        kept.encode(bytes);
+    seal(bytes, store, place, (inline::KIND, 0), |bytes| {
+        inline.encode(bytes);
     })
 }
 
 fn seal(
     bytes: &mut Vec<u8>,
     store: &StoreId,
-    (link, batch, sequence): (u64, u64, u64),
-    kind: u16,
-    flags: u16,
+    place: RecordPlace,
+    (kind, flags): (u16, u16),
     payload: impl FnOnce(&mut Vec<u8>),
 ) -> u64 {
     let start = bytes.len();
@@ -87,9 +90,9 @@ fn seal(
         .u16(kind)
         .u16(flags)
         .u64(length as u64)
-        .u64(sequence)
-        .u64(batch);
-    w.u64(link).u64(payload_sum);
+        .u64(place.sequence)
+        .u64(place.write_start);
+    w.u64(place.prev_checksum).u64(payload_sum);
     let sum = checksum::metadata(store, &head);
     Writer(&mut head).u64(sum);
     bytes[start..start + HEAD].copy_from_slice(&head);
@@ -115,41 +118,41 @@ pub(crate) struct Scan {
     /// The records from the beginning, up to the first that does not verify.
     pub(crate) records: Vec<Record>,
     /// Among them, what says how far they are durable.
-    pub(crate) kept: Vec<KeptRecord>,
-    /// Where they end, and the link for the next one.
+    pub(crate) inline: Vec<InlineRecord>,
+    /// Where they end, and the prev_checksum for the next one.
     pub(crate) end: u64,
-    pub(crate) link: u64,
+    pub(crate) prev_checksum: u64,
     /// Where the first write ends.
     pub(crate) first: u64,
     pub(crate) tail: Tail,
     /// Valid records beyond the bad place, for salvage.
-    pub(crate) beyond: Vec<Record>,
+    pub(crate) after_damage: Vec<Record>,
     /// One of those was written after the bad place had been synced: the disk did not lose it, it
     /// is damaged.
     pub(crate) damaged: bool,
 }
 
-/// Where a write began, and the link for its first record.
-struct Batch {
+/// Where a write began, and the prev_checksum for its first record.
+struct UnfinishedWrite {
     at: u64,
-    link: u64,
+    prev_checksum: u64,
 }
 
 /// Reads all records of a stream.
-pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -> Result<Scan> {
+pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str) -> Result<Scan> {
     let mut scan = Scan {
         records: Vec::new(),
-        kept: Vec::new(),
-        end: HEADER as u64,
-        link: header.generation,
-        first: HEADER as u64,
+        inline: Vec::new(),
+        end: LOG_HEADER as u64,
+        prev_checksum: header.generation,
+        first: LOG_HEADER as u64,
         tail: Tail::Clean,
-        beyond: Vec::new(),
+        after_damage: Vec::new(),
         damaged: false,
     };
-    let mut at = HEADER;
+    let mut at = LOG_HEADER;
     // The write that the last record came with, while more of it is to come.
-    let mut unfinished: Option<Batch> = None;
+    let mut unfinished: Option<UnfinishedWrite> = None;
     while at < bytes.len() {
         let parsed = match parse(bytes, at, store) {
             Ok(parsed) => parsed,
@@ -159,36 +162,38 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
             }
         };
         let last = scan.records.last().map(|r: &Record| r.sequence);
-        let unnumbered = parsed.kind == kept::KIND || parsed.flags & OPTIONAL != 0;
+        let unnumbered = parsed.kind == inline::KIND || parsed.flags & OPTIONAL != 0;
         let numbered = u64::from(!unnumbered);
-        if at == HEADER && header.previous != 0 && parsed.link == header.previous {
+        if at == LOG_HEADER && header.previous != 0 && parsed.prev_checksum == header.previous {
             // The stream started anew, and its owner was killed before it had cut the old records
             // off.
             scan.tail = Tail::Cut;
             break;
         }
-        if parsed.link != scan.link || last.is_some_and(|n| n + numbered != parsed.sequence) {
+        if parsed.prev_checksum != scan.prev_checksum
+            || last.is_some_and(|n| n + numbered != parsed.sequence)
+        {
             scan.tail = Tail::Bad("a record that does not follow the one before it".into());
             break;
         }
         if parsed.flags & MORE == 0 {
             unfinished = None;
         } else if unfinished.is_none() {
-            unfinished = Some(Batch {
+            unfinished = Some(UnfinishedWrite {
                 at: at as u64,
-                link: scan.link,
+                prev_checksum: scan.prev_checksum,
             });
         }
-        scan.link = parsed.sum;
+        scan.prev_checksum = parsed.sum;
         let offset = at as u64;
         at = parsed.next;
         scan.end = at as u64;
-        if scan.first == HEADER as u64 && unfinished.is_none() {
+        if scan.first == LOG_HEADER as u64 && unfinished.is_none() {
             scan.first = scan.end;
         }
-        if parsed.kind == kept::KIND {
-            let kept = parsed.kept(file)?;
-            scan.kept.push(KeptRecord { offset, kept });
+        if parsed.kind == inline::KIND {
+            let inline = parsed.inline(file)?;
+            scan.inline.push(InlineRecord { offset, inline });
         } else if let Some(event) = parsed.event(file)? {
             scan.records.push(Record {
                 sequence: parsed.sequence,
@@ -198,15 +203,15 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
         }
     }
     if matches!(scan.tail, Tail::Bad(_)) {
-        look_beyond(bytes, at, store, &mut scan);
+        scan_after_damage(bytes, at, store, &mut scan);
     }
-    if let Some(batch) = unfinished {
+    if let Some(write_start) = unfinished {
         // All of a write, or nothing of it: a deletion in it may be of a commit in it.
-        (scan.end, scan.link) = (batch.at, batch.link);
-        let keep = scan.records.partition_point(|r| r.offset < batch.at);
+        (scan.end, scan.prev_checksum) = (write_start.at, write_start.prev_checksum);
+        let keep = scan.records.partition_point(|r| r.offset < write_start.at);
         let cut = scan.records.split_off(keep);
-        scan.kept.retain(|kept| kept.offset < batch.at);
-        scan.beyond.splice(0..0, cut);
+        scan.inline.retain(|inline| inline.offset < write_start.at);
+        scan.after_damage.splice(0..0, cut);
         if scan.tail == Tail::Clean {
             scan.tail = Tail::Cut;
         }
@@ -215,7 +220,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, store: &StoreId, file: &str) -
 }
 
 /// Looks for records behind a bad place; they lie at multiples of 8.
-fn look_beyond(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
+fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
     // Payloads that do not verify, and may be gone through. True records do not overlap; made up ones can
     // begin anywhere, and each reach to the end.
     let mut left = 4 * bytes.len();
@@ -227,9 +232,9 @@ fn look_beyond(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
                 left = left.saturating_sub(payload_at(bytes, at, store));
             })
         {
-            scan.damaged |= parsed.batch > bad as u64;
+            scan.damaged |= parsed.write_start > bad as u64;
             if let Ok(Some(event)) = parsed.event("") {
-                scan.beyond.push(Record {
+                scan.after_damage.push(Record {
                     sequence: parsed.sequence,
                     offset: at as u64,
                     event,
@@ -258,26 +263,26 @@ struct Parsed<'a> {
     kind: u16,
     flags: u16,
     sequence: u64,
-    batch: u64,
-    link: u64,
+    write_start: u64,
+    prev_checksum: u64,
     sum: u64,
     payload: &'a [u8],
     next: usize,
 }
 
 impl Parsed<'_> {
-    fn kept(&self, file: &str) -> Result<Kept> {
-        let kept = Kept::decode(self.payload)?;
-        let kept = kept.and_then(|kept| {
-            let told = kept.upto <= self.sequence;
-            told.then_some(kept)
+    fn inline(&self, file: &str) -> Result<InlineFiles> {
+        let inline = InlineFiles::decode(self.payload)?;
+        let inline = inline.and_then(|inline| {
+            let told = inline.upto <= self.sequence;
+            told.then_some(inline)
                 .ok_or("it speaks of records that follow it")
         });
-        kept.map_err(|why| {
+        inline.map_err(|why| {
             let sequence = self.sequence;
             Error::corrupt(
                 file,
-                format!("what was kept up to record {sequence}: {why}"),
+                format!("what was inline up to record {sequence}: {why}"),
             )
         })
     }
@@ -326,7 +331,9 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
             r.u64()?,
         ))
     })();
-    let Some((magic, kind, flags, length, sequence, batch, link, payload_sum)) = fields else {
+    let Some((magic, kind, flags, length, sequence, write_start, prev_checksum, payload_sum)) =
+        fields
+    else {
         return Err(bad("a record's head is too short"));
     };
     if magic != RECORD_MAGIC || sequence > LAST || length > MAX_PAYLOAD {
@@ -355,8 +362,8 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
         kind,
         flags,
         sequence,
-        batch,
-        link,
+        write_start,
+        prev_checksum,
         sum: expected,
         payload,
         next,

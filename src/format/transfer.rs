@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"VMSXPRT\n";
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"VMSF");
-pub(crate) const HEADER: usize = 96;
+pub(crate) const STREAM_HEADER: usize = 96;
 pub(crate) const FRAME: usize = 48;
 /// Pages of one frame.
 pub(crate) const MAX_PAGES: u64 = 1 << 20;
@@ -22,7 +22,7 @@ pub(crate) const NAME: &str = "the stream";
 
 /// The first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct StreamHeader {
     pub(crate) stream: StoreId,
     pub(crate) page_size: u32,
     /// The unique id of the commit that the first one was made on; zeros: none, or nothing of it is needed.
@@ -33,21 +33,23 @@ pub(crate) struct Header {
     pub(crate) bytes: u64,
 }
 
-impl Header {
+impl StreamHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER);
+        let mut bytes = Vec::with_capacity(STREAM_HEADER);
         let mut w = Writer(&mut bytes);
         w.bytes(&MAGIC).u32(VERSION).u32(0).bytes(&self.stream);
         w.u32(self.page_size).u32(0).bytes(&self.base);
-        w.u64(self.commits).u64(self.bytes).pad_to(HEADER - 8);
+        w.u64(self.commits)
+            .u64(self.bytes)
+            .pad_to(STREAM_HEADER - 8);
         let sum = checksum::plain(&bytes);
         Writer(&mut bytes).u64(sum);
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; HEADER]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8; STREAM_HEADER]) -> Result<Self> {
         let bad = |why: &str| Error::corrupt(NAME, why);
-        let (body, sum) = bytes.split_at(HEADER - 8);
+        let (body, sum) = bytes.split_at(STREAM_HEADER - 8);
         if body[..8] != MAGIC {
             return Err(bad("it does not begin with the magic of an export"));
         }
@@ -355,19 +357,19 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_the_header_is_seen() {
-        let header = Header {
+        let header = StreamHeader {
             stream: *b"one stream's id!",
             page_size: 4096,
             base: *b"one commit's id!",
             commits: 3,
             bytes: 8192,
         };
-        let bytes: [u8; HEADER] = header.encode().try_into().unwrap();
-        assert_eq!(Header::decode(&bytes).unwrap(), header);
-        for bit in 0..HEADER * 8 {
+        let bytes: [u8; STREAM_HEADER] = header.encode().try_into().unwrap();
+        assert_eq!(StreamHeader::decode(&bytes).unwrap(), header);
+        for bit in 0..STREAM_HEADER * 8 {
             let mut bad = bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Header::decode(&bad).is_err(), "bit {bit}");
+            assert!(StreamHeader::decode(&bad).is_err(), "bit {bit}");
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::format::header::{Header, Mark};
+use crate::format::header::{LogHeader, Mark};
 use crate::format::{StoreId, high_water, name};
 use crate::sys::fs::{Access, File, Files, Place};
 use crate::{Error, Result};
@@ -29,9 +29,9 @@ pub(super) struct HighWater {
 }
 
 /// The file, and what is in it, if that is this store's and can be read.
-type Found = Option<(Arc<dyn File>, Option<Mark>)>;
+type MarkFile = Option<(Arc<dyn File>, Option<Mark>)>;
 
-fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<Found> {
+fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<MarkFile> {
     let Some(file) = files.open(&place(), access)? else {
         return Ok(None);
     };
@@ -62,7 +62,7 @@ impl HighWater {
         }
         match files.create(&place()) {
             Ok(file) => high_water.file = Some(file),
-            Err(error) if error.lacks_room() => high_water.failure = Some(error),
+            Err(error) if error.is_disk_full() => high_water.failure = Some(error),
             Err(error) => return Err(error),
         }
         Ok(high_water)
@@ -90,7 +90,7 @@ impl HighWater {
     }
 
     /// From here it says nothing.
-    pub(super) fn take_back(&mut self) -> Result<()> {
+    pub(super) fn clear(&mut self) -> Result<()> {
         if let Some(file) = self.file.as_ref().filter(|_| self.says) {
             // A file system that writes nothing in place may have no room for that.
             self.write(Mark::default())
@@ -105,7 +105,7 @@ impl HighWater {
 pub(super) fn check(
     files: &dyn Files,
     store: &StoreId,
-    header: &Header,
+    header: &LogHeader,
     end: u64,
 ) -> Result<Option<String>> {
     let Some((_, Some(mark))) = find(files, store, Access::Read)? else {

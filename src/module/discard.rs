@@ -1,12 +1,12 @@
 //! Memory that the guest gave back: it reads as zeros from now on, and is the host's again.
 
-use super::MappedModule;
-use crate::dirty::{Kind, Span};
-use crate::page::Run;
+use super::mapped::{MapMode, MappedModule};
+use crate::dirty::{MemoryKind, Span};
+use crate::page_set::Run;
 use crate::sys::host;
 use crate::sys::memfd;
 use crate::sys::memory::Backing;
-use crate::{Error, MapMode, Result};
+use crate::{Error, Result};
 
 /// A module may have so many parts before discarded pages of an image are zeroed in place: each is a
 /// mapping of its own, and a process has room for 65,530 of them.
@@ -51,24 +51,26 @@ impl MappedModule {
             };
             let (offset, length) = (part.start * page, part.count * page);
             let given = match (span.kind, self.descriptor.raw()) {
-                (Kind::Anonymous | Kind::Hole, _) => self.memory.drop_pages(offset, length).is_ok(),
-                (Kind::Shared, Some((fd, from))) => {
+                (MemoryKind::Anonymous | MemoryKind::Hole, _) => {
+                    self.memory.drop_pages(offset, length).is_ok()
+                }
+                (MemoryKind::Shared, Some((fd, from))) => {
                     // The disk's blocks stay reserved, so that the guest may have the memory back.
                     let keep = self.mode == MapMode::Shared;
                     memfd::give_back(fd, from + offset, length, keep).is_ok()
                 }
-                (Kind::Shared, None) => self.memory.remove_pages(offset, length).is_ok(),
-                (Kind::Image, _) if spans.len() < PARTS => {
+                (MemoryKind::Shared, None) => self.memory.remove_pages(offset, length).is_ok(),
+                (MemoryKind::Image, _) if spans.len() < PARTS => {
                     self.memory.map(offset, length, Backing::Anonymous)?;
                     let anonymous = Span {
                         pages: part,
-                        kind: Kind::Anonymous,
+                        kind: MemoryKind::Anonymous,
                     };
                     replace(spans, at, anonymous);
                     self.tracking.begin(&self.memory, anonymous)?;
                     true
                 }
-                (Kind::Image | Kind::PrivateFile, _) => false,
+                (MemoryKind::Image | MemoryKind::PrivateFile, _) => false,
             };
             if !given {
                 // Locked memory, a file system without holes, or bytes that would come back from a file.
@@ -112,7 +114,7 @@ fn replace(spans: &mut Vec<Span>, at: usize, part: Span) {
 mod tests {
     use super::*;
 
-    fn span(start: u64, count: u64, kind: Kind) -> Span {
+    fn span(start: u64, count: u64, kind: MemoryKind) -> Span {
         Span {
             pages: Run { start, count },
             kind,
@@ -121,25 +123,28 @@ mod tests {
 
     #[test]
     fn parts_are_cut_and_joined() {
-        let list = |spans: &[Span]| -> Vec<(u64, u64, Kind)> {
+        let list = |spans: &[Span]| -> Vec<(u64, u64, MemoryKind)> {
             let of = |span: &Span| (span.pages.start, span.pages.count, span.kind);
             spans.iter().map(of).collect()
         };
-        let mut spans = vec![span(0, 10, Kind::Anonymous), span(10, 20, Kind::Image)];
-        replace(&mut spans, 1, span(15, 5, Kind::Anonymous));
+        let mut spans = vec![
+            span(0, 10, MemoryKind::Anonymous),
+            span(10, 20, MemoryKind::Image),
+        ];
+        replace(&mut spans, 1, span(15, 5, MemoryKind::Anonymous));
         let wanted = [
-            (0, 10, Kind::Anonymous),
-            (10, 5, Kind::Image),
-            (15, 5, Kind::Anonymous),
-            (20, 10, Kind::Image),
+            (0, 10, MemoryKind::Anonymous),
+            (10, 5, MemoryKind::Image),
+            (15, 5, MemoryKind::Anonymous),
+            (20, 10, MemoryKind::Image),
         ];
         assert_eq!(list(&spans), wanted);
-        replace(&mut spans, 1, span(10, 5, Kind::Anonymous));
+        replace(&mut spans, 1, span(10, 5, MemoryKind::Anonymous));
         assert_eq!(
             list(&spans),
-            [(0, 20, Kind::Anonymous), (20, 10, Kind::Image)]
+            [(0, 20, MemoryKind::Anonymous), (20, 10, MemoryKind::Image)]
         );
-        replace(&mut spans, 1, span(20, 10, Kind::Anonymous));
-        assert_eq!(list(&spans), [(0, 30, Kind::Anonymous)]);
+        replace(&mut spans, 1, span(20, 10, MemoryKind::Anonymous));
+        assert_eq!(list(&spans), [(0, 30, MemoryKind::Anonymous)]);
     }
 }

@@ -51,7 +51,7 @@ impl fmt::Display for Place {
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     File,
     Link,
     Other,
@@ -59,9 +59,9 @@ pub(crate) enum Kind {
 
 /// One directory entry.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct DirEntry {
     pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EntryKind,
 }
 
 /// What a file is opened for.
@@ -91,7 +91,7 @@ pub(crate) trait Files: Send + Sync {
     /// Removes a name; none is no failure.
     fn unlink(&self, place: &Place) -> Result<()>;
     /// The entries of a directory, without "." and "..", in no order.
-    fn list(&self, dir: Dir) -> Result<Vec<Entry>>;
+    fn list(&self, dir: Dir) -> Result<Vec<DirEntry>>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, dir: Dir) -> Result<()>;
     /// An id that changes when the host boots: what was written but not synced survives unless it

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::{descriptor, host};
-use crate::page::{Run, push_run};
+use crate::page_set::{Run, push_run};
 use crate::{Error, Result};
 
 /// Numbers of linux/magic.h and linux/memfd.h that the libc crate does not have everywhere.

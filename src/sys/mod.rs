@@ -18,5 +18,6 @@ pub(crate) mod pagemap;
 pub(crate) mod pipe;
 mod realfile;
 pub(crate) mod realfs;
+pub(crate) mod temporary;
 pub(crate) mod threads;
 pub(crate) mod userfault;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::descriptor::{self, is, retry};
 use super::fork;
-use super::fs::{Access, Dir, Entry, File, Files, Kind, Place};
+use super::fs::{Access, Dir, DirEntry, EntryKind, File, Files, Place};
 use super::realfile::{RealFile, as_sync};
 use crate::{Error, Result};
 
@@ -25,7 +25,7 @@ pub(crate) struct RealFiles {
 }
 
 /// What was found at a path.
-pub(crate) enum Found {
+pub(crate) enum FoundDirectory {
     /// A store: `.vmstore` is there.
     Store(RealFiles),
     /// A directory without a store.
@@ -59,10 +59,10 @@ fn path_name(path: &Path) -> Result<CString> {
 const DIRECTORY: c_int = libc::O_RDONLY | libc::O_DIRECTORY;
 
 /// Looks at `path` without changing anything.
-pub(crate) fn find(path: &Path) -> Result<Found> {
+pub(crate) fn find(path: &Path) -> Result<FoundDirectory> {
     let root = match open_at(libc::AT_FDCWD, &path_name(path)?, DIRECTORY) {
         Ok(root) => root,
-        Err(error) if is(&error, libc::ENOENT) => return Ok(Found::Nothing),
+        Err(error) if is(&error, libc::ENOENT) => return Ok(FoundDirectory::Nothing),
         Err(error) if is(&error, libc::ENOTDIR) => {
             return Err(Error::Exists {
                 what: path.display().to_string(),
@@ -72,12 +72,12 @@ pub(crate) fn find(path: &Path) -> Result<Found> {
         Err(error) => return Err(error),
     };
     match open_at(root.as_raw_fd(), HIDDEN, DIRECTORY | libc::O_NOFOLLOW) {
-        Ok(hidden) => Ok(Found::Store(RealFiles {
+        Ok(hidden) => Ok(FoundDirectory::Store(RealFiles {
             root,
             hidden,
             lock: Mutex::new(None),
         })),
-        Err(error) if is(&error, libc::ENOENT) => Ok(Found::Directory(root)),
+        Err(error) if is(&error, libc::ENOENT) => Ok(FoundDirectory::Directory(root)),
         Err(error) if is(&error, libc::ENOTDIR) || is(&error, libc::ELOOP) => Err(Error::corrupt(
             path.join(".vmstore").display().to_string(),
             "it must be a directory, not a file or link",
@@ -146,7 +146,7 @@ pub(crate) fn make_hidden(root: OwnedFd) -> Result<RealFiles> {
 }
 
 /// The names in a directory.
-pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<Entry>> {
+pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<DirEntry>> {
     // A descriptor of its own: reading moves its position.
     let own = open_at(dir.as_raw_fd(), c".", DIRECTORY)?; // SAFETY: the descriptor is open; on success the stream owns it.
     let stream = unsafe { libc::fdopendir(own.as_raw_fd()) };
@@ -175,32 +175,32 @@ pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<Entry>> {
             continue;
         }
         let kind = match kind {
-            libc::DT_REG => Kind::File,
-            libc::DT_LNK => Kind::Link,
+            libc::DT_REG => EntryKind::File,
+            libc::DT_LNK => EntryKind::Link,
             libc::DT_UNKNOWN => kind_of(dir.as_raw_fd(), name),
-            _ => Kind::Other,
+            _ => EntryKind::Other,
         };
         // A name that is not UTF-8 is none of ours.
         let name = name
             .to_str()
             .map_or_else(|_| name.to_string_lossy().into_owned() + "?", str::to_owned);
-        entries.push(Entry { name, kind });
+        entries.push(DirEntry { name, kind });
     }
     // SAFETY: opened above, closed once.
     unsafe { libc::closedir(stream) };
     failure.map_or(Ok(entries), Err)
 }
 
-fn kind_of(dir: RawFd, name: &CStr) -> Kind {
+fn kind_of(dir: RawFd, name: &CStr) -> EntryKind {
     // SAFETY: all-zero is a value of this plain struct.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the name is NUL-terminated and the struct is ours.
     let failed =
         unsafe { libc::fstatat(dir, name.as_ptr(), &raw mut stat, libc::AT_SYMLINK_NOFOLLOW) };
     match (failed, stat.st_mode & libc::S_IFMT) {
-        (0, libc::S_IFREG) => Kind::File,
-        (0, libc::S_IFLNK) => Kind::Link,
-        _ => Kind::Other,
+        (0, libc::S_IFREG) => EntryKind::File,
+        (0, libc::S_IFLNK) => EntryKind::Link,
+        _ => EntryKind::Other,
     }
 }
 
@@ -409,7 +409,7 @@ impl Files for RealFiles {
         }
     }
 
-    fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
+    fn list(&self, dir: Dir) -> Result<Vec<DirEntry>> {
         list(self.dir(dir))
     }
 

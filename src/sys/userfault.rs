@@ -27,21 +27,21 @@ struct Api {
 }
 
 #[repr(C)]
-struct Range {
+struct UffdRange {
     start: u64,
     length: u64,
 }
 
 #[repr(C)]
 struct Register {
-    range: Range,
+    range: UffdRange,
     mode: u64,
     ioctls: u64,
 }
 
 #[repr(C)]
 struct WriteProtect {
-    range: Range,
+    range: UffdRange,
     mode: u64,
 }
 
@@ -92,7 +92,7 @@ impl Userfault {
 
     /// Puts a range under write tracking; nothing is armed yet.
     pub(crate) fn register(&self, address: usize, length: u64) -> Result<()> {
-        let range = Range {
+        let range = UffdRange {
             start: address as u64,
             length,
         };
@@ -105,7 +105,7 @@ impl Userfault {
     }
 
     pub(crate) fn unregister(&self, address: usize, length: u64) -> Result<()> {
-        let mut argument = Range {
+        let mut argument = UffdRange {
             start: address as u64,
             length,
         };
@@ -114,7 +114,7 @@ impl Userfault {
 
     /// Arms every page of a range, also those that are not there yet.
     pub(crate) fn arm(&self, address: usize, length: u64) -> Result<()> {
-        let range = Range {
+        let range = UffdRange {
             start: address as u64,
             length,
         };

@@ -49,12 +49,12 @@ fn an_index_survives_and_finds_its_pages() {
     let bytes = index.encode(&STORE);
     let back = decode(&bytes, 4 * 4096).unwrap();
     assert_eq!(back, index);
-    assert_eq!(back.find(2), Found::Absent);
-    assert_eq!(back.find(4), Found::Data { slot: 1 });
-    assert_eq!(back.find(5), Found::Zero);
-    assert_eq!(back.find(6), Found::Data { slot: 2 });
-    assert_eq!(back.find(50), Found::Data { slot: 3 });
-    assert_eq!(back.find(99), Found::Absent);
+    assert_eq!(back.find(2), PageLookup::Absent);
+    assert_eq!(back.find(4), PageLookup::Data { slot: 1 });
+    assert_eq!(back.find(5), PageLookup::Zero);
+    assert_eq!(back.find(6), PageLookup::Data { slot: 2 });
+    assert_eq!(back.find(50), PageLookup::Data { slot: 3 });
+    assert_eq!(back.find(99), PageLookup::Absent);
     assert_eq!(back.offset(50, 3), 3 * 4096);
 }
 

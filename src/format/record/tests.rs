@@ -1,35 +1,41 @@
 //! Streams that are whole, cut, damaged, or somebody's own.
 
 use super::*;
-use crate::format::header::{Mark, StreamKind};
+use crate::format::header::{LogKind, Mark};
 
 const STORE: StoreId = *b"a store's own id";
 
-fn header() -> Header {
-    Header {
+fn place(prev_checksum: u64, write_start: u64, sequence: u64) -> RecordPlace {
+    RecordPlace {
+        prev_checksum,
+        write_start,
+        sequence,
+    }
+}
+
+fn header() -> LogHeader {
+    LogHeader {
         generation: 42,
         previous: 41,
         durable: Mark::default(),
         boot_id: *b"the id of a boot",
         syncing: false,
-        kept: 0,
+        durable_upto: 0,
     }
 }
 
 /// A stream of `batches`, each a list of commits' numbers.
 fn stream(batches: &[&[u64]]) -> Vec<u8> {
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
-    let (mut link, mut sequence) = (42, 1);
-    for batch in batches {
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
+    let (mut prev_checksum, mut sequence) = (42, 1);
+    for write_start in batches {
         let start = bytes.len() as u64;
-        for number in *batch {
-            link = encode(
+        for number in *write_start {
+            prev_checksum = encode(
                 &mut bytes,
                 &STORE,
-                link,
-                start,
+                place(prev_checksum, start, sequence),
                 false,
-                sequence,
                 &Event::HeadMoved(*number),
             );
             sequence += 1;
@@ -39,7 +45,7 @@ fn stream(batches: &[&[u64]]) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Scan {
-    let header = Header::decode(bytes, StreamKind::Commits, &STORE, "commits").unwrap();
+    let header = LogHeader::decode(bytes, LogKind::Commits, &STORE, "commits").unwrap();
     scan(bytes, &header, &STORE, "commits").unwrap()
 }
 
@@ -49,11 +55,11 @@ fn forged(magic: u32, length: u64, sequence: u64) -> Scan {
     let mut head = Vec::new();
     let mut w = Writer(&mut head);
     w.u32(magic).u16(Event::HeadMoved(5).kind()).u16(0);
-    w.u64(length).u64(sequence).u64(HEADER as u64).u64(42);
+    w.u64(length).u64(sequence).u64(LOG_HEADER as u64).u64(42);
     w.u64(checksum::metadata(&STORE, &payload));
     let sum = checksum::metadata(&STORE, &head);
     Writer(&mut head).u64(sum).bytes(&payload);
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
     bytes.extend_from_slice(&head);
     read(&bytes)
 }
@@ -94,7 +100,7 @@ fn records_come_back_in_order() {
 #[test]
 fn every_cut_leaves_a_prefix() {
     let bytes = stream(&[&[5, 6], &[7]]);
-    for cut in HEADER..bytes.len() {
+    for cut in LOG_HEADER..bytes.len() {
         let scan = read(&bytes[..cut]);
         assert!(scan.end <= cut as u64);
         assert_eq!(
@@ -117,14 +123,14 @@ fn every_flipped_bit_is_seen_and_told_from_a_torn_tail() {
     for bit in 0..bytes.len() * 8 {
         let mut bad = bytes.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        if bit / 8 < HEADER {
-            assert!(Header::decode(&bad, StreamKind::Commits, &STORE, "commits").is_err());
+        if bit / 8 < LOG_HEADER {
+            assert!(LogHeader::decode(&bad, LogKind::Commits, &STORE, "commits").is_err());
             continue;
         }
         let scan = read(&bad);
-        let position = (bit / 8 - HEADER) / (HEAD + 8);
+        let position = (bit / 8 - LOG_HEADER) / (HEAD + 8);
         assert_eq!(scan.records.len(), position, "bit {bit}");
-        // The second batch was written after the first was synced, so a bad first batch is
+        // The second write_start was written after the first was synced, so a bad first write_start is
         // damage.
         assert_eq!(scan.damaged, bit / 8 < last, "bit {bit}");
     }
@@ -135,17 +141,15 @@ fn a_write_counts_whole_or_not_at_all() {
     let mut bytes = stream(&[&[5]]);
     let first = read(&bytes);
     let start = bytes.len();
-    let mut link = first.link;
+    let mut prev_checksum = first.prev_checksum;
     for (number, sequence) in [(6, 2), (7, 3), (8, 4)] {
         let event = Event::HeadMoved(number);
-        let batch = start as u64;
-        link = encode(
+        let write_start = start as u64;
+        prev_checksum = encode(
             &mut bytes,
             &STORE,
-            link,
-            batch,
+            place(prev_checksum, write_start, sequence),
             number != 8,
-            sequence,
             &event,
         );
     }
@@ -158,8 +162,8 @@ fn a_write_counts_whole_or_not_at_all() {
             "cut at {cut}"
         );
         assert_eq!(
-            (scan.tail, scan.link),
-            (Tail::Cut, first.link),
+            (scan.tail, scan.prev_checksum),
+            (Tail::Cut, first.prev_checksum),
             "cut at {cut}"
         );
     }
@@ -175,19 +179,21 @@ fn a_record_of_an_unknown_type_is_skipped_where_it_may_be() {
     for (flags, skipped) in [(OPTIONAL, true), (0, false)] {
         let mut bytes = stream(&[&[5]]);
         let first = read(&bytes);
-        let place = (first.link, bytes.len() as u64, if skipped { 1 } else { 2 });
-        let link = seal(&mut bytes, &STORE, place, 999, flags, |_| {});
-        let batch = bytes.len() as u64;
+        let at = place(
+            first.prev_checksum,
+            bytes.len() as u64,
+            if skipped { 1 } else { 2 },
+        );
+        let prev_checksum = seal(&mut bytes, &STORE, at, (999, flags), |_| {});
+        let write_start = bytes.len() as u64;
         encode(
             &mut bytes,
             &STORE,
-            link,
-            batch,
+            place(prev_checksum, write_start, 2),
             false,
-            2,
             &Event::HeadMoved(6),
         );
-        let header = Header::decode(&bytes, StreamKind::Commits, &STORE, "commits").unwrap();
+        let header = LogHeader::decode(&bytes, LogKind::Commits, &STORE, "commits").unwrap();
         match scan(&bytes, &header, &STORE, "commits") {
             Ok(scan) => {
                 let numbers: Vec<u64> = scan.records.iter().map(|r| r.sequence).collect();
@@ -218,7 +224,7 @@ fn heads_everywhere_do_not_cost_their_square() {
     let begun = std::time::Instant::now();
     let scan = read(&bytes);
     let took = begun.elapsed();
-    assert!(matches!(scan.tail, Tail::Bad(_)) && scan.beyond.is_empty());
+    assert!(matches!(scan.tail, Tail::Bad(_)) && scan.after_damage.is_empty());
     assert!(took < thousand, "{took:?}, {thousand:?} ({all})");
 }
 
@@ -233,87 +239,112 @@ fn a_stale_record_is_not_taken_for_the_next() {
     assert!(matches!(scan.tail, Tail::Bad(_)));
 }
 
-/// Events and what is kept, each linked to the one before it or with a link of its own; all in the write that
-/// began at `batch`.
-fn add(bytes: &mut Vec<u8>, link: u64, sequence: u64, more: bool) -> u64 {
-    let batch = bytes.len() as u64;
+/// Events and what is inline, each linked to the one before it or with a prev_checksum of its own; all in the write that
+/// began at `write_start`.
+fn add(bytes: &mut Vec<u8>, prev_checksum: u64, sequence: u64, more: bool) -> u64 {
+    let write_start = bytes.len() as u64;
     let event = Event::HeadMoved(sequence);
-    encode(bytes, &STORE, link, batch, more, sequence, &event)
+    encode(
+        bytes,
+        &STORE,
+        place(prev_checksum, write_start, sequence),
+        more,
+        &event,
+    )
 }
 
 #[test]
 fn the_first_write_ends_where_it_ends() {
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
-    let link = add(&mut bytes, 42, 1, true);
-    let link = add(&mut bytes, link, 2, false);
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
+    let prev_checksum = add(&mut bytes, 42, 1, true);
+    let prev_checksum = add(&mut bytes, prev_checksum, 2, false);
     let first = bytes.len() as u64;
-    let link = add(&mut bytes, link, 3, false);
-    add(&mut bytes, link, 4, false);
+    let prev_checksum = add(&mut bytes, prev_checksum, 3, false);
+    add(&mut bytes, prev_checksum, 4, false);
     let scan = read(&bytes);
     assert_eq!((scan.records.len(), scan.first), (4, first));
 }
 
 #[test]
 fn only_at_the_beginning_a_record_of_the_former_generation_is_a_cut() {
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
     add(&mut bytes, header().previous, 1, false);
     assert_eq!(read(&bytes).tail, Tail::Cut);
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
     add(&mut bytes, 42, 1, false);
     add(&mut bytes, header().previous, 2, false);
     let scan = read(&bytes);
     assert!(scan.records.len() == 1 && matches!(scan.tail, Tail::Bad(_)));
-    // Without one, no link is of it.
-    let first = Header {
+    // Without one, no prev_checksum is of it.
+    let first = LogHeader {
         previous: 0,
         ..header()
     };
-    let mut bytes = first.encode(StreamKind::Commits, &STORE);
+    let mut bytes = first.encode(LogKind::Commits, &STORE);
     add(&mut bytes, 0, 1, false);
     assert!(matches!(read(&bytes).tail, Tail::Bad(_)));
 }
 
 #[test]
 fn what_was_kept_before_an_unfinished_write_stays() {
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
-    let link = add(&mut bytes, 42, 1, false);
-    let kept = Kept {
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
+    let prev_checksum = add(&mut bytes, 42, 1, false);
+    let inline = InlineFiles {
         upto: 1,
         files: Vec::new(),
     };
-    let batch = bytes.len() as u64;
-    let link = encode_kept(&mut bytes, &STORE, link, batch, 1, &kept);
+    let write_start = bytes.len() as u64;
+    let prev_checksum = encode_inline(
+        &mut bytes,
+        &STORE,
+        place(prev_checksum, write_start, 1),
+        &inline,
+    );
     let end = bytes.len() as u64;
-    let link = add(&mut bytes, link, 2, true);
-    let batch = bytes.len() as u64;
-    encode_kept(&mut bytes, &STORE, link, batch, 2, &kept);
+    let prev_checksum = add(&mut bytes, prev_checksum, 2, true);
+    let write_start = bytes.len() as u64;
+    encode_inline(
+        &mut bytes,
+        &STORE,
+        place(prev_checksum, write_start, 2),
+        &inline,
+    );
     // It is of one write with the record before it.
     let at = end as usize;
     let scan = read(&bytes[..at]);
-    assert_eq!((scan.records.len(), scan.kept.len()), (1, 1));
+    assert_eq!((scan.records.len(), scan.inline.len()), (1, 1));
     let cut = bytes.len() - 1;
     let scan = read(&bytes[..cut]);
-    assert_eq!((scan.records.len(), scan.kept.len(), scan.end), (1, 1, end));
+    assert_eq!(
+        (scan.records.len(), scan.inline.len(), scan.end),
+        (1, 1, end)
+    );
 }
 
 #[test]
 fn a_bad_place_is_damage_if_a_later_write_follows_and_not_if_the_same_does() {
     for (same, damaged) in [(true, false), (false, true)] {
-        let mut bytes = header().encode(StreamKind::Commits, &STORE);
+        let mut bytes = header().encode(LogKind::Commits, &STORE);
         let bad = bytes.len();
-        let link = add(&mut bytes, 42, 1, false);
-        let batch = if same { bad } else { bytes.len() } as u64;
+        let prev_checksum = add(&mut bytes, 42, 1, false);
+        let write_start = if same { bad } else { bytes.len() } as u64;
         let event = Event::HeadMoved(2);
-        encode(&mut bytes, &STORE, link, batch, false, 2, &event);
+        encode(
+            &mut bytes,
+            &STORE,
+            place(prev_checksum, write_start, 2),
+            false,
+            &event,
+        );
         bytes[bad] ^= 1;
         let scan = read(&bytes);
-        assert_eq!((scan.damaged, scan.beyond.len()), (damaged, 1));
+        assert_eq!((scan.damaged, scan.after_damage.len()), (damaged, 1));
     }
 }
 
 #[test]
 fn heads_that_do_not_verify_do_not_hide_what_lies_behind() {
-    let mut bytes = header().encode(StreamKind::Commits, &STORE);
+    let mut bytes = header().encode(LogKind::Commits, &STORE);
     for _ in 0..20 {
         let mut head = Vec::new();
         Writer(&mut head).u32(RECORD_MAGIC).u32(2).u64(600);
@@ -322,5 +353,5 @@ fn heads_that_do_not_verify_do_not_hide_what_lies_behind() {
     }
     add(&mut bytes, 42, 1, false);
     bytes.resize(bytes.len() + 600, 0);
-    assert_eq!(read(&bytes).beyond.len(), 1);
+    assert_eq!(read(&bytes).after_damage.len(), 1);
 }

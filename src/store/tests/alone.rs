@@ -10,7 +10,7 @@ use super::recorded::{Disk, Fuse, Node, RecordedFiles, Short};
 use super::rig::open_options;
 use super::steps::{Player, Step};
 use super::{CommitOptions, Moment, Rig, Store, map_options, open};
-use crate::format::header::{HEADER, Header, Mark, StreamKind};
+use crate::format::header::{LOG_HEADER, LogHeader, LogKind, Mark};
 use crate::format::index::{FOOTER, FORMER, FORMER_RUN, RUN};
 use crate::format::name;
 use crate::format::record::{self, Record};
@@ -56,9 +56,9 @@ fn flip(bytes: &mut [u8], bit: usize) {
 }
 
 /// The records of a stream.
-fn records(disk: &Disk, kind: StreamKind, place: &Place) -> Vec<Record> {
+fn records(disk: &Disk, kind: LogKind, place: &Place) -> Vec<Record> {
     let (bytes, store) = (bytes_at(disk, place), id_of(disk));
-    let header = Header::decode(bytes, kind, &store, "").unwrap();
+    let header = LogHeader::decode(bytes, kind, &store, "").unwrap();
     record::scan(bytes, &header, &store, "").unwrap().records
 }
 
@@ -126,9 +126,9 @@ fn a_journal_that_has_not_all_that_was_durable_in_it_is_refused_after_a_boot() {
     let (disk, place) = (rig.files.disk(), journal_place());
     let found = Moment::of(&open_on(&disk, BOOTED).unwrap());
     assert_eq!(found, *rig.oracle.now());
-    let kept = records(&disk, StreamKind::Journal, &place);
+    let kept = records(&disk, LogKind::Journal, &place);
     let last = kept.last().unwrap().offset as usize;
-    for length in HEADER..=last {
+    for length in LOG_HEADER..=last {
         let cut = with(&disk, &place, |bytes| bytes.truncate(length));
         let what = || format!("the journal is cut to {length} bytes");
         refused(open_on(&cut, BOOTED), &place, &what);
@@ -155,7 +155,7 @@ fn commits_that_are_gone_or_cut_are_missed_by_a_journal_that_has_nothing() {
     let mut rig = store();
     rig.persist_in_files();
     let disk = rig.files.disk();
-    assert_eq!(bytes_at(&disk, &journal_place()).len(), HEADER);
+    assert_eq!(bytes_at(&disk, &journal_place()).len(), LOG_HEADER);
     let place = commits_place();
     for boot in [SAME_BOOT, BOOTED] {
         let mut gone = disk.clone();
@@ -179,14 +179,14 @@ fn damaged_after_a_power_cut(rig: &Rig, begun: &Disk) -> u64 {
     let found = Moment::of(&open_on(&disk, BOOTED).unwrap());
     assert_eq!(found, rig.oracle.moments[rig.oracle.persisted]);
     let place = commits_place();
-    let journal = Header::decode(
+    let journal = LogHeader::decode(
         bytes_at(&disk, &journal_place()),
-        StreamKind::Journal,
+        LogKind::Journal,
         &id_of(&disk),
         "",
     );
     assert_eq!(journal.unwrap().durable.length, 0, "it knows of it");
-    let all = records(&disk, StreamKind::Commits, &place);
+    let all = records(&disk, LogKind::Commits, &place);
     // What the last of several writes brought may be torn by the power cut; one alone was durable before it had a name.
     let single = rig.oracle.now().commits.len() == 1;
     let (first, end) = if single {
@@ -235,11 +235,11 @@ fn branch(of: &Disk, commits: u8, persist: bool, byte: u8) -> Disk {
     let store = open(&files, &what);
     let module = store.map_module("a", 0, &map_options()).unwrap();
     for number in 0..commits {
-        module.mapped.memory.write(0, &[byte + number; 100]);
+        module.mapped().memory.write(0, &[byte + number; 100]);
         module.mark_dirty(0, 100).unwrap();
         store.commit(&CommitOptions::default()).unwrap();
         if persist {
-            store.persist_in_files(None).unwrap();
+            store.checkpoint(None).unwrap();
         }
     }
     files.disk()
@@ -260,8 +260,8 @@ fn branches(commits: u8, persist: bool) -> [Disk; 2] {
 #[test]
 fn a_record_of_the_same_number_and_another_history_does_not_follow() {
     for (kind, place, persist) in [
-        (StreamKind::Journal, journal_place(), false),
-        (StreamKind::Commits, commits_place(), true),
+        (LogKind::Journal, journal_place(), false),
+        (LogKind::Commits, commits_place(), true),
     ] {
         let [one, other] = branches(3, persist);
         let numbers = |disk| -> Vec<_> {
@@ -282,7 +282,7 @@ fn a_record_of_the_same_number_and_another_history_does_not_follow() {
 
 #[test]
 fn a_file_of_the_same_commit_of_another_history_is_not_the_one() {
-    let place = crate::pages::place("a", 2);
+    let place = crate::layer::place("a", 2);
     for persist in [false, true] {
         let [one, other] = branches(1, persist);
         let mixed = with(&one, &place, |bytes| {
@@ -313,7 +313,7 @@ fn every_bit_of_the_page_checksums_is_missed_without_a_look_at_pages() {
     };
     let mut tried = 0;
     for commit in [1, 2] {
-        let place = crate::pages::place("a", commit);
+        let place = crate::layer::place("a", commit);
         let bytes = bytes_at(&disk, &place);
         let footer = bytes.len() - FOOTER;
         let field = |at| seal::number(bytes, footer + at) as usize;
@@ -338,7 +338,7 @@ fn pages_that_do_not_make_up_the_digest_are_missed_by_a_verification() {
     let disk = store().files.disk();
     let id = id_of(&disk);
     for commit in [1, 2] {
-        let place = crate::pages::place("a", commit);
+        let place = crate::layer::place("a", commit);
         let forged = with(&disk, &place, |bytes| {
             flip(bytes, 0);
             reseal_file(bytes, (0, 0), &id, FORGED_PAGES);
@@ -354,15 +354,15 @@ fn pages_that_do_not_make_up_the_digest_are_missed_by_a_verification() {
 #[test]
 fn a_journal_that_does_not_go_on_where_commits_ends_is_refused() {
     let disk = store().files.disk();
-    let last = records(&disk, StreamKind::Commits, &commits_place());
+    let last = records(&disk, LogKind::Commits, &commits_place());
     let last = last.last().unwrap().offset as usize;
     let store = id_of(&disk);
     let shorter = with(&disk, &commits_place(), |bytes| bytes.truncate(last));
     let forged = with(&shorter, &journal_place(), |bytes| {
-        let mut header = Header::decode(bytes, StreamKind::Journal, &store, "").unwrap();
+        let mut header = LogHeader::decode(bytes, LogKind::Journal, &store, "").unwrap();
         header.durable = Mark::default();
-        let header = header.encode(StreamKind::Journal, &store);
-        bytes[..HEADER].copy_from_slice(&header);
+        let header = header.encode(LogKind::Journal, &store);
+        bytes[..LOG_HEADER].copy_from_slice(&header);
     });
     let what = || "commits without its last record".to_owned();
     for boot in [SAME_BOOT, BOOTED] {

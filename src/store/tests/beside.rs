@@ -11,7 +11,7 @@ use super::caches::Counted;
 use super::recorded::RecordedFiles;
 use super::{Moment, OpenOptions, Rig, Store};
 use crate::Result;
-use crate::sys::fs::{Access, Dir, Entry, File, Files, Place};
+use crate::sys::fs::{Access, Dir, DirEntry, File, Files, Place};
 use crate::sys::host::repeatable;
 
 type Once = Box<dyn FnOnce() + Send>;
@@ -134,7 +134,7 @@ impl Files for Meddled {
         self.files.unlink(place)
     }
 
-    fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
+    fn list(&self, dir: Dir) -> Result<Vec<DirEntry>> {
         self.files.list(dir)
     }
 
@@ -170,7 +170,7 @@ fn a_reader_that_looks_while_a_commit_is_deleted_sees_what_is_there_before_or_af
         let owner = rig.store.clone();
         let meddled = Meddled {
             files: rig.files.clone(),
-            place: crate::pages::place("a", 2),
+            place: crate::layer::place("a", 2),
             before: Mutex::new(Some(Box::new(move || {
                 owner.delete_commit(2).unwrap();
                 owner.persist(None).unwrap();

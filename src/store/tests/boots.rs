@@ -2,17 +2,17 @@
 
 use super::recorded::RecordedFiles;
 use super::{Rig, Store, rig};
-use crate::journal::{Booted, Reader, replay};
+use crate::journal::{Rebooted, Role, replay};
 
 #[test]
 fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {
     let mut count = 0;
     for (written_by, read_by, wanted) in [
-        (1, 1, Booted::No),
-        (1, 2, Booted::Yes),
-        (1, 0, Booted::Perhaps),
-        (0, 1, Booted::Perhaps),
-        (0, 0, Booted::Perhaps),
+        (1, 1, Rebooted::No),
+        (1, 2, Rebooted::Yes),
+        (1, 0, Rebooted::Unknown),
+        (0, 1, Rebooted::Unknown),
+        (0, 0, Rebooted::Unknown),
     ] {
         let begun = RecordedFiles::new(true).disk();
         let mut rig = Rig::small(RecordedFiles::holding(begun, written_by));
@@ -21,10 +21,10 @@ fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {
         rig.commit();
         rig.close();
         let files = RecordedFiles::holding(rig.files.disk(), read_by);
-        let store = rig.store.0.pages.store;
-        for reader in [Reader::Owner, Reader::Bystander, Reader::Salvager] {
+        let store = rig.store.0.layers.store;
+        for reader in [Role::Owner, Role::ReadOnly, Role::Salvager] {
             let found = replay(&*files, &store, reader).unwrap();
-            assert_eq!(found.booted, wanted, "{written_by}, {read_by}");
+            assert_eq!(found.rebooted, wanted, "{written_by}, {read_by}");
             count += 1;
         }
         // Whoever has it then tells of its own.
@@ -32,9 +32,13 @@ fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {
             .unwrap()
             .close()
             .unwrap();
-        let again = replay(&*files, &store, Reader::Owner).unwrap();
+        let again = replay(&*files, &store, Role::Owner).unwrap();
         let told = read_by != 0;
-        assert_eq!(again.booted == Booted::No, told, "{written_by}, {read_by}");
+        assert_eq!(
+            again.rebooted == Rebooted::No,
+            told,
+            "{written_by}, {read_by}"
+        );
     }
     println!("{count} looks at journals of this boot, of another, and of nobody knows which");
 }

@@ -7,10 +7,10 @@ use super::recorded::RecordedFiles;
 use super::written::written;
 use crate::format::checksum::Digest;
 use crate::format::index::{Checksums, Content, Index, Shape};
-use crate::pages::{PageFiles, Piece, Reading};
+use crate::layer::{LayerFiles, Piece, Reading};
 
 /// Commits of one page each of module "a".
-fn chain(commits: usize) -> (Arc<RecordedFiles>, PageFiles) {
+fn chain(commits: usize) -> (Arc<RecordedFiles>, LayerFiles) {
     written(1, &vec![&[0][..]; commits])
 }
 
@@ -35,12 +35,12 @@ impl Counted {
 #[test]
 fn so_many_files_stay_open_and_no_more() {
     const COMMITS: u64 = 6;
-    let (files, pages) = chain(COMMITS as usize);
+    let (files, layers) = chain(COMMITS as usize);
     let read = |commit| {
-        let index = pages.index("a", commit).unwrap();
-        pages.checksums(&index).unwrap();
+        let index = layers.index("a", commit).unwrap();
+        layers.checksums(&index).unwrap();
         let mut runs = 0;
-        let mut reading = Reading::new(&pages);
+        let mut reading = Reading::new(&layers);
         let all = Piece::all_of(&index);
         reading.pieces(all, |_, _| {
             runs += 1;
@@ -52,16 +52,16 @@ fn so_many_files_stay_open_and_no_more() {
     (1..=COMMITS).try_for_each(read).unwrap();
     assert_eq!(files.open_files(), 0, "none unless it is said");
     let opens = Counted::of(&files, "open");
-    pages.set_most_open(3);
+    layers.set_most_open(3);
     for commit in [1, 2, 3, 1, 2, 3] {
         read(commit).unwrap();
     }
     assert_eq!((opens.take(), files.open_files()), (3, 3));
     (1..=COMMITS).try_for_each(read).unwrap();
     assert_eq!((opens.take(), files.open_files()), (3, 3));
-    pages.forget("a", COMMITS);
+    layers.forget("a", COMMITS);
     assert_eq!(files.open_files(), 2);
-    pages.set_most_open(0);
+    layers.set_most_open(0);
     assert_eq!(files.open_files(), 0);
     (1..=COMMITS).try_for_each(read).unwrap();
     // And once for the index that was forgotten.
@@ -70,16 +70,16 @@ fn so_many_files_stay_open_and_no_more() {
 
 #[test]
 fn an_index_is_read_once_and_a_small_one_with_its_checksums() {
-    let (files, pages) = chain(2);
+    let (files, layers) = chain(2);
     let reads = Counted::of(&files, "read");
-    let delta = pages.index("a", 2).unwrap();
+    let delta = layers.index("a", 2).unwrap();
     assert_eq!(reads.take(), 2, "its footer, and all the rest");
-    pages.checksums(&delta).unwrap();
-    pages.index("a", 2).unwrap();
-    assert_eq!(pages.parent("a", 2).unwrap(), 1);
+    layers.checksums(&delta).unwrap();
+    layers.index("a", 2).unwrap();
+    assert_eq!(layers.parent("a", 2).unwrap(), 1);
     assert_eq!(reads.take(), 0);
-    pages.forget("a", 2);
-    pages.index("a", 2).unwrap();
+    layers.forget("a", 2);
+    layers.index("a", 2).unwrap();
     assert_eq!(reads.take(), 2);
 }
 
@@ -87,16 +87,16 @@ fn an_index_is_read_once_and_a_small_one_with_its_checksums() {
 fn a_large_index_comes_in_pieces_and_a_long_list_is_read_twice() {
     // Thirty runs, or two checksums, are one piece here.
     let apart: Vec<u64> = (0..62).step_by(2).collect();
-    let (files, pages) = written(
+    let (files, layers) = written(
         62,
         &[&(0..62).collect::<Vec<_>>(), &apart, &[1, 5, 9], &[1, 2]],
     );
     let reads = Counted::of(&files, "read");
     for (commit, pieces, whole, list) in [(2, 2, false, 17), (3, 1, false, 3), (4, 1, true, 0)] {
-        let index = pages.index("a", commit).unwrap();
+        let index = layers.index("a", commit).unwrap();
         assert_eq!(reads.take(), 1 + pieces, "its footer and its runs");
         assert_eq!(index.checksums.get().is_some(), whole);
-        let sums = pages.checksums(&index).unwrap();
+        let sums = layers.checksums(&index).unwrap();
         assert_eq!(sums.len() as u64, index.data_pages());
         assert_eq!(reads.take(), list, "the checksums of commit {commit}");
         let starts: Vec<u64> = index.runs.iter().map(|run| run.start).collect();
@@ -134,32 +134,32 @@ fn index(commit: u64, runs: u64, data_pages: u64) -> Arc<Index> {
 #[test]
 fn indexes_that_nobody_uses_go_when_they_take_too_much() {
     const LIMIT: u64 = 64 << 20;
-    let (_, pages) = chain(1);
-    let there = |commit| pages.index("a", commit).is_ok();
+    let (_, layers) = chain(1);
+    let there = |commit| layers.index("a", commit).is_ok();
     // Eight bytes a checksum, 32 a run, 256 for the rest.
     for runs in [1, 3] {
         let most = (LIMIT - 256 - 32 * runs) / 8;
         for (data_pages, stays) in [(most, true), (most + 1, false)] {
-            pages.remember(index(11, runs, data_pages));
-            pages.remember(index(12, 1, 1));
+            layers.remember(index(11, runs, data_pages));
+            layers.remember(index(12, 1, 1));
             assert_eq!(there(11), stays, "{data_pages} pages in {runs} runs");
             // In use it stays, and counts.
             let held = index(13, runs, most + 1);
-            pages.remember(held.clone());
-            pages.remember(index(14, 1, 1));
-            pages.remember(index(15, 1, 1));
+            layers.remember(held.clone());
+            layers.remember(index(14, 1, 1));
+            layers.remember(index(15, 1, 1));
             assert!(!there(11) && !there(12) && !there(14), "for lack of room");
             assert!(there(13) && there(15));
             drop(held);
-            pages.remember(index(16, 1, 1));
+            layers.remember(index(16, 1, 1));
             assert!(!there(13) && !there(15) && there(16));
             // What is forgotten no longer counts.
-            pages.remember(index(17, 1, most + 1));
-            pages.forget("a", 17);
-            pages.remember(index(18, 1, 1));
+            layers.remember(index(17, 1, most + 1));
+            layers.forget("a", 17);
+            layers.remember(index(18, 1, 1));
             assert!(there(16) && there(18) && !there(17));
             for commit in 11..=18 {
-                pages.forget("a", commit);
+                layers.forget("a", commit);
             }
         }
     }

@@ -176,11 +176,11 @@ fn killed_while_it_opened(
         let size = 2 * crate::sys::host::page_size();
         let module = store.map_module("a", size, &map_options()).unwrap();
         for version in [1, 2] {
-            module.mapped.memory.write(0, &[cut as u8 | version; 700]);
+            module.mapped().memory.write(0, &[cut as u8 | version; 700]);
             module.mark_dirty(0, 700).unwrap();
             store.commit(&CommitOptions::default()).unwrap();
             if in_files {
-                store.persist_in_files(None).unwrap();
+                store.checkpoint(None).unwrap();
             } else {
                 store.persist(None).unwrap();
             }

@@ -12,7 +12,7 @@ use super::parts::in_parts;
 use super::recorded::{Disk, Fuse, Node, RecordedFiles};
 use super::steps::{Player, Step};
 use super::{Moment, Rig, check_reopened, map_options, open, rig, setting};
-use crate::format::header::{Header, StreamKind};
+use crate::format::header::{LogHeader, LogKind};
 use crate::format::index::FOOTER;
 use crate::format::name;
 use crate::sys::fs::{Dir, Place};
@@ -142,7 +142,7 @@ impl Damaged<'_> {
                 }
             }
             for (id, module) in &modules {
-                let memory = &module.mapped.memory;
+                let memory = &module.mapped().memory;
                 let zeros = vec![0; memory.length() as usize];
                 let right = memory.equals(0, bytes.get(id).unwrap_or(&zeros));
                 assert!(right, "{}: WRONG BYTES in {id} at commit {number}", what());
@@ -336,10 +336,10 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     let store = id_of(&disk);
     let header = |place: &Place, kind| {
         let bytes = bytes_at(&disk, place);
-        Header::decode(bytes, kind, &store, &place.name).unwrap()
+        LogHeader::decode(bytes, kind, &store, &place.name).unwrap()
     };
-    let journal = header(&Place::hidden(name::JOURNAL), StreamKind::Journal);
-    let known = journal.durable.of(&header(&place, StreamKind::Commits));
+    let journal = header(&Place::hidden(name::JOURNAL), LogKind::Journal);
+    let known = journal.durable.of(&header(&place, LogKind::Commits));
     let length = disk.inodes[inode].len() as u64;
     assert_eq!(known, Some(length), "what the journal knows of it");
     let mut damaged = Damaged {

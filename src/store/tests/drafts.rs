@@ -6,8 +6,8 @@ use super::caches::Counted;
 use super::recorded::Fuse;
 use super::written::{byte, written};
 use crate::format::index::{Content, Index};
-use crate::page::Run;
-use crate::pages::{Draft, Finished, PageFiles, PageTable, Piece, Reading};
+use crate::layer::{Draft, Finished, LayerFiles, PageTable, Piece, Reading};
+use crate::page_set::Run;
 use crate::sys::fs::{Access, Files, Place};
 
 const PAGES: u64 = 8;
@@ -18,14 +18,17 @@ fn temporary() -> Place {
 }
 
 /// A draft of the second commit of module "a".
-fn draft(pages: &PageFiles, parent: Option<&Index>) -> Draft {
-    let size = PAGES * pages.page_size;
-    Draft::new(pages, temporary(), "a", size, 2, parent)
+fn draft(layers: &LayerFiles, parent: Option<&Index>) -> Draft {
+    let size = PAGES * layers.page_size;
+    match parent {
+        None => Draft::image(layers, temporary(), "a", size, 2),
+        Some(parent) => Draft::delta(layers, temporary(), size, 2, parent),
+    }
 }
 
 /// Feeds it runs of pages that are full of these bytes each.
-fn feed(draft: &mut Draft, pages: &PageFiles, table: &PageTable, runs: &[(u64, &[u8])]) {
-    let size = pages.page_size as usize;
+fn feed(draft: &mut Draft, layers: &LayerFiles, table: &PageTable, runs: &[(u64, &[u8])]) {
+    let size = layers.page_size as usize;
     let captured: Vec<(Run, Vec<u8>)> = runs
         .iter()
         .map(|(start, bytes)| {
@@ -38,23 +41,23 @@ fn feed(draft: &mut Draft, pages: &PageFiles, table: &PageTable, runs: &[(u64, &
             (run, full)
         })
         .collect();
-    let mut reading = Reading::new(pages);
+    let mut reading = Reading::new(layers);
     let captured = captured.iter().map(|(run, bytes)| (*run, &bytes[..]));
-    draft.feed(&mut reading, pages, table, captured).unwrap();
+    draft.feed(&mut reading, layers, table, captured).unwrap();
 }
 
 /// Gives it its name and reads its pages back: page and byte.
-fn read_back(files: &dyn Files, pages: &PageFiles, made: &Finished) -> Vec<(u64, u8)> {
+fn read_back(files: &dyn Files, layers: &LayerFiles, made: &Finished) -> Vec<(u64, u8)> {
     assert_eq!(made.temporary, temporary());
     files
         .rename(&temporary(), &Place::root("a_Commit2"))
         .unwrap();
-    let index = std::sync::Arc::new(pages.load("a", 2).unwrap());
+    let index = std::sync::Arc::new(layers.load("a", 2).unwrap());
     let mut seen = Vec::new();
     let all = Piece::all_of(&index);
-    Reading::new(pages)
+    Reading::new(layers)
         .pieces(all, |run, bytes| {
-            for (page, bytes) in (run.start..).zip(bytes.chunks(pages.page_size as usize)) {
+            for (page, bytes) in (run.start..).zip(bytes.chunks(layers.page_size as usize)) {
                 assert!(bytes.iter().all(|byte| *byte == bytes[0]));
                 seen.push((page, bytes[0]));
             }
@@ -66,26 +69,26 @@ fn read_back(files: &dyn Files, pages: &PageFiles, made: &Finished) -> Vec<(u64,
 
 #[test]
 fn a_delta_has_what_changed_in_one_write() {
-    let (files, pages) = written(PAGES, &[ALL]);
-    let parent = pages.index("a", 1).unwrap();
+    let (files, layers) = written(PAGES, &[ALL]);
+    let parent = layers.index("a", 1).unwrap();
     let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
-    let mut draft = draft(&pages, Some(&parent));
+    let mut draft = draft(&layers, Some(&parent));
     assert!(draft.is_empty());
-    pages.checksums(&parent).unwrap();
+    layers.checksums(&parent).unwrap();
     let writes = Counted::of(&files, "write");
     let was = |page| byte(1, page);
     let runs: [(u64, &[u8]); 2] = [(0, &[was(0), 90, 0, 91]), (5, &[92, was(6)])];
-    feed(&mut draft, &pages, &table, &runs);
+    feed(&mut draft, &layers, &table, &runs);
     assert_eq!(writes.take(), 1);
     assert!(!draft.is_empty());
     let counts = draft.counts;
     assert_eq!((counts.data, counts.zero, counts.unchanged), (3, 1, 2));
-    let made = draft.finish(&pages).unwrap();
+    let made = draft.finish(&layers).unwrap();
     assert_eq!(made.bytes, made.file.len().unwrap());
     let zero = |run: &&crate::format::index::IndexRun| run.content == Content::Zero;
     let zeros: Vec<_> = made.index.runs.iter().filter(zero).collect();
     assert!(zeros.len() == 1 && (zeros[0].start, zeros[0].count) == (2, 1));
-    let seen = read_back(&*files, &pages, &made);
+    let seen = read_back(&*files, &layers, &made);
     assert_eq!(seen, [(1, 90), (3, 91), (5, 92)]);
 }
 
@@ -93,51 +96,51 @@ fn a_delta_has_what_changed_in_one_write() {
 fn many_zero_pages_need_no_room_but_their_runs() {
     const MANY: u64 = 62;
     let all: Vec<u64> = (0..MANY).collect();
-    let (files, pages) = written(MANY, &[&all]);
-    let parent = pages.index("a", 1).unwrap();
+    let (files, layers) = written(MANY, &[&all]);
+    let parent = layers.index("a", 1).unwrap();
     let table = PageTable::of_chain(MANY, std::slice::from_ref(&parent)).unwrap();
-    let size = MANY * pages.page_size;
-    let mut draft = Draft::new(&pages, temporary(), "a", size, 2, Some(&parent));
+    let size = MANY * layers.page_size;
+    let mut draft = Draft::delta(&layers, temporary(), size, 2, &parent);
     let runs: Vec<(u64, &[u8])> = (0..MANY).step_by(2).map(|at| (at, &[0][..])).collect();
-    feed(&mut draft, &pages, &table, &runs);
+    feed(&mut draft, &layers, &table, &runs);
     assert_eq!(draft.counts.zero, MANY / 2);
-    let made = draft.finish(&pages).unwrap();
-    assert_eq!(read_back(&*files, &pages, &made), []);
-    assert_eq!(pages.load("a", 2).unwrap().zero_pages(), MANY / 2);
+    let made = draft.finish(&layers).unwrap();
+    assert_eq!(read_back(&*files, &layers, &made), []);
+    assert_eq!(layers.load("a", 2).unwrap().zero_pages(), MANY / 2);
 }
 
 #[test]
 fn an_image_has_each_page_in_its_place_and_neighbours_in_one_write() {
-    let (files, pages) = written(PAGES, &[]);
-    let mut draft = draft(&pages, None);
+    let (files, layers) = written(PAGES, &[]);
+    let mut draft = draft(&layers, None);
     assert!(!draft.is_empty(), "it says that all is zero");
     let table = PageTable::new(PAGES).unwrap();
     let writes = Counted::of(&files, "write");
     let runs: [(u64, &[u8]); 4] = [(0, &[0, 90]), (2, &[91]), (4, &[92]), (6, &[93, 0])];
-    feed(&mut draft, &pages, &table, &runs);
+    feed(&mut draft, &layers, &table, &runs);
     assert_eq!(writes.take(), 3, "1 and 2, 4, 6");
     assert_eq!((draft.counts.data, draft.counts.unchanged), (4, 2));
-    let made = draft.finish(&pages).unwrap();
-    let seen = read_back(&*files, &pages, &made);
+    let made = draft.finish(&layers).unwrap();
+    let seen = read_back(&*files, &layers, &made);
     assert_eq!(seen, [(1, 90), (2, 91), (4, 92), (6, 93)]);
 }
 
 #[test]
 fn nothing_changed_is_something_if_the_module_has_grown() {
-    let (files, pages) = written(PAGES, &[ALL]);
-    let parent = pages.index("a", 1).unwrap();
-    let size = PAGES * pages.page_size;
-    for grown in [0, pages.page_size] {
-        let draft = Draft::new(&pages, temporary(), "a", size + grown, 2, Some(&parent));
+    let (files, layers) = written(PAGES, &[ALL]);
+    let parent = layers.index("a", 1).unwrap();
+    let size = PAGES * layers.page_size;
+    for grown in [0, layers.page_size] {
+        let draft = Draft::delta(&layers, temporary(), size + grown, 2, &parent);
         assert_eq!(draft.is_empty(), grown == 0);
     }
-    assert!(pages.chain("a", 1, size + pages.page_size).is_ok());
-    assert!(pages.chain("a", 1, size - pages.page_size).is_err());
+    assert!(layers.chain("a", 1, size + layers.page_size).is_ok());
+    assert!(layers.chain("a", 1, size - layers.page_size).is_err());
     let there = || files.open(&temporary(), Access::Read).unwrap().is_some();
     let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
     for finish in [false, true] {
-        let mut draft = draft(&pages, Some(&parent));
-        feed(&mut draft, &pages, &table, &[(3, &[90])]);
+        let mut draft = draft(&layers, Some(&parent));
+        feed(&mut draft, &layers, &table, &[(3, &[90])]);
         assert!(there());
         if finish {
             files.set_fuse(Fuse {
@@ -145,10 +148,10 @@ fn nothing_changed_is_something_if_the_module_has_grown() {
                 times: 1,
                 ..Fuse::default()
             });
-            assert!(draft.finish(&pages).is_err());
+            assert!(draft.finish(&layers).is_err());
             files.set_fuse(Fuse::default());
         } else {
-            draft.discard(&pages);
+            draft.discard(&layers);
         }
         assert!(!there(), "it is given up");
     }
@@ -156,17 +159,17 @@ fn nothing_changed_is_something_if_the_module_has_grown() {
 
 #[test]
 fn a_page_with_the_same_bytes_is_written_where_the_disk_has_others() {
-    let (files, pages) = written(PAGES, &[ALL]);
-    let parent = pages.index("a", 1).unwrap();
+    let (files, layers) = written(PAGES, &[ALL]);
+    let parent = layers.index("a", 1).unwrap();
     let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
     let place = Place::root("a_Commit1");
     let file = files.open(&place, Access::Write).unwrap().unwrap();
-    file.write_at(&[IoSlice::new(&[200])], 3 * pages.page_size + 5)
+    file.write_at(&[IoSlice::new(&[200])], 3 * layers.page_size + 5)
         .unwrap();
-    let mut draft = draft(&pages, Some(&parent));
+    let mut draft = draft(&layers, Some(&parent));
     let runs: [(u64, &[u8]); 1] = [(2, &[byte(1, 2), byte(1, 3), byte(1, 4)])];
-    feed(&mut draft, &pages, &table, &runs);
-    let made = draft.finish(&pages).unwrap();
-    let seen = read_back(&*files, &pages, &made);
+    feed(&mut draft, &layers, &table, &runs);
+    let made = draft.finish(&layers).unwrap();
+    let seen = read_back(&*files, &layers, &made);
     assert_eq!(seen, [(3, byte(1, 3))]);
 }

@@ -87,7 +87,7 @@ pub(super) fn open_or_salvage(
             store.restore(*commit, None)?;
             for (id, bytes) in rig.oracle.bytes[commit].iter() {
                 let module = store.map_module(id, 0, &map_options())?;
-                assert!(module.mapped.memory.equals(0, bytes), "{}: {id}", what());
+                assert!(module.mapped().memory.equals(0, bytes), "{}: {id}", what());
             }
             Ok::<(), Error>(())
         };

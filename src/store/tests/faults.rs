@@ -252,9 +252,9 @@ pub(super) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
         let late = store.map_module("late", 4096, &super::map_options());
         refused("map", late.map(drop));
         for module in rig.modules.values() {
-            let size = module.mapped.size();
+            let size = module.mapped().size();
             refused("grow", module.grow(size + 4096));
-            assert_eq!(module.mapped.size(), size, "{}: it grew", what());
+            assert_eq!(module.mapped().size(), size, "{}: it grew", what());
         }
         if let Some(first) = first {
             refused("restore", store.restore(first, None));

@@ -10,12 +10,12 @@ use super::recorded::RecordedFiles;
 use super::{Rig, map_options};
 use crate::format::checksum::{Digest, Pieces};
 use crate::format::commit::Event;
-use crate::format::header::HEADER;
+use crate::format::header::LOG_HEADER;
 use crate::format::index::{Checksums, Content, FOOTER, FORMER, Index, RUN, Shape};
 use crate::format::name;
 use crate::format::record::HEAD;
-use crate::journal::Numbered;
-use crate::pages::place;
+use crate::journal::SequencedEvent;
+use crate::layer::place;
 use crate::sys::fs::Place;
 use crate::sys::host::page_size;
 use crate::{Error, OpenOptions, Store};
@@ -31,7 +31,7 @@ fn claim_many_runs(zeros: u64) -> String {
         .map_module("ram", page_size(), &map_options())
         .unwrap();
     module.unmap().unwrap();
-    let id = store.0.pages.store;
+    let id = store.0.layers.store;
     let mut index = Index {
         module: "ram".into(),
         commit: 2,
@@ -66,7 +66,7 @@ fn claim_many_runs(zeros: u64) -> String {
     file.set_len(length).unwrap();
     std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap();
     file.write_all(&footer).unwrap();
-    match store.0.pages.load("ram", 2) {
+    match store.0.layers.load("ram", 2) {
         Err(Error::Corrupt { why, .. }) => why,
         other => panic!("{other:?}"),
     }
@@ -128,7 +128,7 @@ fn run(bytes: &mut [u8], number: usize, at: usize, value: u64) {
 }
 
 /// Where the payload of the first record begins.
-const PAYLOAD: usize = HEADER + HEAD;
+const PAYLOAD: usize = LOG_HEADER + HEAD;
 
 const OF_A_FOOTER: [Forgery; 22] = [
     ("an image that was itself", |b| {
@@ -217,10 +217,10 @@ const OF_A_RECORD: [Forgery; 15] = [
     }),
     ("a module of nothing", |b| set(b, PAYLOAD + 61, 0)),
     ("a payload longer than all there can be", |b| {
-        set(b, HEADER + 8, u64::MAX);
+        set(b, LOG_HEADER + 8, u64::MAX);
     }),
     ("a payload longer than the file", |b| {
-        set(b, HEADER + 8, 1 << 20);
+        set(b, LOG_HEADER + 8, 1 << 20);
     }),
 ];
 
@@ -313,17 +313,17 @@ fn a_record_that_contradicts_history_is_refused_but_by_a_salvage() {
             }
             rig.persist_in_files();
             {
-                let mut gate = rig.store.0.gate.lock();
-                let mut state = rig.store.lock_state();
-                let sequence = state.next_sequence;
+                let mut persist = rig.store.lock_persist();
+                let mut locked = rig.store.lock_state();
+                let sequence = locked.unpersisted.next_sequence;
                 let event = event.clone();
-                let stream = if durable {
-                    gate.commits.as_mut()
+                let log = if durable {
+                    persist.commits.as_mut()
                 } else {
-                    state.journal.as_mut()
+                    locked.unpersisted.journal.as_mut()
                 };
-                let stream = stream.unwrap();
-                stream.append(&[Numbered { sequence, event }]).unwrap();
+                let log = log.unwrap();
+                log.append(&[SequencedEvent { sequence, event }]).unwrap();
             }
             for (read_only, salvage) in [(false, false), (true, false), (true, true)] {
                 let files = rig.files.copy();

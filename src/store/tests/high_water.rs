@@ -12,7 +12,7 @@ use super::fuzz::places::{bytes_at, id_of};
 use super::recorded::{Disk, Fuse, Node, RecordedFiles};
 use super::rig::open_options;
 use super::{CommitOptions, Moment, OpenOptions, Rig, Store, map_options, open};
-use crate::format::header::{HEADER, Header, StreamKind};
+use crate::format::header::{LOG_HEADER, LogHeader, LogKind};
 use crate::format::{high_water, name, record};
 use crate::journal::journal_place;
 use crate::sys::fs::{Files as _, Place};
@@ -40,7 +40,7 @@ fn store() -> Rig {
 /// Where the journal's records begin, and where the last of them ends.
 fn ends(disk: &Disk) -> Vec<usize> {
     let (bytes, store) = (bytes_at(disk, &journal_place()), id_of(disk));
-    let header = Header::decode(bytes, StreamKind::Journal, &store, "").unwrap();
+    let header = LogHeader::decode(bytes, LogKind::Journal, &store, "").unwrap();
     let scan = record::scan(bytes, &header, &store, "").unwrap();
     let mut ends: Vec<usize> = scan.records.iter().map(|r| r.offset as usize).collect();
     ends.push(scan.end as usize);
@@ -53,7 +53,7 @@ fn every_end_is_missed(disk: &Disk) -> u64 {
     let place = journal_place();
     let (whole, length) = (*ends(disk).last().unwrap(), bytes_at(disk, &place).len());
     let mut tried = 0;
-    for end in HEADER..whole {
+    for end in LOG_HEADER..whole {
         for zeros in [false, true] {
             let damaged = with(disk, &place, |bytes| {
                 bytes.truncate(end);
@@ -225,7 +225,7 @@ fn what_is_not_the_stores_own_mark_is_not_written_to() {
     files.link(&other, &mark_place()).unwrap();
     let store = open(&files, &|| "a second name of another file".into());
     let module = store.map_module("a", 0, &map_options()).unwrap();
-    module.mapped.memory.write(0, &[9; 64]);
+    module.mapped().memory.write(0, &[9; 64]);
     module.mark_dirty(0, 64).unwrap();
     store.commit(&CommitOptions::default()).unwrap();
     let disk = files.disk();
@@ -285,7 +285,7 @@ fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
     let commit = |fails: bool| {
         told.lock().clear();
         files.set_fuse(Fuse::every("mark", u64::from(fails)));
-        module.mapped.memory.write(0, &[8 + u8::from(fails); 64]);
+        module.mapped().memory.write(0, &[8 + u8::from(fails); 64]);
         module.mark_dirty(0, 64).unwrap();
         store.commit(&CommitOptions::default()).unwrap();
         files.set_fuse(Fuse::default());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::recorded::RecordedFiles;
 use super::written::written;
 use crate::format::index::{Former, Shape};
-use crate::page::Run;
-use crate::pages::{PageFiles, pages_of, rewrite};
+use crate::layer::{LayerFiles, pages_of, rewrite};
+use crate::page_set::Run;
 use crate::sys::fs::{Files as _, Place};
 
 fn runs(pages: &[(u64, u64)]) -> Vec<Run> {
@@ -19,21 +19,25 @@ fn runs(pages: &[(u64, u64)]) -> Vec<Run> {
 
 struct Written {
     files: Arc<RecordedFiles>,
-    pages: PageFiles,
+    layers: LayerFiles,
     size: u64,
 }
 
 impl Written {
     fn new(commits: &[&[u64]]) -> Self {
-        let (files, pages) = written(8, commits);
-        let size = 8 * pages.page_size;
-        Self { files, pages, size }
+        let (files, layers) = written(8, commits);
+        let size = 8 * layers.page_size;
+        Self {
+            files,
+            layers,
+            size,
+        }
     }
 
     /// Writes a commit anew with all below it down to `last`; whether it is an image and what it remembers, and that
     /// all of its bytes are told of.
     fn rewrite(&self, commit: u64, last: u64, former: u64) -> (Shape, Option<Former>) {
-        let mut chain = self.pages.chain("a", commit, self.size).unwrap();
+        let mut chain = self.layers.chain("a", commit, self.size).unwrap();
         chain.retain(|index| index.commit >= last);
         let temporary = Place::hidden("new-images");
         let mut told = 0;
@@ -41,22 +45,22 @@ impl Written {
             told += bytes;
             Ok(())
         };
-        let made = rewrite(&self.pages, &chain, former, &temporary, &mut tell).unwrap();
-        assert_eq!(told, made.index.data_pages() * self.pages.page_size);
-        assert_eq!(told, pages_of(&chain) * self.pages.page_size);
+        let made = rewrite(&self.layers, &chain, former, &temporary, &mut tell).unwrap();
+        assert_eq!(told, made.index.data_pages() * self.layers.page_size);
+        assert_eq!(told, pages_of(&chain) * self.layers.page_size);
         let length = made.file.len().unwrap();
         assert_eq!(made.bytes - told, length - made.index.index_offset());
         let place = Place::root(format!("a_Commit{commit}"));
         self.files.rename(&temporary, &place).unwrap();
-        self.pages.forget("a", commit);
-        let index = self.pages.index("a", commit).unwrap();
+        self.layers.forget("a", commit);
+        let index = self.layers.index("a", commit).unwrap();
         assert_eq!(index.changed, Some(2), "what the commit itself wrote");
         (index.shape, index.former.clone())
     }
 
     /// What there is to change from one commit to another.
     fn way(&self, from: u64, to: u64) -> Vec<(u64, u64, u64)> {
-        let changes = self.pages.changes("a", self.size, Some(from), Some(to));
+        let changes = self.layers.changes("a", self.size, Some(from), Some(to));
         let all = changes.unwrap();
         let told = all.iter().map(|change| {
             let source = change.source.as_ref().map_or(0, |index| index.commit);
@@ -104,15 +108,15 @@ fn ways_lead_over_the_pages_that_differ() {
     assert_eq!(of.way(3, 4), [(6, 2, 4)]);
     assert_eq!(of.way(2, 4), [(2, 1, 3), (5, 1, 3), (6, 2, 4)]);
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
-    assert!(of.pages.share_an_image("a", 4, 2) && of.pages.share_an_image("a", 1, 3));
+    assert!(of.layers.share_an_image("a", 4, 2) && of.layers.share_an_image("a", 1, 3));
     // Over an image that remembers, no more than before.
     of.rewrite(4, 1, 3);
     assert_eq!(of.way(4, 3), [(6, 2, 1)]);
     assert_eq!(of.way(3, 4), [(6, 2, 4)]);
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
-    assert!(!of.pages.share_an_image("a", 4, 3) && !of.pages.share_an_image("a", 1, 4));
-    assert!(of.pages.share_an_image("a", 3, 2));
-    assert!(!of.pages.share_an_image("a", 9, 2), "that cannot be told");
+    assert!(!of.layers.share_an_image("a", 4, 3) && !of.layers.share_an_image("a", 1, 4));
+    assert!(of.layers.share_an_image("a", 3, 2));
+    assert!(!of.layers.share_an_image("a", 9, 2), "that cannot be told");
     // Over one that does not, all pages.
     let of = Written::new(COMMITS);
     of.rewrite(4, 1, 0);

@@ -39,7 +39,7 @@ impl Little {
     fn commit(&mut self, pages: u64) -> u64 {
         self.fill = self.fill % 250 + 1;
         let bytes = vec![self.fill; (pages * page_size()) as usize];
-        self.module.mapped.memory.write(0, &bytes);
+        self.module.mapped().memory.write(0, &bytes);
         self.module.mark_dirty(0, bytes.len() as u64).unwrap();
         // More than the arena has: it is copied in parts.
         let commit = self.store.commit(&CommitOptions::default()).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{MapOptions, OpenOptions, Store, map_options};
 use crate::format::commit::{Commit, Event, ModuleEntry};
-use crate::pages::{Draft, place};
+use crate::layer::{Draft, place};
 use crate::sys::fs::Place;
 use crate::sys::host;
 use crate::sys::memory::Memory;
@@ -49,19 +49,12 @@ fn adopted_memory_is_the_callers_again_when_it_was_unmapped_or_the_store_closed(
 /// A store with a commit whose module has that size, by right checksums, and no bytes.
 fn large(directory: &tempfile::TempDir, size: u64) -> Store {
     let store = store(directory);
-    let pages = &store.0.pages;
+    let layers = &store.0.layers;
     // A file system may have no files of that size; a module with an image below has a small one.
-    let image = Draft::new(pages, Place::hidden("new-0"), "ram", 4096, 1, None);
-    let image = image.finish(pages).unwrap();
-    let delta = Draft::new(
-        pages,
-        Place::hidden("new-1"),
-        "ram",
-        size,
-        2,
-        Some(&image.index),
-    );
-    let delta = delta.finish(pages).unwrap();
+    let image = Draft::image(layers, Place::hidden("new-0"), "ram", 4096, 1);
+    let image = image.finish(layers).unwrap();
+    let delta = Draft::delta(layers, Place::hidden("new-1"), size, 2, &image.index);
+    let delta = delta.finish(layers).unwrap();
     for file in [&image, &delta] {
         let name = place("ram", file.index.commit);
         store.0.files.rename(&file.temporary, &name).unwrap();
@@ -81,7 +74,7 @@ fn large(directory: &tempfile::TempDir, size: u64) -> Store {
         }],
     };
     let event = Event::Committed(Arc::new(commit));
-    store.0.state.lock().record(event).unwrap();
+    store.lock_state().record(vec![event]).unwrap();
     store
 }
 

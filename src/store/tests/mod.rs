@@ -309,15 +309,15 @@ pub(super) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> Str
                 .unwrap_or_else(|error| panic!("{}: restore {number}: {error}", what()));
         }
         for id in bytes.keys() {
-            if modules.iter().all(|module| module.mapped.id != *id) {
+            if modules.iter().all(|module| module.mapped().id != *id) {
                 let module = store.map_module(id, 0, &map_options());
                 let module = module.unwrap_or_else(|error| panic!("{}: map {id}: {error}", what()));
                 modules.push(module);
             }
         }
         for module in &modules {
-            let memory = &module.mapped.memory;
-            let right = match bytes.get(&module.mapped.id) {
+            let memory = &module.mapped().memory;
+            let right = match bytes.get(&module.mapped().id) {
                 Some(wanted) => memory.equals(0, wanted),
                 None => memory.equals(0, &vec![0; memory.length() as usize]),
             };
@@ -325,7 +325,7 @@ pub(super) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> Str
                 right,
                 "{}: wrong bytes in module {} at commit {number}",
                 what(),
-                module.mapped.id
+                module.mapped().id
             );
         }
     }
@@ -338,7 +338,7 @@ pub(super) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
     let module = store
         .map_module("more", size, &map_options())
         .unwrap_or_else(|error| fail("map", error));
-    module.mapped.memory.write(0, &[7; 100]);
+    module.mapped().memory.write(0, &[7; 100]);
     module.mark_dirty(0, 100).unwrap();
     let before = store.commits().unwrap();
     let number = store

@@ -206,7 +206,7 @@ fn an_image_of_holes_is_not_carried_by_the_journal() {
         .store
         .map_module("large", 8 << 20, &super::map_options())
         .unwrap();
-    module.mapped.memory.write(0, &[1]);
+    module.mapped().memory.write(0, &[1]);
     module.mark_dirty(0, 1).unwrap();
     rig.store.commit(&crate::CommitOptions::default()).unwrap();
     let begun = rig.files.recorded();

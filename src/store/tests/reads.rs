@@ -5,19 +5,19 @@ use std::io::IoSlice;
 use super::caches::Counted;
 use super::written::{byte, written};
 use crate::Error;
-use crate::page::Run;
-use crate::pages::{PageFiles, Piece, Reading};
+use crate::layer::{LayerFiles, Piece, Reading};
+use crate::page_set::Run;
 use crate::sys::fs::{Access, Files as _, Place};
 
-fn piece(pages: &PageFiles, commit: u64, start: u64, count: u64) -> Piece {
+fn piece(layers: &LayerFiles, commit: u64, start: u64, count: u64) -> Piece {
     Piece {
         run: Run { start, count },
-        source: pages.index("a", commit).unwrap(),
+        source: layers.index("a", commit).unwrap(),
     }
 }
 
 /// Start and count of what was handed out, each with its bytes looked at.
-fn read(pages: &PageFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u64, u64)>> {
+fn read(layers: &LayerFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u64, u64)>> {
     let mut seen = Vec::new();
     let commit_of = |page| {
         let held = |(_, start, count): &&(u64, u64, u64)| (*start..start + count).contains(&page);
@@ -25,9 +25,9 @@ fn read(pages: &PageFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u64
     };
     let all = pieces
         .iter()
-        .map(|(c, start, count)| piece(pages, *c, *start, *count));
-    Reading::new(pages).pieces(all.collect(), |run, bytes| {
-        let size = pages.page_size as usize;
+        .map(|(c, start, count)| piece(layers, *c, *start, *count));
+    Reading::new(layers).pieces(all.collect(), |run, bytes| {
+        let size = layers.page_size as usize;
         assert_eq!(bytes.len(), run.count as usize * size);
         for (page, bytes) in (run.start..).zip(bytes.chunks(size)) {
             let wanted = byte(commit_of(page), page);
@@ -41,9 +41,11 @@ fn read(pages: &PageFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u64
 
 #[test]
 fn what_lies_together_is_read_together() {
-    let (files, pages) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
+    let (files, layers) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
     for commit in [1, 2] {
-        pages.checksums(&pages.index("a", commit).unwrap()).unwrap();
+        layers
+            .checksums(&layers.index("a", commit).unwrap())
+            .unwrap();
     }
     let reads = Counted::of(&files, "read");
     // Four pages are the most of one read here.
@@ -64,21 +66,21 @@ fn what_lies_together_is_read_together() {
             2,
         ),
     ] {
-        assert_eq!(read(&pages, pieces).unwrap(), wanted);
+        assert_eq!(read(&layers, pieces).unwrap(), wanted);
         assert_eq!(reads.take(), count, "{pieces:?}");
     }
 }
 
 #[test]
 fn a_damaged_page_is_named_with_its_file() {
-    let (files, pages) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
-    let size = pages.page_size;
+    let (files, layers) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
+    let size = layers.page_size;
     for (commit, page, at) in [(1, 2, 2 * size + 7), (2, 3, size + 9)] {
         let place = Place::root(format!("a_Commit{commit}"));
         let file = files.open(&place, Access::Write).unwrap().unwrap();
         file.write_at(&[IoSlice::new(&[0])], at).unwrap();
         let pieces = [[(1, 1, 3)].as_slice(), &[(2, 1, 1), (2, 3, 1)]];
-        let damaged = read(&pages, pieces[commit as usize - 1]).unwrap_err();
+        let damaged = read(&layers, pieces[commit as usize - 1]).unwrap_err();
         let told = damaged.to_string();
         assert!(
             matches!(&damaged, Error::Corrupt { .. })
@@ -87,15 +89,15 @@ fn a_damaged_page_is_named_with_its_file() {
             "{told}"
         );
     }
-    assert_eq!(read(&pages, &[(1, 3, 2)]).unwrap(), [(3, 2)]);
+    assert_eq!(read(&layers, &[(1, 3, 2)]).unwrap(), [(3, 2)]);
 }
 
 #[test]
 fn pages_are_compared_with_those_on_the_disk() {
-    let (files, pages) = written(4, &[&[0, 1, 2, 3], &[1, 3]]);
-    let full = |byte| vec![byte; pages.page_size as usize];
-    let delta = pages.index("a", 2).unwrap();
-    let mut reading = Reading::new(&pages);
+    let (files, layers) = written(4, &[&[0, 1, 2, 3], &[1, 3]]);
+    let full = |byte| vec![byte; layers.page_size as usize];
+    let delta = layers.index("a", 2).unwrap();
+    let mut reading = Reading::new(&layers);
     assert!(!reading.page_is(&delta, 3, &full(byte(2, 1))));
     assert!(reading.page_is(&delta, 3, &full(byte(2, 3))));
     assert!(reading.page_is(&delta, 1, &full(byte(2, 1))));
@@ -107,23 +109,23 @@ fn pages_are_compared_with_those_on_the_disk() {
     let file = files
         .open(&Place::root("a_Commit2"), Access::Write)
         .unwrap();
-    file.unwrap().set_len(pages.page_size - 1).unwrap();
+    file.unwrap().set_len(layers.page_size - 1).unwrap();
     assert!(!reading.page_is(&delta, 1, &full(byte(2, 1))));
 }
 
 #[test]
 fn an_errand_keeps_so_many_files_open() {
     const COMMITS: u64 = 40;
-    let (files, pages) = written(1, &vec![&[0][..]; COMMITS as usize]);
+    let (files, layers) = written(1, &vec![&[0][..]; COMMITS as usize]);
     let of = |commits: std::ops::RangeInclusive<u64>| {
-        let all: Vec<Piece> = commits.map(|commit| piece(&pages, commit, 0, 1)).collect();
+        let all: Vec<Piece> = commits.map(|commit| piece(&layers, commit, 0, 1)).collect();
         for piece in &all {
-            pages.checksums(&piece.source).unwrap();
+            layers.checksums(&piece.source).unwrap();
         }
         all
     };
     let opens = Counted::of(&files, "open");
-    let mut reading = Reading::new(&pages);
+    let mut reading = Reading::new(&layers);
     let ten = of(1..=10);
     opens.take();
     for _ in 0..2 {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::format::name;
-use crate::sys::fs::{Access, Dir, Entry, File, Files, Kind, Place};
+use crate::sys::fs::{Access, Dir, DirEntry, EntryKind, File, Files, Place};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -394,7 +394,7 @@ impl Files for RecordedFiles {
         Ok(())
     }
 
-    fn list(&self, dir: Dir) -> Result<Vec<Entry>> {
+    fn list(&self, dir: Dir) -> Result<Vec<DirEntry>> {
         let mut state = self.state.lock();
         state.burn("list")?;
         let own = state
@@ -403,12 +403,12 @@ impl Files for RecordedFiles {
             .iter()
             .filter(|(place, _)| place.dir == dir);
         Ok(own
-            .map(|(place, node)| Entry {
+            .map(|(place, node)| DirEntry {
                 name: place.name.clone(),
                 kind: if matches!(node, Node::File(_)) {
-                    Kind::File
+                    EntryKind::File
                 } else {
-                    Kind::Link
+                    EntryKind::Link
                 },
             })
             .collect())

@@ -7,8 +7,8 @@ use super::recorded::{Fuse, RecordedFiles};
 use super::{CommitOptions, Rig};
 use crate::Result;
 use crate::format::commit::{Commit, Event};
-use crate::format::header::{HEADER, Mark, StreamKind};
-use crate::journal::{Numbered, Stream};
+use crate::format::header::{LOG_HEADER, LogKind, Mark};
+use crate::journal::{LogStart, RecordLog, SequencedEvent};
 use crate::sys::fs::Files;
 use crate::sys::realfs;
 
@@ -18,17 +18,20 @@ const STEP: u64 = 16 * RESERVE;
 const RECORD: u64 = 64;
 
 /// A stream and the number of its next record.
-struct Growing(Stream, u64);
+struct Growing(RecordLog, u64);
 
 impl Growing {
-    fn new(files: &dyn Files, kind: StreamKind) -> Self {
-        let known = (Mark::default(), false, 0);
-        Self(Stream::create(files, kind, [7; 16], known, &[]).unwrap(), 1)
+    fn new(files: &dyn Files, kind: LogKind) -> Self {
+        let known = LogStart::default();
+        Self(
+            RecordLog::create(files, kind, [7; 16], known, &[]).unwrap(),
+            1,
+        )
     }
 
     fn append(&mut self, event: Event) -> Result<()> {
         let sequence = self.1;
-        self.0.append(&[Numbered { sequence, event }])?;
+        self.0.append(&[SequencedEvent { sequence, event }])?;
         self.1 += 1;
         Ok(())
     }
@@ -75,7 +78,7 @@ fn behind_every_record_there_is_room_for_more() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().join("store");
     let files = realfs::make_hidden(realfs::make_root(&at).unwrap()).unwrap();
-    let mut growing = Growing::new(&files, StreamKind::Journal);
+    let mut growing = Growing::new(&files, LogKind::Journal);
     for data in (0..STEP).step_by(1000) {
         growing.commit(data).unwrap();
         growing.append(Event::HeadMoved(1)).unwrap();
@@ -94,7 +97,7 @@ fn behind_every_record_there_is_room_for_more() {
 fn commits_leave_the_last_room_to_restore_and_delete() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         let files = RecordedFiles::new(true);
-        let mut growing = Growing::new(&*files, StreamKind::Journal);
+        let mut growing = Growing::new(&*files, LogKind::Journal);
         // It reserves so much.
         growing.commit(100).unwrap();
         without_room(&files, errno);
@@ -127,7 +130,7 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         assert_eq!(files.set_fuse(Fuse::default()).burnt, 1);
         growing.commit(0).unwrap();
         // What is durable in `commits` was committed before.
-        let mut commits = Growing::new(&*files, StreamKind::Commits);
+        let mut commits = Growing::new(&*files, LogKind::Commits);
         without_room(&files, errno);
         commits.commit(2 * STEP).unwrap();
         files.set_fuse(Fuse::default());
@@ -137,9 +140,9 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
 #[test]
 fn other_failures_to_reserve_are_failures_and_none_where_nothing_can_be_reserved() {
     let files = RecordedFiles::new(true);
-    let mut growing = Growing::new(&*files, StreamKind::Journal);
+    let mut growing = Growing::new(&*files, LogKind::Journal);
     let end = growing.0.end();
-    assert_eq!(end, HEADER as u64);
+    assert_eq!(end, LOG_HEADER as u64);
     without_room(&files, libc::EIO);
     for event in [Event::HeadMoved(1), Event::Deleted(1)] {
         assert_eq!(growing.append(event).unwrap_err().errno(), libc::EIO);
@@ -156,13 +159,13 @@ fn other_failures_to_reserve_are_failures_and_none_where_nothing_can_be_reserved
 fn streams_differ_in_their_generation_and_tell_of_a_sync_under_way() {
     let mut marks = Vec::new();
     for _ in 0..2 {
-        let mut growing = Growing::new(&*RecordedFiles::new(true), StreamKind::Journal);
+        let mut growing = Growing::new(&*RecordedFiles::new(true), LogKind::Journal);
         for syncing in [false, true, false] {
             growing.0.set_syncing(syncing).unwrap();
             assert_eq!(growing.0.is_syncing(), syncing);
         }
         marks.push(growing.0.mark());
-        growing.0.persisted(Mark::default(), true).unwrap();
+        growing.0.checkpointed(Mark::default(), true).unwrap();
         marks.push(growing.0.mark());
     }
     for (at, mark) in marks.iter().enumerate() {
@@ -181,7 +184,14 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
     // All but what a page and its index take; of each number at least one is too much for the journal.
     let (mut asked, mut emptied) = (0, 0);
     for most in (STEP - 3 * RESERVE..STEP - RESERVE).step_by(512) {
-        let end = rig.store.lock_state().journal.as_ref().unwrap().end();
+        let end = rig
+            .store
+            .lock_state()
+            .unpersisted
+            .journal
+            .as_ref()
+            .unwrap()
+            .end();
         let data = (most - 2048).saturating_sub(end);
         rig.write();
         let options = CommitOptions {
@@ -189,13 +199,27 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
             ..CommitOptions::default()
         };
         rig.store.commit(&options).unwrap();
-        let before = rig.store.lock_state().journal.as_ref().unwrap().end();
+        let before = rig
+            .store
+            .lock_state()
+            .unpersisted
+            .journal
+            .as_ref()
+            .unwrap()
+            .end();
         without_room(&rig.files, libc::ENOSPC);
         rig.store.persist(None).unwrap();
         asked += rig.files.set_fuse(Fuse::default()).burnt;
-        let after = rig.store.lock_state().journal.as_ref().unwrap().end();
-        emptied += u64::from(after == HEADER as u64);
-        assert!(after == HEADER as u64 || after > before);
+        let after = rig
+            .store
+            .lock_state()
+            .unpersisted
+            .journal
+            .as_ref()
+            .unwrap()
+            .end();
+        emptied += u64::from(after == LOG_HEADER as u64);
+        assert!(after == LOG_HEADER as u64 || after > before);
     }
     // As long as `commits` has room; then it takes what the journal keeps.
     assert!(asked > 2 && (1..4).contains(&emptied), "{asked}, {emptied}");

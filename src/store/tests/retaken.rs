@@ -45,7 +45,7 @@ fn bytes_after(log: &[Operation], file: usize) -> Vec<u8> {
 enum Third {
     Missing,
     /// In the journal alone.
-    Carried,
+    InlineFile,
     InFiles,
 }
 
@@ -66,7 +66,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
     }
     match third {
         Third::Missing => {}
-        Third::Carried => rig.persist(),
+        Third::InlineFile => rig.persist(),
         Third::InFiles => rig.persist_in_files(),
     }
     if delete {
@@ -87,7 +87,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
 #[test]
 fn a_journal_that_was_written_back_before_its_sync_failed_is_taken_for_no_more_than_it_is() {
     let (mut states, mut salvaged, mut random) = (0, 0, Random(1));
-    for third in [Third::Missing, Third::Carried, Third::InFiles] {
+    for third in [Third::Missing, Third::InlineFile, Third::InFiles] {
         for delete in [false, true] {
             let (rig, disk) = last_sync_failed(third, delete);
             let (of, lost) = taken_up_again(&rig, &disk, &mut random);

@@ -221,7 +221,7 @@ impl Rig {
         let known = known.and_then(|commit| commit.get(id));
         let bytes = known.cloned().unwrap_or(vec![0; size as usize]);
         assert!(
-            module.mapped.memory.equals(0, &bytes),
+            module.mapped().memory.equals(0, &bytes),
             "{id} comes up with other bytes"
         );
         self.modules.insert(id.to_owned(), module);
@@ -250,7 +250,7 @@ impl Rig {
 
     pub(in crate::store) fn put(&mut self, id: &str, at: u64, bytes: &[u8]) {
         let module = &self.modules[id];
-        module.mapped.memory.write(at, bytes);
+        module.mapped().memory.write(at, bytes);
         if self.map_options.tracker.is_some() {
             module.mark_dirty(at, bytes.len() as u64).unwrap();
         }
@@ -481,7 +481,7 @@ impl Rig {
 
     /// As a persist of much does.
     pub(in crate::store) fn persist_in_files(&mut self) {
-        self.made_durable("persist in files", |store| store.persist_in_files(None));
+        self.made_durable("persist in files", |store| store.checkpoint(None));
     }
 
     fn made_durable(&mut self, name: &str, call: impl Fn(&Store) -> Result<()>) {
@@ -515,7 +515,7 @@ impl Rig {
     pub(in crate::store) fn check_memory(&self, wanted: &Bytes) {
         for (id, module) in &self.modules {
             assert!(
-                module.mapped.memory.equals(0, &wanted[id]),
+                module.mapped().memory.equals(0, &wanted[id]),
                 "module {id} has other bytes"
             );
         }

@@ -20,7 +20,7 @@ fn restored(left: &Left, rig: &Rig, options: OpenOptions, commit: u64) -> Result
     for (id, bytes) in rig.oracle.bytes[&commit].iter() {
         let module = store.map_module(id, 0, &map_options())?;
         assert!(
-            module.mapped.memory.equals(0, bytes),
+            module.mapped().memory.equals(0, bytes),
             "wrong bytes of {id} at {commit}"
         );
     }
@@ -30,7 +30,7 @@ fn restored(left: &Left, rig: &Rig, options: OpenOptions, commit: u64) -> Result
 /// One owner tries to persist what is left, and finds that the host has lost some of it; the next has it again.
 fn mended(left: &Left, rig: &Rig, commit: u64) -> Result<()> {
     let store = Store::open_files(left.clone(), "test", open_options())?;
-    let lost = store.persist_in_files(None);
+    let lost = store.checkpoint(None);
     assert!(
         matches!(lost, Err(Error::Sync { .. })),
         "{commit}: {lost:?}"

@@ -27,9 +27,9 @@ fn make() -> [Sent; 2] {
     [1, 2].map(|number: u8| {
         for (module, at) in modules.iter().zip([0, page]) {
             let page = vec![200 + number; page as usize];
-            module.mapped.memory.write(at, &page);
+            module.mapped().memory.write(at, &page);
             module.mark_dirty(at, page.len() as u64).unwrap();
-            let known = bytes.get_mut(&module.mapped.id).unwrap();
+            let known = bytes.get_mut(&module.mapped().id).unwrap();
             known[at as usize..][..page.len()].copy_from_slice(&page);
         }
         let options = CommitOptions {

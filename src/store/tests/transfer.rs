@@ -8,7 +8,7 @@ use super::crashed::{Crash, Crashes};
 use super::recorded::RecordedFiles;
 use super::{Random, Rig, check_reopened, open, seed, setting};
 use crate::Error;
-use crate::format::transfer::{Chain, FRAME, Frame, HEADER, Header};
+use crate::format::transfer::{Chain, FRAME, Frame, STREAM_HEADER, StreamHeader};
 
 /// A store with a few persisted commits of two modules.
 pub(super) fn source() -> Rig {
@@ -81,8 +81,10 @@ fn promise_2_an_import_is_whole_or_not_there_and_durable_when_it_was_persisted()
 
 /// The stream with a byte of its page frame number `at` changed, and every checksum made anew.
 fn forged(stream: &[u8], at: usize) -> Option<Vec<u8>> {
-    let (header, mut rest) = stream.split_at(HEADER);
-    let id = Header::decode(header.try_into().unwrap()).unwrap().stream;
+    let (header, mut rest) = stream.split_at(STREAM_HEADER);
+    let id = StreamHeader::decode(header.try_into().unwrap())
+        .unwrap()
+        .stream;
     let (mut old, mut new) = (Chain::new(id), Chain::new(id));
     let mut bytes = header.to_vec();
     let mut pages = 0;

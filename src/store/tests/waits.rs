@@ -32,7 +32,10 @@ fn make() -> (Arc<RecordedFiles>, Store) {
     for number in 1..=COMMITS {
         for module in &modules {
             for at in [0, number % PAGES, (number * 7) % PAGES] {
-                module.mapped.memory.write(at * page, &number.to_le_bytes());
+                module
+                    .mapped()
+                    .memory
+                    .write(at * page, &number.to_le_bytes());
                 module.mark_dirty(at * page, 8).unwrap();
             }
         }
@@ -135,7 +138,7 @@ fn a_commit_waits_for_a_hundred_deletions_beside_a_retention() {
     let page = crate::sys::host::page_size();
     let module = store.map_module("a", page, &map_options()).unwrap();
     for number in 1..=600_u64 {
-        module.mapped.memory.write(0, &number.to_le_bytes());
+        module.mapped().memory.write(0, &number.to_le_bytes());
         module.mark_dirty(0, 8).unwrap();
         store.commit(&CommitOptions::default()).unwrap();
     }

@@ -93,10 +93,10 @@ fn promise_1_pages_that_a_dead_owner_lost_come_back_from_the_journal() {
                 let what = || format!("{commits} commits, part {lose} of file {inode} is lost");
                 let left = crashes.left(|at| at != lose);
                 let files = RecordedFiles::holding(left.clone(), rig.files.boot);
-                let persisted = open(&files, &what).persist_in_files(None);
+                let persisted = open(&files, &what).checkpoint(None);
                 if persisted.is_err() {
                     open(&files, &what)
-                        .persist_in_files(None)
+                        .checkpoint(None)
                         .unwrap_or_else(|error| {
                             panic!("{}, and cannot be mended: {error}", what())
                         });

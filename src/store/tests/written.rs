@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::recorded::RecordedFiles;
 use super::{CommitOptions, Store, map_options, rig};
-use crate::pages::PageFiles;
+use crate::layer::LayerFiles;
 use crate::sys::host;
 
 /// What a page is full of at a commit that wrote it.
@@ -13,7 +13,7 @@ pub(super) fn byte(commit: u64, page: u64) -> u8 {
 }
 
 /// The files of a store whose commits wrote these pages each of a module "a" of so many, with nothing in a cache.
-pub(super) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, PageFiles) {
+pub(super) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, LayerFiles) {
     let files = RecordedFiles::new(true);
     let store = Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
     let size = host::page_size();
@@ -21,13 +21,13 @@ pub(super) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, Pa
     for (number, wrote) in (1..).zip(commits) {
         for page in *wrote {
             let bytes = vec![byte(number, *page); size as usize];
-            module.mapped.memory.write(page * size, &bytes);
+            module.mapped().memory.write(page * size, &bytes);
             module.mark_dirty(page * size, size).unwrap();
         }
         assert_eq!(store.commit(&CommitOptions::default()).unwrap(), number);
     }
     store.close().unwrap();
     let files = files.copy();
-    let known = store.0.pages.store;
-    (files.clone(), PageFiles::new(files, known, size))
+    let known = store.0.layers.store;
+    (files.clone(), LayerFiles::new(files, known, size))
 }

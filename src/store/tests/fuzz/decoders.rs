@@ -3,11 +3,11 @@
 use super::seal;
 use crate::format::bytes::Reader;
 use crate::format::commit::Event;
-use crate::format::header::{HEADER, Header, StreamKind};
+use crate::format::header::{LOG_HEADER, LogHeader, LogKind};
 use crate::format::identity::Identity;
-use crate::format::index::{Content, FOOTER, Footer, Found};
-use crate::format::kept::Kept;
-use crate::format::record::{self, Tail};
+use crate::format::index::{Content, FOOTER, Footer, PageLookup};
+use crate::format::inline::InlineFiles;
+use crate::format::record::{self, RecordPlace, Tail};
 use crate::format::transfer::{self, Chain, FRAME, Frame};
 use crate::format::{StoreId, high_water, name};
 
@@ -28,8 +28,8 @@ pub(super) fn run(input: &[u8]) {
     let mut bytes = bytes.to_vec();
     match which % 10 {
         0 => identity(&mut bytes, *flags),
-        1 => stream(&mut bytes, *flags, StreamKind::Commits),
-        2 => stream(&mut bytes, *flags, StreamKind::Journal),
+        1 => stream(&mut bytes, *flags, LogKind::Commits),
+        2 => stream(&mut bytes, *flags, LogKind::Journal),
         3 => event(&bytes),
         4 => ending(&mut bytes, *flags),
         5 => export(&mut bytes, *flags),
@@ -60,36 +60,41 @@ fn high_water(bytes: &mut [u8], flags: u8) {
     }
 }
 
-fn stream(bytes: &mut [u8], flags: u8, kind: StreamKind) {
+fn stream(bytes: &mut [u8], flags: u8, kind: LogKind) {
     if flags & RAW == 0 {
         seal::stream(bytes, &STORE, flags & UNLINKED == 0);
     }
-    let Ok(header) = Header::decode(bytes, kind, &STORE, "stream") else {
+    let Ok(header) = LogHeader::decode(bytes, kind, &STORE, "stream") else {
         return;
     };
-    let again = Header::decode(&header.encode(kind, &STORE), kind, &STORE, "stream").unwrap();
+    let again = LogHeader::decode(&header.encode(kind, &STORE), kind, &STORE, "stream").unwrap();
     assert_eq!(again, header);
     let Ok(scan) = record::scan(bytes, &header, &STORE, "stream") else {
         return;
     };
-    assert!(scan.end >= HEADER as u64 && scan.end <= bytes.len() as u64);
+    assert!(scan.end >= LOG_HEADER as u64 && scan.end <= bytes.len() as u64);
     assert!(scan.tail != Tail::Clean || scan.end == bytes.len() as u64);
     let mut last: Option<(u64, u64)> = None;
     for record in &scan.records {
-        assert!(record.offset >= HEADER as u64 && record.offset < scan.end);
+        assert!(record.offset >= LOG_HEADER as u64 && record.offset < scan.end);
         assert!(last.is_none_or(|(at, n)| at < record.offset && n < record.sequence));
         last = Some((record.offset, record.sequence));
         check_event(&record.event);
     }
-    scan.beyond.iter().for_each(|r| check_event(&r.event));
+    scan.after_damage.iter().for_each(|r| check_event(&r.event));
     // What counts is a stream by itself, and another record can be appended to it.
     let mut whole = bytes[..scan.end as usize].to_vec();
     let next = last.map_or(1, |(_, number)| number + 1);
     let moved = Event::HeadMoved(1);
-    record::encode(&mut whole, &STORE, scan.link, scan.end, false, next, &moved);
+    let place = RecordPlace {
+        prev_checksum: scan.prev_checksum,
+        write_start: scan.end,
+        sequence: next,
+    };
+    record::encode(&mut whole, &STORE, place, false, &moved);
     let again = record::scan(&whole, &header, &STORE, "stream").unwrap();
     // But for a first record that is linked to the generation before, which a new one never is.
-    let stale = scan.end == HEADER as u64 && header.previous == scan.link;
+    let stale = scan.end == LOG_HEADER as u64 && header.previous == scan.prev_checksum;
     assert!(
         stale || again.records.len() == scan.records.len() + 1,
         "{again:?}"
@@ -164,13 +169,13 @@ fn ending(bytes: &mut [u8], flags: u8) {
         next = run.end();
         for page in [run.start, run.end() - 1] {
             match index.find(page) {
-                Found::Data { slot } => {
+                PageLookup::Data { slot } => {
                     let at = index.offset(page, slot);
                     assert!(slot < index.data_pages());
                     assert!(at + index.page_size <= index.index_offset());
                 }
-                Found::Zero => assert_eq!(run.content, Content::Zero),
-                Found::Absent => panic!("page {page} is in a run and absent"),
+                PageLookup::Zero => assert_eq!(run.content, Content::Zero),
+                PageLookup::Absent => panic!("page {page} is in a run and absent"),
             }
         }
     }
@@ -189,7 +194,7 @@ fn export(bytes: &mut [u8], flags: u8) {
     let Some((header, mut rest)) = bytes.split_first_chunk() else {
         return;
     };
-    let Ok(header) = transfer::Header::decode(header) else {
+    let Ok(header) = transfer::StreamHeader::decode(header) else {
         return;
     };
     let mut chain = Chain::new(header.stream);
@@ -220,7 +225,7 @@ fn check_frame(frame: &Frame<'_>) {
 }
 
 fn kept(bytes: &[u8]) {
-    if let Ok(Ok(kept)) = Kept::decode(bytes) {
+    if let Ok(Ok(kept)) = InlineFiles::decode(bytes) {
         let mut again = Vec::new();
         kept.encode(&mut again);
         assert!(again == bytes && kept.length() == bytes.len());
@@ -235,16 +240,18 @@ fn frame(bytes: &[u8]) {
     let Some((kind, payload)) = bytes.split_first() else {
         return;
     };
-    let mut framed = vec![0; transfer::HEADER + FRAME];
+    let mut framed = vec![0; transfer::STREAM_HEADER + FRAME];
     framed[16..32].copy_from_slice(&STORE);
-    let head = &mut framed[transfer::HEADER..];
+    let head = &mut framed[transfer::STREAM_HEADER..];
     head[..4].copy_from_slice(b"VMSF");
     head[4] = *kind;
     head[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
     framed.extend_from_slice(payload);
     seal::export(&mut framed);
     let mut chain = Chain::new(STORE);
-    let head = framed[transfer::HEADER..].first_chunk::<FRAME>().unwrap();
+    let head = framed[transfer::STREAM_HEADER..]
+        .first_chunk::<FRAME>()
+        .unwrap();
     let head = chain.head(head).expect("its head is right");
     if let Ok(frame) = chain.frame(&head, payload) {
         check_frame(&frame);

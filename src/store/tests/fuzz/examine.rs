@@ -159,8 +159,11 @@ fn restore_all(passes: &Passes<'_>, store: &Store, seen: &Seen) {
     let check = |commit: u64| {
         let now = store.modules(0).unwrap();
         for module in &mapped {
-            let info = now.iter().find(|info| info.id == module.mapped.id).unwrap();
-            let memory = &module.mapped.memory;
+            let info = now
+                .iter()
+                .find(|info| info.id == module.mapped().id)
+                .unwrap();
+            let memory = &module.mapped().memory;
             if info.unverified_bytes > 0 || memory.length() > COMPARED {
                 continue;
             }
@@ -203,7 +206,7 @@ fn go_on(passes: &Passes<'_>, store: &Store, seen: &Seen) {
     let fresh = store.map_module("fresh", crate::sys::host::page_size(), &map_options());
     let fresh = allowed("map", fresh);
     if let Some(module) = &fresh {
-        module.mapped.memory.write(0, &[7; 64]);
+        module.mapped().memory.write(0, &[7; 64]);
         allowed("mark", module.mark_dirty(0, 64));
     }
     let made = allowed("commit", store.commit(&CommitOptions::default()));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::recorded::{Disk, Node, RecordedFiles};
 use super::super::steps::{Player, Step};
 use super::super::{Bytes, Oracle};
-use crate::format::header::{HEADER, Header, StreamKind};
+use crate::format::header::{LOG_HEADER, LogHeader, LogKind};
 use crate::sys::fs::{Dir, Place};
 use crate::sys::host::repeatable;
 
@@ -97,10 +97,10 @@ pub(in crate::store::tests) fn bytes_at<'a>(disk: &'a Disk, place: &Place) -> &'
 /// A journal's header as this host writes it, so that the host has not booted since.
 pub(in crate::store::tests) fn of_this_boot(journal: &mut [u8], store: &crate::format::StoreId) {
     let place = Place::hidden("journal").to_string();
-    if let Ok(mut header) = Header::decode(journal, StreamKind::Journal, store, &place) {
+    if let Ok(mut header) = LogHeader::decode(journal, LogKind::Journal, store, &place) {
         header.boot_id = boot_id();
-        let bytes = header.encode(StreamKind::Journal, store);
-        journal[..HEADER].copy_from_slice(&bytes);
+        let bytes = header.encode(LogKind::Journal, store);
+        journal[..LOG_HEADER].copy_from_slice(&bytes);
     }
 }
 

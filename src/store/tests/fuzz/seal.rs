@@ -1,9 +1,9 @@
 //! Checksums made right after a fuzzer changed what they cover: it gets past them, as somebody who writes into
 //! the directory on purpose would.
 
-use crate::format::header::HEADER;
+use crate::format::header::LOG_HEADER;
 use crate::format::index::{FOOTER, FORMER, FORMER_RUN, RUN};
-use crate::format::kept;
+use crate::format::inline;
 use crate::format::record::{HEAD, MAX_PAYLOAD};
 use crate::format::{StoreId, checksum, transfer};
 
@@ -38,14 +38,14 @@ pub(super) fn high_water(bytes: &mut [u8], store: &StoreId) {
 /// The header and the records of a stream. `follow`: each record is made the next of the one before it, too.
 pub(super) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
     let seeded = |bytes: &[u8]| checksum::metadata(store, bytes);
-    end_with_sum(bytes, HEADER, seeded);
+    end_with_sum(bytes, LOG_HEADER, seeded);
     let mut link = number(bytes, 32);
     let mut sequence = None;
-    let mut at = HEADER;
+    let mut at = LOG_HEADER;
     while let Some(rest) = bytes.get_mut(at..).filter(|rest| rest.len() >= HEAD) {
         if follow {
             put(rest, 32, link);
-            let numbered = u64::from(rest[4..6] != kept::KIND.to_le_bytes());
+            let numbered = u64::from(rest[4..6] != inline::KIND.to_le_bytes());
             let next = sequence.map_or(number(rest, 16), |last: u64| last.wrapping_add(numbered));
             put(rest, 16, next);
             sequence = Some(next);
@@ -116,12 +116,12 @@ pub(super) fn ending(
 /// The header and the frames of an export.
 pub(super) fn export(bytes: &mut [u8]) {
     const FRAME: usize = transfer::FRAME;
-    end_with_sum(bytes, transfer::HEADER, checksum::plain);
+    end_with_sum(bytes, transfer::STREAM_HEADER, checksum::plain);
     let Some(stream) = bytes.get(16..32).and_then(|id| id.try_into().ok()) else {
         return;
     };
     let seeded = |bytes: &[u8]| checksum::metadata(&stream, bytes);
-    let (mut at, mut count, mut link) = (transfer::HEADER, 0, 0);
+    let (mut at, mut count, mut link) = (transfer::STREAM_HEADER, 0, 0);
     while let Some(rest) = bytes.get_mut(at..).filter(|rest| rest.len() >= FRAME) {
         put(rest, 16, count);
         put(rest, 24, link);

@@ -9,11 +9,11 @@ use super::replay::corpus;
 use super::{TARGETS, decoders, directory, stream};
 use crate::format::checksum::Digest;
 use crate::format::commit::Event;
-use crate::format::header::{Header, Mark, StreamKind};
+use crate::format::header::{LogHeader, LogKind, Mark};
 use crate::format::index::{Checksums, Content, Former, Index, Shape};
 use crate::format::name;
 use crate::format::record;
-use crate::page::Run;
+use crate::page_set::Run;
 use crate::sys::fs::{Dir, Place};
 use crate::{OpenOptions, Store};
 
@@ -41,19 +41,19 @@ fn for_decoders() -> Seeds {
             }
         }
         // Each event by itself.
-        for kind in [StreamKind::Commits, StreamKind::Journal] {
+        for kind in [LogKind::Commits, LogKind::Journal] {
             let place = match kind {
-                StreamKind::Commits => Place::root(name::COMMITS),
-                StreamKind::Journal => Place::hidden(name::JOURNAL),
+                LogKind::Commits => Place::root(name::COMMITS),
+                LogKind::Journal => Place::hidden(name::JOURNAL),
             };
             let bytes = bytes_at(&base.disk, &place);
-            let Ok(header) = Header::decode(bytes, kind, &id, "seed") else {
+            let Ok(header) = LogHeader::decode(bytes, kind, &id, "seed") else {
                 continue;
             };
             let scan = record::scan(bytes, &header, &id, "seed").unwrap();
-            for kept in scan.kept {
+            for record in scan.inline {
                 let mut payload = Vec::new();
-                kept.kept.encode(&mut payload);
+                record.inline.encode(&mut payload);
                 add([8, 0], &payload);
             }
             for record in scan.records {
@@ -142,24 +142,29 @@ fn former_delta() -> Vec<u8> {
 
 /// A stream whose second write brought three records.
 fn two_writes() -> Vec<u8> {
-    let header = Header {
+    let header = LogHeader {
         generation: 42,
         previous: 41,
         durable: Mark::default(),
         boot_id: [0; 16],
         syncing: false,
-        kept: 0,
+        durable_upto: 0,
     };
-    let mut bytes = header.encode(StreamKind::Commits, &decoders::STORE);
-    let mut link = header.generation;
-    let mut batch = bytes.len() as u64;
+    let mut bytes = header.encode(LogKind::Commits, &decoders::STORE);
+    let mut prev_checksum = header.generation;
+    let mut write_start = bytes.len() as u64;
     for (sequence, more) in [(1, false), (2, true), (3, true), (4, false)] {
         if sequence == 2 {
-            batch = bytes.len() as u64;
+            write_start = bytes.len() as u64;
         }
         let event = Event::Deleted(sequence);
         let store = &decoders::STORE;
-        link = record::encode(&mut bytes, store, link, batch, more, sequence, &event);
+        let place = record::RecordPlace {
+            prev_checksum,
+            write_start,
+            sequence,
+        };
+        prev_checksum = record::encode(&mut bytes, store, place, more, &event);
     }
     bytes
 }

@@ -1,0 +1,339 @@
+//! Capturing: the part of a commit for which the guest is paused.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::parallel_copy::{self, ToCopy};
+use super::precopy;
+use crate::format::name;
+use crate::layer::{Draft, Reading};
+use crate::page_set::{Run, pages_in, union, without};
+use crate::store::options::CommitOptions;
+use crate::store::state::{
+    Captured, ListPool, Locked, ModuleState, Precopied, State, Store, next_serial,
+};
+use crate::sys::arena::Arena;
+use crate::sys::fs::Place;
+use crate::sys::host;
+use crate::{Error, Result};
+
+/// A captured, not yet written commit. Clones are the same capture.
+#[derive(Clone)]
+pub struct Capture {
+    store: Store,
+    serial: u64,
+}
+
+impl Capture {
+    /// The store it belongs to.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether the capture may be used from here. Consumes nothing.
+    pub(crate) fn check_reentry(&self) -> Result<()> {
+        self.store.check_reentry()
+    }
+
+    fn take(&self, state: &mut State) -> Result<Captured> {
+        match state.captures.outstanding.take() {
+            Some(captured) if captured.serial == self.serial => Ok(captured),
+            other => {
+                state.captures.outstanding = other;
+                Err(Error::Handle {
+                    argument: "capture",
+                    why: "it was consumed earlier",
+                })
+            }
+        }
+    }
+
+    /// Writes the capture and makes the commit; see `store_capture_commit`.
+    ///
+    /// # Errors
+    /// As `store_commit`.
+    pub fn commit(&self) -> Result<u64> {
+        let mut locked = self.store.enter()?;
+        let captured = self.take(&mut locked)?;
+        let _ended = Ended(&self.store);
+        if let Err(error) = self.store.check_poison() {
+            locked.discard_capture(captured);
+            return Err(error);
+        }
+        locked.write_commit(captured)
+    }
+
+    /// Gives the capture up; see `store_capture_cancel`.
+    ///
+    /// # Errors
+    /// When it was consumed.
+    pub fn cancel(&self) -> Result<()> {
+        let mut locked = self.store.enter()?;
+        let captured = self.take(&mut locked)?;
+        let _ended = Ended(&self.store);
+        locked.discard_capture(captured);
+        Ok(())
+    }
+}
+
+/// Ends a capture, however its commit or cancel ends.
+struct Ended<'a>(&'a Store);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.0.capturing.store(false, Ordering::Release);
+    }
+}
+
+impl Store {
+    /// Captures all modules; see `store_capture`.
+    ///
+    /// # Errors
+    /// As `store_commit`.
+    pub fn capture(&self, options: &CommitOptions) -> Result<Capture> {
+        let mut locked = self.enter_to_capture(options)?;
+        let captured = locked.take_capture(options)?;
+        let serial = captured.serial;
+        locked.captures.outstanding = Some(captured);
+        self.0.capturing.store(true, Ordering::Release);
+        Ok(Capture {
+            store: self.clone(),
+            serial,
+        })
+    }
+
+    /// Makes a commit; see `store_commit`.
+    ///
+    /// # Errors
+    /// As `store_commit`.
+    pub fn commit(&self, options: &CommitOptions) -> Result<u64> {
+        let mut locked = self.enter_to_capture(options)?;
+        let captured = locked.take_capture(options)?;
+        locked.write_commit(captured)
+    }
+
+    fn enter_to_capture(&self, options: &CommitOptions) -> Result<Locked<'_>> {
+        options.check()?;
+        self.check_reentry()?;
+        self.check_no_capture()?;
+        self.enter_to_write()
+    }
+}
+
+impl Locked<'_> {
+    /// Gives a capture up: its pages are dirty again, and its files go.
+    pub(super) fn discard_capture(&mut self, captured: Captured) {
+        let layers = &self.store.0.layers;
+        captured.discard(layers, &mut self.captures.lists);
+    }
+
+    fn take_capture(&mut self, options: &CommitOptions) -> Result<Captured> {
+        self.store.check_no_capture()?;
+        let begun = Instant::now();
+        for state in self.modules.values() {
+            // What it finds is in the dirty set, where a failure leaves it.
+            state.module.collect()?;
+        }
+        let scan_ns = host::nanoseconds_since(begun);
+        let precopied = self.captures.precopied.take();
+        let mut lists = std::mem::take(&mut self.captures.lists);
+        let mut captured = Captured {
+            serial: next_serial(),
+            options: options.clone(),
+            modules: std::mem::take(&mut lists.modules),
+            copied: 0,
+        };
+        let mut arena = self.captures.arena.take();
+        let copied = self
+            .take_dirty(&mut captured, &mut lists)
+            .and_then(|()| match &mut arena {
+                Some(arena) => self.copy_all(&mut captured, arena, precopied.as_ref()),
+                None => Ok(false),
+            });
+        self.captures.arena = arena;
+        self.captures.lists = lists;
+        match copied {
+            Ok(spills) => self.stats.arena_spills += u64::from(spills),
+            Err(error) => {
+                if let Some(precopied) = precopied {
+                    precopied.give_back(&self.modules);
+                }
+                self.discard_capture(captured);
+                return Err(error);
+            }
+        }
+        let stats = &mut self.stats;
+        stats.captures += 1;
+        stats.last_dirty_pages = captured.pages();
+        stats.last_copied_pages = captured.copied;
+        stats.last_precopied_pages = precopied.map_or(0, |precopied| precopied.pages());
+        stats.last_scan_ns = scan_ns;
+        stats.last_capture_ns = host::nanoseconds_since(begun);
+        Ok(captured)
+    }
+
+    /// Moves the dirty pages of all modules into the capture. Modules that are compared add the pages that
+    /// differ from the head.
+    fn take_dirty(&self, captured: &mut Captured, lists: &mut ListPool) -> Result<()> {
+        for state in self.modules.values() {
+            captured.modules.push(lists.module(&state.module));
+            let Some(last) = captured.modules.last_mut() else {
+                break;
+            };
+            state.module.dirty.take_into(&mut last.runs);
+            if state.module.compares() {
+                let unknown = without(&[state.module.whole()], &last.runs);
+                last.runs = union(&last.runs, &self.store.differing(state, &unknown)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the captured pages into the arena, except those that were precopied and not written since. When
+    /// the arena is full, its pages are written to the drafts, and the copying goes on. Returns whether that
+    /// happened.
+    fn copy_all(
+        &self,
+        captured: &mut Captured,
+        arena: &mut Arena,
+        precopied: Option<&Precopied>,
+    ) -> Result<bool> {
+        let mut fresh = None;
+        let mut used = 0;
+        captured.copied = captured.pages();
+        if let Some(precopied) = precopied {
+            (fresh, used) = self.merge_precopied(precopied, captured, arena);
+        }
+        if fresh.is_none() {
+            captured.copied = captured.pages();
+        }
+        let to_copy = ToCopy {
+            fresh: fresh.as_deref(),
+            used,
+            page: self.store.page_size() as usize,
+        };
+        let spilled = if parallel_copy::copy_runs(captured, arena, &to_copy) {
+            false
+        } else {
+            self.copy_runs(captured, arena, to_copy)?
+        };
+        if fresh.is_some() {
+            for module in &mut captured.modules {
+                module.waiting.sort_unstable_by_key(|(run, _)| run.start);
+            }
+        }
+        Ok(spilled)
+    }
+
+    /// Takes precopied pages into a capture. Pages that were written since are copied again into their places.
+    /// Returns what has to be copied anew, by module, and how much of the arena is used. When the arena has no
+    /// room for that, the precopied pages are copied anew like all others.
+    fn merge_precopied(
+        &self,
+        precopied: &Precopied,
+        captured: &mut Captured,
+        arena: &mut Arena,
+    ) -> (Option<Vec<Vec<Run>>>, usize) {
+        let page = self.store.page_size();
+        let mut fresh = Vec::with_capacity(captured.modules.len());
+        for captured in &mut captured.modules {
+            captured
+                .waiting
+                .extend_from_slice(precopied.waiting(&captured.module.id));
+            let (memory, waiting) = (&captured.module.memory, &captured.waiting);
+            let new = precopy::refresh(memory, page, arena, waiting, &captured.runs);
+            let before: Vec<Run> = waiting.iter().map(|(run, _)| *run).collect();
+            captured.runs = union(&captured.runs, &before);
+            fresh.push(new);
+        }
+        let wanted: u64 = fresh.iter().map(|runs| pages_in(runs) * page).sum();
+        if precopied.used as u64 + wanted <= arena.capacity() as u64 {
+            return (Some(fresh), precopied.used);
+        }
+        for captured in &mut captured.modules {
+            captured.waiting.clear();
+        }
+        (None, 0)
+    }
+
+    /// Copies runs into the arena. Lists are gone through by number, because a spill writes to the drafts
+    /// beside them.
+    fn copy_runs(
+        &self,
+        captured: &mut Captured,
+        arena: &mut Arena,
+        to_copy: ToCopy<'_>,
+    ) -> Result<bool> {
+        let (page, mut used) = (to_copy.page, to_copy.used);
+        let mut spilled = false;
+        for number in 0..captured.modules.len() {
+            for at in 0.. {
+                let Some(mut rest) = to_copy.run(captured, number, at) else {
+                    break;
+                };
+                while rest.count > 0 {
+                    let room = ((arena.capacity() - used) / page) as u64;
+                    if room == 0 {
+                        self.drain(captured, arena)?;
+                        (used, spilled) = (0, true);
+                        continue;
+                    }
+                    let part = Run {
+                        start: rest.start,
+                        count: rest.count.min(room),
+                    };
+                    let bytes = part.count as usize * page;
+                    let module = &mut captured.modules[number];
+                    let memory = &module.module.memory;
+                    memory.read(part.start * page as u64, arena.room(used, bytes));
+                    module.waiting.push((part, used));
+                    used += bytes;
+                    rest = Run {
+                        start: part.end(),
+                        count: rest.count - part.count,
+                    };
+                }
+            }
+        }
+        Ok(spilled)
+    }
+
+    /// Begins the file of a captured module. Its parent and the commit's number are those of the moment of the
+    /// capture: nothing changes them while a capture is outstanding.
+    fn begin_draft(&self, state: &ModuleState, number: usize) -> Result<Draft> {
+        let (layers, module) = (&self.store.0.layers, &state.module);
+        let parent = match state.module_commit {
+            None => None,
+            Some(commit) => Some(layers.index(&module.id, commit)?),
+        };
+        let temporary = Place::hidden(format!("{}{number}", name::TEMPORARY));
+        let commit = self.history.next_number();
+        let (id, size) = (&module.id, module.size());
+        Ok(match parent {
+            None => Draft::image(layers, temporary, id, size, commit),
+            Some(parent) => Draft::delta(layers, temporary, size, commit, &parent),
+        })
+    }
+
+    /// Writes what waits in the arena to the drafts.
+    pub(super) fn drain(&self, captured: &mut Captured, arena: &Arena) -> Result<()> {
+        let layers = &self.store.0.layers;
+        for (number, module) in captured.modules.iter_mut().enumerate() {
+            let Some(state) = self.modules.get(&module.module.id) else {
+                continue;
+            };
+            let draft = match &mut module.draft {
+                Some(draft) => draft,
+                none => none.insert(self.begin_draft(state, number)?),
+            };
+            let mut reading = Reading::new(layers);
+            let waiting = module.waiting.drain(..).map(|(run, start)| {
+                let length = (run.count * layers.page_size) as usize;
+                (run, arena.bytes(start, length))
+            });
+            draft.feed(&mut reading, layers, &state.table, waiting)?;
+        }
+        Ok(())
+    }
+}

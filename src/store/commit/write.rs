@@ -1,0 +1,203 @@
+//! The second half of a commit: the captured pages are written, the files get their names, and a record makes
+//! the commit.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::Result;
+use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::layer::{Draft, Finished, place};
+use crate::store::options::CommitOptions;
+use crate::store::state::{Captured, Locked, State, Store, SyncState, UnsyncedFile};
+use crate::sys::host;
+
+/// The files of a commit before its record. Unless the commit is made, its files go and its pages are dirty
+/// again.
+struct Undo<'a> {
+    store: &'a Store,
+    /// `None` once the commit is made.
+    captured: Option<Captured>,
+    drafts: Vec<Draft>,
+    finished: Vec<Finished>,
+    /// How many of `finished` have their names.
+    named: usize,
+}
+
+impl<'a> Undo<'a> {
+    fn new(store: &'a Store, mut captured: Captured) -> Self {
+        let drafts = captured.modules.iter_mut();
+        let mut drafts: Vec<Draft> = drafts.filter_map(|module| module.draft.take()).collect();
+        // They are finished in this order, from the end of the list.
+        drafts.reverse();
+        Self {
+            store,
+            captured: Some(captured),
+            drafts,
+            finished: Vec::new(),
+            named: 0,
+        }
+    }
+
+    /// Gives every draft its index, its footer and its name. Drafts without changes go.
+    fn name_files(&mut self) -> Result<()> {
+        let layers = &self.store.0.layers;
+        while let Some(draft) = self.drafts.pop() {
+            if draft.is_empty() {
+                draft.discard(layers);
+            } else {
+                self.finished.push(draft.finish(layers)?);
+            }
+        }
+        for file in &self.finished {
+            let place = place(&file.index.module, file.index.commit);
+            self.store.0.files.rename(&file.temporary, &place)?;
+            self.named += 1;
+        }
+        Ok(())
+    }
+
+    /// The commit is made: nothing is undone any more.
+    fn commit(mut self) -> (Option<Captured>, Vec<Finished>) {
+        (self.captured.take(), std::mem::take(&mut self.finished))
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let Some(captured) = self.captured.take() else {
+            return;
+        };
+        for captured in &captured.modules {
+            captured.module.dirty.add_all(&captured.runs);
+        }
+        for (at, file) in self.finished.iter().enumerate() {
+            let name = place(&file.index.module, file.index.commit);
+            let name = if at < self.named {
+                &name
+            } else {
+                &file.temporary
+            };
+            // What cannot be removed is removed by the next open.
+            let _ = self.store.0.files.unlink(name);
+        }
+        while let Some(draft) = self.drafts.pop() {
+            draft.discard(&self.store.0.layers);
+        }
+    }
+}
+
+impl Locked<'_> {
+    /// Makes the commit of a capture. On failure the capture's pages are dirty again, and its files are gone.
+    pub(super) fn write_commit(&mut self, mut captured: Captured) -> Result<u64> {
+        let begun = Instant::now();
+        let arena = self.captures.arena.take();
+        let drained = match &arena {
+            Some(arena) => self.drain(&mut captured, arena),
+            None => Ok(()),
+        };
+        self.captures.arena = arena;
+        if let Err(error) = drained {
+            self.discard_capture(captured);
+            return Err(error);
+        }
+        let changed = self.count_pages(&captured);
+        let options = std::mem::take(&mut captured.options);
+        if !changed && !says_something(&options) && self.history.head() != 0 {
+            self.captures.lists.keep(captured.modules);
+            self.stats.last_write_ns = host::nanoseconds_since(begun);
+            return Ok(self.history.head());
+        }
+        let old = self.history.head_commit().cloned();
+        let mut undo = Undo::new(self.store, captured);
+        undo.name_files()?;
+        let commit = Commit {
+            number: self.history.next_number(),
+            unique_id: host::random_id()?,
+            parent: self.history.head(),
+            time: host::wall_clock(),
+            label: options.label,
+            user_data: options.user_data.unwrap_or_default(),
+            modules: map_of(self, &undo.finished),
+        };
+        let number = commit.number;
+        // The commit point.
+        let sequence = self.record(vec![Event::Committed(Arc::new(commit))])?;
+        let (captured, finished) = undo.commit();
+        if let Some(captured) = captured {
+            self.captures.lists.keep(captured.modules);
+        }
+        self.follow_commit(finished, number, sequence)?;
+        self.move_links(old.as_deref());
+        self.sync_oldest_files();
+        self.stats.last_write_ns = host::nanoseconds_since(begun);
+        Ok(number)
+    }
+
+    /// Counts what became of the captured pages. Returns whether any draft has something to write.
+    fn count_pages(&mut self, captured: &Captured) -> bool {
+        let mut changed = false;
+        let (mut data, mut zero, mut unchanged) = (0, 0, 0);
+        for draft in captured.modules.iter().filter_map(|m| m.draft.as_ref()) {
+            data += draft.counts.data;
+            zero += draft.counts.zero;
+            unchanged += draft.counts.unchanged;
+            changed |= !draft.is_empty();
+        }
+        self.stats.last_written_pages = data;
+        self.stats.last_zero_pages = zero;
+        self.stats.last_unchanged_pages = unchanged;
+        changed
+    }
+
+    /// After the commit point: tables, caches and the list of files to sync follow.
+    fn follow_commit(&mut self, finished: Vec<Finished>, number: u64, sequence: u64) -> Result<()> {
+        let layers = &self.store.0.layers;
+        for file in finished {
+            let id = file.index.module.clone();
+            self.stats.bytes_written += file.bytes;
+            self.unpersisted.files.push(UnsyncedFile {
+                module: id.clone(),
+                commit: number,
+                sequence,
+                bytes: file.bytes,
+                state: SyncState::Open(file.file),
+            });
+            if let Some(state) = self.modules.get_mut(&id) {
+                state.module_commit = Some(number);
+                if let Err(error) = state.table.apply(&file.index) {
+                    // The commit stands, but what the store knows of it does not.
+                    self.store.poison(&error);
+                    return Err(error);
+                }
+            }
+            layers.remember(file.index);
+        }
+        let commit = self.history.get(number)?.commit.clone();
+        self.count_in(layers, &[commit]);
+        Ok(())
+    }
+}
+
+/// A commit with a label or with user data is made even if no page changed.
+fn says_something(options: &CommitOptions) -> bool {
+    !options.label.is_empty() || options.user_data.as_ref().is_some_and(|d| !d.is_empty())
+}
+
+/// The map of a new commit: the head's, with the new files in the places of their modules.
+fn map_of(state: &State, finished: &[Finished]) -> Vec<ModuleEntry> {
+    let head = state.history.head_commit();
+    let mut modules = head.map_or(Vec::new(), |head| head.modules.clone());
+    for file in finished {
+        let entry = ModuleEntry {
+            id: file.index.module.clone(),
+            module_commit: file.index.commit,
+            size: file.index.size,
+            digest: file.index.digest,
+        };
+        match modules.binary_search_by(|module| module.id.cmp(&entry.id)) {
+            Ok(at) => modules[at] = entry,
+            Err(at) => modules.insert(at, entry),
+        }
+    }
+    modules
+}

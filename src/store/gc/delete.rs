@@ -1,0 +1,205 @@
+//! Deleting commits. The file of a deleted commit is merged into its only child where that is cheap. Else the file
+//! stays, for its children alone, until a compaction.
+
+use std::sync::Arc;
+
+use crate::format::commit::{Commit, Event, ModuleEntry};
+use crate::format::index::{Index, Shape};
+use crate::format::name;
+use crate::layer::{Finished, pages_of, rewrite};
+use crate::store::options::LogLevel;
+use crate::store::state::{MaintenanceGuard, State, Store};
+use crate::sys::fs::Place;
+use crate::{Error, Result};
+
+/// Up to this many pages are merged whether or not that frees many pages: it keeps chains short.
+const SMALL: u64 = 1024;
+
+/// A child that was rewritten to do without a deleted module commit, and waits for its name.
+struct Merge {
+    rewritten: Finished,
+    /// What it was made of, newest first.
+    chain: Vec<Arc<Index>>,
+    synced: bool,
+}
+
+impl Store {
+    /// Deletes a commit; see `store_delete_commit`.
+    ///
+    /// # Errors
+    /// As `store_delete_commit`.
+    pub fn delete_commit(&self, commit: u64) -> Result<()> {
+        let maintenance = self.lock_maintenance()?;
+        let commit = deletable(&*self.enter_to_write()?, commit)?;
+        maintenance.learn_file_refs()?;
+        // Commits go on meanwhile.
+        for merge in maintenance.merge_into_children(&commit)? {
+            // Whether or not the commit is deleted after this, the child has the same bytes as before.
+            match maintenance.install_merge(merge) {
+                Ok(()) => {}
+                Err(error @ Error::Sync { .. }) => {
+                    // Only a copy is lost, but the caller has to learn that the disk fails to write.
+                    self.poison(&error);
+                    return Err(error);
+                }
+                Err(error) => self.log_file_stays(&error),
+            }
+        }
+        let persist = maintenance.lock_persist();
+        let gone = {
+            let mut locked = persist.enter_to_write()?;
+            // Another thread may have restored it.
+            let commit = deletable(&locked, commit.number)?;
+            // What can fail comes before the record, which is the deletion.
+            locked.file_refs(&self.0.layers)?;
+            let sequence = locked.record(vec![Event::Deleted(commit.number)])?;
+            let gone = locked.file_refs(&self.0.layers)?.remove(&commit);
+            locked.take_out(&persist, gone, sequence)
+        };
+        self.remove_files(&gone);
+        Ok(())
+    }
+
+    fn log_file_stays(&self, error: &Error) {
+        self.log(LogLevel::Warning, || {
+            format!(
+                "a file of the deleted commit stays, because the commits made on it need it: {error}"
+            )
+        });
+    }
+}
+
+impl MaintenanceGuard<'_> {
+    /// Rewrites the children of the module commits that only `commit` refers to, where that is worth its cost. A
+    /// failure, as on a full disk, leaves the file for its children, until a later deletion or a compaction can do
+    /// without it.
+    fn merge_into_children(&self, commit: &Commit) -> Result<Vec<Merge>> {
+        let (store, layers) = (self.store, &self.store.0.layers);
+        let mut merges = Vec::new();
+        let own = |entry: &&ModuleEntry| entry.module_commit == commit.number;
+        let changed = |entry: &ModuleEntry| {
+            let index = layers.index(&entry.id, entry.module_commit);
+            index.map_or(0, |index| index.changed_pages())
+        };
+        let mut budget = 2 * commit.modules.iter().filter(own).map(changed).sum::<u64>();
+        // Its own files first. Files of older commits, which it was the last to refer to, for what that leaves.
+        let others = commit.modules.iter().filter(|entry| !own(entry));
+        for entry in commit.modules.iter().filter(own).chain(others) {
+            let Some(files) = mergeable(&*store.enter()?, entry) else {
+                continue;
+            };
+            match self.merge(&entry.id, &files, budget, merges.len()) {
+                Ok(None) => {}
+                Ok(Some(merge)) => {
+                    budget = budget.saturating_sub(merge.rewritten.index.data_pages());
+                    merges.push(merge);
+                }
+                Err(error) => store.log_file_stays(&error),
+            }
+        }
+        Ok(merges)
+    }
+
+    /// Writes the first of `files` anew, without the second, and without those below it that there is budget for.
+    /// `None`: it would cost more than `budget` pages, or free too few.
+    fn merge(
+        &self,
+        module: &str,
+        files: &[u64],
+        budget: u64,
+        number: usize,
+    ) -> Result<Option<Merge>> {
+        let layers = &self.store.0.layers;
+        let (pair, below) = files.split_at(2);
+        let mut chain = Vec::new();
+        for commit in pair {
+            chain.push(layers.index(module, *commit)?);
+        }
+        let held = |index: &Index| index.data_pages() + index.zero_pages();
+        let all = pages_of(&chain);
+        let twice = held(&chain[0]) + held(&chain[1]) - all;
+        let worth = all <= SMALL || twice * 4 >= all;
+        if !worth || all > budget {
+            return Ok(None);
+        }
+        for commit in below {
+            chain.push(layers.index(module, *commit)?);
+            if pages_of(&chain) > budget {
+                chain.pop();
+                break;
+            }
+        }
+        let temporary = Place::hidden(format!("{}fold-{number}", name::TEMPORARY));
+        let rewritten = rewrite(layers, &chain, 0, &temporary, &mut |_| Ok(()))?;
+        let synced = false;
+        Ok(Some(Merge {
+            rewritten,
+            chain,
+            synced,
+        }))
+    }
+
+    /// Gives a merged file its name, durably if the file that it replaces is durable under that name: a rename may
+    /// reach the disk at any time.
+    fn install_merge(&self, mut merge: Merge) -> Result<()> {
+        let store = self.store;
+        let module = merge.rewritten.index.module.clone();
+        let child = merge.rewritten.index.commit;
+        let image = merge.rewritten.index.shape == Shape::Image;
+        let old = store.0.layers.open(&module, child);
+        loop {
+            // A persist under way has the file open that the merged file replaces.
+            let persist = self.lock_persist();
+            let mut locked = persist.enter_to_write()?;
+            if merge.synced || locked.is_unsynced(&persist, &module, child) {
+                locked.stats.syncs += u64::from(merge.synced);
+                locked.replace_file(&persist, merge.rewritten, &merge.chain)?;
+                break;
+            }
+            drop((persist, locked));
+            if let Err(error) = merge.rewritten.file.sync() {
+                let _ = store.0.files.unlink(&merge.rewritten.temporary);
+                return Err(error);
+            }
+            merge.synced = true;
+        }
+        // The blocks of the old file are given back now, and not in the rename.
+        drop(old);
+        if image {
+            store.let_go_of_images([module.as_str()]);
+        }
+        Ok(())
+    }
+}
+
+/// The only child of a module commit that its session commit alone refers to, then that module commit, then those
+/// below it that only the one above needs. `None`: it is needed, or has no child or several.
+fn mergeable(state: &State, entry: &ModuleEntry) -> Option<Vec<u64>> {
+    let files = state.file_refs.as_ref()?.modules.get(&entry.id)?;
+    let only_child = |commit: u64, most_refs: usize| {
+        let mut children = files.children(commit);
+        let child = children.next()?;
+        let alone = children.next().is_none()
+            && !files.is_unclear(commit)
+            && files.get(commit)?.refcount <= most_refs;
+        alone.then_some(child)
+    };
+    let mut chain = vec![only_child(entry.module_commit, 1)?, entry.module_commit];
+    let mut below = files.get(entry.module_commit)?.parent;
+    while only_child(below, 0).is_some() {
+        chain.push(below);
+        below = files.get(below)?.parent;
+    }
+    Some(chain)
+}
+
+/// The commit, if it exists and is not the head.
+fn deletable(state: &State, commit: u64) -> Result<Arc<Commit>> {
+    let commit = state.history.get(commit)?.commit.clone();
+    if commit.number == state.history.head() {
+        return Err(Error::Busy {
+            why: "the commit is the head; restore another one first",
+        });
+    }
+    Ok(commit)
+}

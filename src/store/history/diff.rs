@@ -1,0 +1,190 @@
+//! What differs between two commits, on one branch or two; and commits by their labels.
+
+use std::collections::BTreeSet;
+
+use crate::error::try_filled;
+use crate::format::commit::{Commit, ModuleEntry};
+use crate::format::index::{Index, PageLookup};
+use crate::layer::{Change, LayerFiles, Piece, Reading, check_is};
+use crate::page_set::{Run, push_run};
+use crate::store::state::Store;
+use crate::{Error, Result};
+
+/// Bytes of a module that differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The module.
+    pub module: String,
+    /// The first byte.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
+}
+
+impl Store {
+    /// What differs between two commits; see `store_diff`.
+    ///
+    /// # Errors
+    /// As `store_diff`.
+    pub fn diff(&self, from: u64, to: u64, module: Option<&str>) -> Result<Vec<Range>> {
+        self.or_stale(self.differences(from, to, module))
+    }
+
+    fn differences(&self, from: u64, to: u64, module: Option<&str>) -> Result<Vec<Range>> {
+        let _files_stay = self.lock_maintenance()?;
+        let (from, to) = {
+            let state = self.enter()?;
+            let commit = |number: u64| match number {
+                0 => Ok(None),
+                number => Ok(Some(state.history.get(number)?.commit.clone())),
+            };
+            (commit(from)?, commit(to)?)
+        };
+        let both = [from.as_deref(), to.as_deref()];
+        let entries = both.iter().flatten().flat_map(|commit| &commit.modules);
+        let mut ids: BTreeSet<&str> = entries.map(|entry| entry.id.as_str()).collect();
+        if let Some(module) = module {
+            if !ids.contains(module) {
+                return Err(Error::NotFound {
+                    what: format!("module \"{module}\" in either commit"),
+                    hint: "".into(),
+                });
+            }
+            ids.retain(|id| *id == module);
+        }
+        let mut ranges = Vec::new();
+        for id in ids {
+            let entry = |commit: Option<&Commit>| commit.and_then(|c| c.module(id)).cloned();
+            let runs = self.differing_runs(id, entry(both[0]), entry(both[1]))?;
+            let page = self.page_size();
+            ranges.extend(runs.into_iter().map(|run| Range {
+                module: id.to_owned(),
+                offset: run.start * page,
+                length: run.count * page,
+            }));
+        }
+        Ok(ranges)
+    }
+
+    /// The pages of one module whose bytes differ. Beyond its end, and where a commit does not know it,
+    /// a module is zeros.
+    fn differing_runs(
+        &self,
+        module: &str,
+        from: Option<ModuleEntry>,
+        to: Option<ModuleEntry>,
+    ) -> Result<Vec<Run>> {
+        let layers = &self.0.layers;
+        let size = [&from, &to].into_iter().flatten().map(|e| e.size).max();
+        let size = size.unwrap_or(0);
+        for entry in [&from, &to].into_iter().flatten() {
+            check_is(&*layers.index(module, entry.module_commit)?, entry)?;
+        }
+        let number = |entry: Option<ModuleEntry>| entry.map(|entry| entry.module_commit);
+        let (from, to) = (number(from), number(to));
+        let old = layers.changes(module, size, to, from)?;
+        let new = layers.changes(module, size, from, to)?;
+        let mut different = Vec::new();
+        let mut reading = (Reading::new(layers), Reading::new(layers));
+        let mut failed = Ok(());
+        each_page(&old, &new, |page, old, new| {
+            if failed.is_err() {
+                return;
+            }
+            match differs(&self.0.layers, &mut reading, page, old, new) {
+                Ok(false) => {}
+                Ok(true) => push_run(
+                    &mut different,
+                    Run {
+                        start: page,
+                        count: 1,
+                    },
+                ),
+                Err(error) => failed = Err(error),
+            }
+        });
+        failed.map(|()| different)
+    }
+
+    /// The newest commit with a label; see `store_find_commit`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find_commit(&self, label: &str) -> Result<u64> {
+        if label.is_empty() {
+            return Err(Error::invalid("label", "it must not be empty"));
+        }
+        let state = self.enter()?;
+        let mut found = state.history.commits().filter(|c| c.label == label);
+        match found.next_back() {
+            Some(commit) => Ok(commit.number),
+            None => Err(Error::NotFound {
+                what: format!("commit with the label \"{label}\""),
+                hint: "".into(),
+            }),
+        }
+    }
+}
+
+pub(in crate::store) type PageSource<'a> = Option<&'a std::sync::Arc<Index>>;
+
+/// Walks two lists of changes that are of the same pages.
+pub(in crate::store) fn each_page(
+    old: &[Change],
+    new: &[Change],
+    mut each: impl FnMut(u64, PageSource, PageSource),
+) {
+    let mut new = new.iter().peekable();
+    for change in old {
+        for page in change.run.start..change.run.end() {
+            while new.next_if(|other| other.run.end() <= page).is_some() {}
+            let there = new.peek().filter(|other| other.run.start <= page);
+            let source = there.and_then(|other| other.source.as_ref());
+            each(page, change.source.as_ref(), source);
+        }
+    }
+}
+
+/// Whether a page has other bytes in one file than in another. Different checksums are believed; equal
+/// ones are a hint.
+pub(in crate::store) fn differs(
+    layers: &LayerFiles,
+    reading: &mut (Reading<'_>, Reading<'_>),
+    page: u64,
+    old: PageSource,
+    new: PageSource,
+) -> Result<bool> {
+    let (Some(old), Some(new)) = (old, new) else {
+        return Ok(old.is_some() != new.is_some());
+    };
+    if old.commit == new.commit {
+        return Ok(false);
+    }
+    let checksum = |index: &Index| match index.find(page) {
+        PageLookup::Data { slot } => Ok(layers.checksums(index)?.get(slot as usize).copied()),
+        _ => Ok::<_, Error>(None),
+    };
+    if checksum(old)? != checksum(new)? {
+        return Ok(true);
+    }
+    let piece = |index: &std::sync::Arc<Index>| {
+        vec![Piece {
+            run: Run {
+                start: page,
+                count: 1,
+            },
+            source: index.clone(),
+        }]
+    };
+    let mut bytes = try_filled(old.page_size as usize, 0u8, "a page")?;
+    reading.0.pieces(piece(old), |_, page| {
+        bytes.copy_from_slice(page);
+        Ok(())
+    })?;
+    let mut same = true;
+    reading.1.pieces(piece(new), |_, page| {
+        same = page == bytes;
+        Ok(())
+    })?;
+    Ok(!same)
+}

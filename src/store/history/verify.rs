@@ -1,0 +1,268 @@
+//! Verifying: streams, footers, indexes, pages, digests.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::findings::{FileId, Listener, Report};
+use crate::error::try_filled;
+use crate::format::checksum::Digest;
+use crate::format::commit::{Commit, ModuleEntry};
+use crate::format::index::{Index, Shape};
+use crate::journal::{self, Role};
+use crate::layer::{LayerFiles, PageTable, Piece, Reading, check_is, place};
+use crate::page_set::Run;
+use crate::store::options::{Progress, VerifyOptions};
+use crate::store::state::{MaintenanceGuard, Store};
+use crate::sys::fs::read_exact;
+use crate::{Error, Result};
+
+/// Checks that the pages of an image that are in no run are zero, as a reader of the plain file takes
+/// them. They have no checksums, and nothing that is verified is ever read from there.
+fn check_holes(
+    layers: &LayerFiles,
+    index: &Index,
+) -> std::result::Result<(), (Option<u64>, Error)> {
+    const READ: u64 = 1 << 20;
+    let whole = |error| (None, error);
+    if index.shape == Shape::Delta {
+        return Ok(());
+    }
+    let place = place(&index.module, index.commit);
+    let file = layers.open(&index.module, index.commit).map_err(whole)?;
+    let buffer = try_filled(READ.min(index.size) as usize, 0u8, "a buffer for pages");
+    let mut buffer = buffer.map_err(whole)?;
+    let page = index.page_size;
+    let ends = index
+        .runs
+        .iter()
+        .map(|run| (run.start * page, run.end() * page));
+    let mut next = 0;
+    for (start, end) in ends.chain([(index.size, index.size)]) {
+        while next < start {
+            let part = &mut buffer[..READ.min(start - next) as usize];
+            read_exact(&*file, part, next, &place).map_err(whole)?;
+            if let Some(at) = part.iter().position(|byte| *byte != 0) {
+                let at = (next + at as u64) / page;
+                let error = Error::corrupt(place.to_string(), format!("page {at} should be zero"));
+                return Err((Some(at), error));
+            }
+            next += part.len() as u64;
+        }
+        next = end;
+    }
+    Ok(())
+}
+
+/// A module's table that walks from commit to commit, so that digests can be checked at the cost
+/// of the pages that change between them.
+struct Walker {
+    table: PageTable,
+    at: u64,
+    digest: Digest,
+}
+
+type Walkers = BTreeMap<String, Walker>;
+
+/// A module commit to verify, and what commits say it is. They all say the same, unless somebody forged them. Two
+/// that differ are enough to find that out, so no more are kept.
+struct Wanted {
+    bytes: u64,
+    meant: Vec<ModuleEntry>,
+}
+
+impl Store {
+    /// Verifies the store; see `store_verify`.
+    ///
+    /// # Errors
+    /// As `store_verify`.
+    pub fn verify(&self, options: &VerifyOptions, progress: Progress<'_>) -> Result<()> {
+        self.verify_all(options, None, progress)
+    }
+
+    /// As [`Store::verify`], but tells `finding` of everything that is damaged and goes on, and then, for
+    /// each commit, whether it is good. Damage found is an error at the end.
+    ///
+    /// # Errors
+    /// As `store_verify`.
+    pub fn verify_all(
+        &self,
+        options: &VerifyOptions,
+        finding: Listener<'_>,
+        mut progress: Progress<'_>,
+    ) -> Result<()> {
+        // The files stay as they are; commits and persists may go on.
+        let maintenance = self.lock_maintenance()?;
+        let (commits, damage) = maintenance.commits_to_verify(options)?;
+        let mut report = Report::new(self, finding);
+        if let Some(damage) = damage {
+            report.note(None, None, damage)?;
+        }
+        let wanted = self.files_to_verify(&commits, &report)?;
+        let total = wanted.values().map(|wanted| wanted.bytes).sum();
+        let mut done = 0;
+        let mut walkers = Walkers::new();
+        for (id, wanted) in wanted {
+            self.report_progress(&mut progress, done, total)?;
+            if let Err(error) = self.verify_file(&id, &wanted, options, &mut walkers, &mut report) {
+                // Damage of a file below it is reported for that file.
+                let own = place(&id.0, id.1).to_string();
+                let other = matches!(&error, Error::Corrupt { file, .. } if *file != own);
+                if !(other && report.takes(&error)) {
+                    report.note(Some(&id), None, error)?;
+                }
+            }
+            done += wanted.bytes;
+        }
+        self.report_progress(&mut progress, total, total)?;
+        report.judge(&commits)
+    }
+
+    /// The files that commits need, oldest first. Module commits are shared between commits, and each is verified
+    /// once. A delta is worth nothing without the files below it.
+    fn files_to_verify(
+        &self,
+        commits: &[Arc<Commit>],
+        report: &Report<'_, '_>,
+    ) -> Result<BTreeMap<FileId, Wanted>> {
+        let mut wanted: BTreeMap<FileId, Wanted> = BTreeMap::new();
+        for module in commits.iter().flat_map(|commit| &commit.modules) {
+            let mut next = module.module_commit;
+            while next != 0 && !wanted.contains_key(&(module.id.clone(), next)) {
+                let id = (module.id.clone(), next);
+                let (bytes, parent) = match self.0.layers.index(&module.id, next) {
+                    Ok(index) => (index.data_pages() * index.page_size, index.parent),
+                    // The file is read once more later, and the error is reported then.
+                    Err(error) if report.takes(&error) => (0, 0),
+                    Err(error) => return Err(error),
+                };
+                let file = Wanted {
+                    bytes,
+                    meant: Vec::new(),
+                };
+                wanted.insert(id, file);
+                next = parent;
+            }
+            let id = (module.id.clone(), module.module_commit);
+            if let Some(wanted) = wanted.get_mut(&id) {
+                if wanted.meant.len() < 2 && !wanted.meant.contains(module) {
+                    wanted.meant.push(module.clone());
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Verifies one file. Bad pages are noted one by one if anybody listens; an error is one of the file as
+    /// a whole.
+    fn verify_file(
+        &self,
+        id: &FileId,
+        wanted: &Wanted,
+        options: &VerifyOptions,
+        walkers: &mut Walkers,
+        report: &mut Report<'_, '_>,
+    ) -> Result<()> {
+        let layers = &self.0.layers;
+        // From the file, not from the cache.
+        let index = Arc::new(layers.load(&id.0, id.1)?);
+        for module in &wanted.meant {
+            check_is(&index, module)?;
+        }
+        layers.checksums(&index)?;
+        if options.metadata_only {
+            return Ok(());
+        }
+        if let Err(error) = layers.check_pages(&index) {
+            if !report.takes(&error) {
+                return Err(error);
+            }
+            for piece in Piece::all_of(&index) {
+                for start in piece.run.start..piece.run.end() {
+                    let one = Piece {
+                        run: Run { start, count: 1 },
+                        source: index.clone(),
+                    };
+                    if let Err(error) = Reading::new(layers).pieces(vec![one], |_, _| Ok(())) {
+                        report.note(Some(id), Some(start), error)?;
+                    }
+                }
+            }
+        }
+        if let Err((page, error)) = check_holes(layers, &index) {
+            report.note(Some(id), page, error)?;
+        }
+        self.check_digest(walkers, &index)
+    }
+
+    fn check_digest(&self, walkers: &mut Walkers, index: &Arc<Index>) -> Result<()> {
+        let pages = index.size / index.page_size;
+        let walker = match walkers.entry(index.module.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Walker {
+                table: PageTable::new(pages)?,
+                at: 0,
+                digest: Digest::default(),
+            }),
+        };
+        walker.table.grow(pages)?;
+        let from = (walker.at != 0).then_some(walker.at);
+        let size = walker.table.pages() * index.page_size;
+        for change in self
+            .0
+            .layers
+            .changes(&index.module, size, from, Some(index.commit))?
+        {
+            for page in change.run.start..change.run.end() {
+                if let Some(old) = walker.table.checksum(&self.0.layers, page)? {
+                    walker.digest.remove(page, old);
+                }
+            }
+            walker.table.set(change.run, change.source.as_ref())?;
+            for page in change.run.start..change.run.end() {
+                if let Some(new) = walker.table.checksum(&self.0.layers, page)? {
+                    walker.digest.add(page, new);
+                }
+            }
+        }
+        walker.at = index.commit;
+        if walker.digest != index.digest {
+            return Err(Error::corrupt(
+                place(&index.module, index.commit).to_string(),
+                "the digest of the module does not match its pages",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl MaintenanceGuard<'_> {
+    /// The commits to verify, and what is damaged in the logs. No persist and no commit goes on while the logs are
+    /// read.
+    fn commits_to_verify(
+        &self,
+        options: &VerifyOptions,
+    ) -> Result<(Vec<Arc<Commit>>, Option<Error>)> {
+        let store = self.store;
+        let _persist = self.lock_persist();
+        let locked = store.enter()?;
+        let numbers = match options.commit {
+            0 => locked.history.numbers(),
+            number => vec![number],
+        };
+        let mut commits = Vec::new();
+        for number in numbers {
+            commits.push(locked.history.get(number)?.commit.clone());
+        }
+        let mut damage = None;
+        if options.commit == 0 {
+            let role = if store.0.read_only {
+                Role::ReadOnly
+            } else {
+                Role::Owner
+            };
+            damage = journal::replay(&*store.0.files, &store.0.layers.store, role)?.damage;
+        }
+        Ok((commits, damage))
+    }
+}

@@ -1,0 +1,189 @@
+//! Mapping a module: memory with the head's bytes in it, the name of its backing file, and the tracker.
+
+use std::sync::Arc;
+
+use super::backing::backing_place;
+use super::module::{Module, check_module_size};
+use super::overlay::Population;
+use crate::format::commit::ModuleEntry;
+use crate::format::index::{Index, Shape};
+use crate::format::name;
+use crate::layer::{PageTable, check_is};
+use crate::module::{MapMode, MappedModule};
+use crate::store::options::{LogLevel, MapOptions};
+use crate::store::state::{Locked, ModuleState, Store};
+use crate::sys::arena::Arena;
+use crate::sys::fs::Place;
+use crate::{Error, Result};
+
+/// Arena memory that is touched when the first module is mapped, so that a first small capture is quick.
+const WARM: usize = 8 << 20;
+
+/// Names that mapping a module gave to files. Unless the module is mapped, they go.
+struct Undo<'a> {
+    store: &'a Store,
+    /// The backing file under its final name, if the module is new and its name came first.
+    named: Option<&'a str>,
+    mapped: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.mapped || self.store.0.read_only {
+            return;
+        }
+        let _ = self.store.0.files.unlink(&backing_place());
+        if let Some(id) = self.named {
+            let _ = self.store.0.files.unlink(&Place::root(id));
+        }
+    }
+}
+
+impl Store {
+    /// Maps a module; see `store_map_module`.
+    ///
+    /// # Errors
+    /// As `store_map_module`.
+    pub fn map_module(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
+        self.or_stale(self.map(id, size, options))
+    }
+
+    fn map(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
+        self.check_no_capture()?;
+        let mut locked = self.enter()?;
+        self.check_poison()?;
+        self.check_no_capture()?;
+        name::check_module_id(id)?;
+        if locked.modules.contains_key(id) {
+            return Err(Error::Exists {
+                what: format!("module \"{id}\""),
+                why: "it is mapped already".into(),
+            });
+        }
+        let head = locked.history.head_commit();
+        let entry = head.and_then(|head| head.module(id)).cloned();
+        let size = self.size_to_map(id, size, entry.as_ref(), locked.history.head())?;
+        options.check(size, self.page_size())?;
+        if self.0.read_only && (entry.is_none() || options.mode == MapMode::Shared) {
+            return Err(Error::ReadOnly {
+                what: format!("module \"{id}\""),
+                why: "a read-only store maps recorded modules, and none with VMSTORE_MAP_SHARED",
+            });
+        }
+        let chain = match &entry {
+            None => Vec::new(),
+            Some(entry) => {
+                let chain = self.0.layers.chain(id, entry.module_commit, entry.size)?;
+                check_is(&chain[0], entry)?;
+                chain
+            }
+        };
+        let table = PageTable::of_chain(size / self.page_size(), &chain)?;
+        let module = locked.bring_up(&Population {
+            id,
+            size,
+            options,
+            chain: &chain,
+            table: &table,
+        })?;
+        if module.fell_back {
+            self.log(LogLevel::Warning, || {
+                format!(
+                    "module \"{id}\" is compared at every commit: {}",
+                    module.tracker_reason
+                )
+            });
+        }
+        if !self.0.read_only {
+            locked.captures.lists.prepare(module.pages());
+        }
+        let state = ModuleState {
+            module: module.clone(),
+            table,
+            module_commit: entry.map(|e| e.module_commit),
+        };
+        locked.modules.insert(id.to_owned(), state);
+        Ok(Module {
+            store: self.clone(),
+            mapped: module,
+        })
+    }
+
+    /// The size to map, from the caller's and the recorded one.
+    fn size_to_map(
+        &self,
+        id: &str,
+        size: u64,
+        recorded: Option<&ModuleEntry>,
+        head: u64,
+    ) -> Result<u64> {
+        match recorded {
+            Some(entry) if size == 0 || size == entry.size => {
+                check_module_size(id, entry.size)?;
+                return Ok(entry.size);
+            }
+            Some(entry) => {
+                return Err(Error::Size {
+                    module: id.to_owned(),
+                    why: format!("commit {head}, the head, has another size"),
+                    recorded: entry.size,
+                    given: size,
+                });
+            }
+            None => {}
+        }
+        let what = format!("size {size} of module \"{id}\"");
+        if size == 0 {
+            return Err(Error::invalid(
+                what,
+                "0 takes the recorded size, and the head does not know this module",
+            ));
+        }
+        let page = self.page_size();
+        if size % page != 0 {
+            return Err(Error::invalid(
+                what,
+                format!("it must be a multiple of the page size, {page}"),
+            ));
+        }
+        check_module_size(id, size)?;
+        Ok(size)
+    }
+}
+
+impl Locked<'_> {
+    /// Makes the memory of a module, with its bytes, its tracker, and the name of its backing file. On failure the
+    /// names are as before.
+    fn bring_up(&mut self, population: &Population<'_>) -> Result<Arc<MappedModule>> {
+        let store = self.store;
+        let Population { id, options, .. } = *population;
+        let image: Option<&Arc<Index>> = population.chain.last();
+        let image = image.filter(|index| index.shape == Shape::Image);
+        // The caller's memory is written to when nothing can fail any more, so its file gets its name first.
+        let own_bytes = options.mode == MapMode::Adopt || options.fd.is_some();
+        let mut undo = Undo {
+            store,
+            named: (own_bytes && population.chain.is_empty()).then_some(id),
+            mapped: false,
+        };
+        if own_bytes && !store.0.read_only {
+            store.link_backing_file(id, population.size, image)?;
+        }
+        let populated = self.populate(population)?;
+        let (wanted, foreign) = (options.tracker, options.foreign_writers);
+        let module = Arc::new(MappedModule::new(populated, wanted, foreign, &self.kernel)?);
+        if !store.0.read_only {
+            if self.captures.arena.is_none() {
+                let mut arena = Arena::new(store.0.arena_limit)?;
+                arena.warm(WARM);
+                self.captures.arena = Some(arena);
+            }
+            // Last, so that a failure before leaves the file as it was.
+            if !own_bytes {
+                store.name_backing_file(&module, image)?;
+            }
+        }
+        undo.mapped = true;
+        Ok(module)
+    }
+}

@@ -1,0 +1,6 @@
+//! Taking commits elsewhere: streams out and in, and clones.
+
+mod clone;
+mod export;
+mod import;
+mod install;
