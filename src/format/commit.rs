@@ -1,9 +1,9 @@
 //! What records say: a commit was made, the head moved, a commit was deleted.
 
+use super::LAST;
 use super::bytes::{Reader, Writer};
 use super::checksum::Digest;
 use super::name;
-use super::record::LAST;
 use crate::error::try_vec;
 use std::sync::Arc;
 

@@ -17,6 +17,9 @@ pub(crate) mod transfer;
 /// The version of every file of the store; another one is refused by name.
 pub(crate) const VERSION: u32 = 1;
 
+/// The last number of a record or a commit. No history gets there, but a forged one may begin there.
+pub(crate) const LAST: u64 = u64::MAX / 2;
+
 /// A store's own random number, part of every checksum seed so that a file of another store is
 /// never taken for one of this.
 pub(crate) type StoreId = [u8; 16];

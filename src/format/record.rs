@@ -5,7 +5,7 @@ use super::bytes::{Reader, Writer};
 use super::commit::Event;
 use super::header::{LOG_HEADER, LogHeader};
 use super::inline::{self, InlineFiles};
-use super::{StoreId, checksum};
+use super::{LAST, StoreId, checksum};
 use crate::{Error, Result};
 
 /// The length of a record before its payload.
@@ -16,8 +16,6 @@ const OPTIONAL: u16 = 1;
 const MORE: u16 = 2;
 /// User data has at most 16 MiB; the rest is for the map of modules.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
-/// The last number of a record or a commit. No history gets there, but one that somebody made up may begin there.
-pub(crate) const LAST: u64 = u64::MAX / 2;
 
 /// A record that verified.
 #[derive(Debug, Clone)]

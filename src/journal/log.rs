@@ -8,7 +8,7 @@ use crate::format::commit::Event;
 use crate::format::header::{LOG_HEADER, LogHeader, LogKind, Mark};
 use crate::format::inline::InlineFiles;
 use crate::format::record::{self, RecordPlace};
-use crate::format::{StoreId, name};
+use crate::format::{LAST, StoreId, name};
 use crate::sys::fs::{File, Files, Place};
 use crate::sys::host;
 use crate::sys::temporary::Temporary;
@@ -173,8 +173,7 @@ impl RecordLog {
         if events.is_empty() {
             return Ok(());
         }
-        let over =
-            |n: &&SequencedEvent| n.sequence > record::LAST || n.event.commit() > record::LAST;
+        let over = |n: &&SequencedEvent| n.sequence > LAST || n.event.commit() > LAST;
         if let Some(SequencedEvent { sequence, event }) = events.iter().find(over) {
             // It could be written, and not be read again.
             let number = event.commit();

@@ -7,7 +7,7 @@ use super::scan::{self, Damage, Role, read_bytes};
 use crate::Error;
 use crate::format::commit::Event;
 use crate::format::header::{LogHeader, LogKind};
-use crate::format::record;
+use crate::format::{LAST, record};
 use crate::sys::fs::{Access, Files as _};
 use crate::sys::realfs;
 
@@ -76,7 +76,7 @@ fn what_could_not_be_read_again_is_not_written() {
     let store = [7; 16];
     let kind = LogKind::Journal;
     let mut journal = RecordLog::create(&files, kind, store, LogStart::default(), &[]).unwrap();
-    for (sequence, number) in [(record::LAST, 1), (1, record::LAST)] {
+    for (sequence, number) in [(LAST, 1), (1, LAST)] {
         for over in [1, 0] {
             let before = journal.end();
             let event = Event::Deleted(number + if number > 1 { over } else { 0 });

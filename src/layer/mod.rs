@@ -1,7 +1,7 @@
 //! Module commit files. An image is a base; a delta is a layer on the module commit below it.
 //!
 //! [`LayerFiles`] opens and checks the files of a store, and caches their indexes. [`Draft`] writes a new
-//! module commit, [`rewrite()`] writes one anew on another base, [`Reading`] reads checked pages, and [`PageTable`]
+//! module commit, [`rewrite_layer`] writes one anew on another base, [`Reading`] reads checked pages, and [`PageTable`]
 //! says for each page of a module which file holds it.
 
 #![forbid(unsafe_code)]
@@ -19,7 +19,7 @@ pub(crate) use chain::{Change, runs_of, source_runs};
 pub(crate) use check::check_is;
 pub(crate) use files::{LayerFiles, place};
 pub(crate) use read::{Piece, Reading};
-pub(crate) use rewrite::{pages_of, rewrite};
+pub(crate) use rewrite::{pages_of, rewrite_layer};
 pub(crate) use staging::Staging;
 pub(crate) use table::PageTable;
 pub(crate) use write::{Draft, Finished};

@@ -24,7 +24,7 @@ pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
 /// newest first, each the parent of the one before it. An image remembers how it differs from `former`,
 /// which is the parent of one of them, or from what the last one remembers. `tell` hears of every byte
 /// that is copied, and may end it. Every page is checked on its way.
-pub(crate) fn rewrite(
+pub(crate) fn rewrite_layer(
     layers: &LayerFiles,
     chain: &[Arc<Index>],
     former: u64,

@@ -181,6 +181,10 @@ fn wrong_calls(tree: &Tree) -> (Vec<String>, usize) {
     let (mut wrong, mut checked) = (Vec::new(), 0);
     for source in tree.sources.iter().filter(|s| s.name.starts_with("store/")) {
         let own = room(&source.name);
+        if !may_use(&own, "store/state") {
+            // It cannot name a type that has these methods.
+            continue;
+        }
         for (name, rooms) in &offered {
             if !source.code.contains(&format!(".{name}(")) {
                 continue;

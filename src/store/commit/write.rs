@@ -13,7 +13,7 @@ use crate::sys::host;
 
 /// The files of a commit before its record. Unless the commit is made, its files go and its pages are dirty
 /// again.
-struct Undo<'a> {
+struct UnmadeCommit<'a> {
     store: &'a Store,
     /// `None` once the commit is made.
     captured: Option<Captured>,
@@ -23,7 +23,7 @@ struct Undo<'a> {
     named: usize,
 }
 
-impl<'a> Undo<'a> {
+impl<'a> UnmadeCommit<'a> {
     fn new(store: &'a Store, mut captured: Captured) -> Self {
         let drafts = captured.modules.iter_mut();
         let mut drafts: Vec<Draft> = drafts.filter_map(|module| module.draft.take()).collect();
@@ -62,7 +62,7 @@ impl<'a> Undo<'a> {
     }
 }
 
-impl Drop for Undo<'_> {
+impl Drop for UnmadeCommit<'_> {
     fn drop(&mut self) {
         let Some(captured) = self.captured.take() else {
             return;
@@ -108,8 +108,8 @@ impl Locked<'_> {
             return Ok(self.history.head());
         }
         let old = self.history.head_commit().cloned();
-        let mut undo = Undo::new(self.store, captured);
-        undo.name_files()?;
+        let mut unmade = UnmadeCommit::new(self.store, captured);
+        unmade.name_files()?;
         let commit = Commit {
             number: self.history.next_number(),
             unique_id: host::random_id()?,
@@ -117,12 +117,12 @@ impl Locked<'_> {
             time: host::wall_clock(),
             label: options.label,
             user_data: options.user_data.unwrap_or_default(),
-            modules: map_of(self, &undo.finished),
+            modules: map_of(self, &unmade.finished),
         };
         let number = commit.number;
         // The commit point.
         let sequence = self.record(vec![Event::Committed(Arc::new(commit))])?;
-        let (captured, finished) = undo.commit();
+        let (captured, finished) = unmade.commit();
         if let Some(captured) = captured {
             self.captures.lists.keep(captured.modules);
         }

@@ -10,7 +10,7 @@ use crate::format::index::{Index, Shape};
 use crate::format::name;
 use crate::format::record::HEAD;
 use crate::journal::{LogStart, RecordLog, SequencedEvent};
-use crate::layer::rewrite;
+use crate::layer::rewrite_layer;
 use crate::store::options::{CompactOptions, LogLevel, Progress};
 use crate::store::state::{History, MaintenanceGuard, Store};
 use crate::sys::fs::{Dir, Place};
@@ -145,7 +145,7 @@ impl MaintenanceGuard<'_> {
         let temporary = Place::hidden(format!("{}compact", name::TEMPORARY));
         let former_base = job.rewrite.former_base;
         let mut sum = 0;
-        let rewritten = rewrite(layers, &chain, former_base, &temporary, &mut |bytes| {
+        let rewritten = rewrite_layer(layers, &chain, former_base, &temporary, &mut |bytes| {
             sum += bytes;
             copied(sum)
         })?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::format::index::{Index, Shape};
 use crate::format::name;
-use crate::layer::{Finished, pages_of, rewrite};
+use crate::layer::{Finished, pages_of, rewrite_layer};
 use crate::store::options::LogLevel;
 use crate::store::state::{MaintenanceGuard, State, Store};
 use crate::sys::fs::Place;
@@ -130,7 +130,7 @@ impl MaintenanceGuard<'_> {
             }
         }
         let temporary = Place::hidden(format!("{}fold-{number}", name::TEMPORARY));
-        let rewritten = rewrite(layers, &chain, 0, &temporary, &mut |_| Ok(()))?;
+        let rewritten = rewrite_layer(layers, &chain, 0, &temporary, &mut |_| Ok(()))?;
         let synced = false;
         Ok(Some(Merge {
             rewritten,

@@ -20,14 +20,14 @@ use crate::{Error, Result};
 const WARM: usize = 8 << 20;
 
 /// Names that mapping a module gave to files. Unless the module is mapped, they go.
-struct Undo<'a> {
+struct UnmappedNames<'a> {
     store: &'a Store,
     /// The backing file under its final name, if the module is new and its name came first.
     named: Option<&'a str>,
     mapped: bool,
 }
 
-impl Drop for Undo<'_> {
+impl Drop for UnmappedNames<'_> {
     fn drop(&mut self) {
         if self.mapped || self.store.0.read_only {
             return;
@@ -161,7 +161,7 @@ impl Locked<'_> {
         let image = image.filter(|index| index.shape == Shape::Image);
         // The caller's memory is written to when nothing can fail any more, so its file gets its name first.
         let own_bytes = options.mode == MapMode::Adopt || options.fd.is_some();
-        let mut undo = Undo {
+        let mut names = UnmappedNames {
             store,
             named: (own_bytes && population.chain.is_empty()).then_some(id),
             mapped: false,
@@ -183,7 +183,7 @@ impl Locked<'_> {
                 store.name_backing_file(&module, image)?;
             }
         }
-        undo.mapped = true;
+        names.mapped = true;
         Ok(module)
     }
 }

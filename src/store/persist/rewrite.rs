@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::format::name;
-use crate::layer::{place, rewrite};
+use crate::layer::{place, rewrite_layer};
 use crate::store::state::{Store, UnsyncedFile};
 use crate::sys::fs::Place;
 use crate::{Error, Result};
@@ -36,7 +36,7 @@ impl Store {
         let layers = &self.0.layers;
         let index = Arc::new(layers.load(module, commit)?);
         let temporary = Place::hidden(format!("{}again", name::TEMPORARY));
-        let copy = rewrite(layers, &[index], 0, &temporary, &mut |_| Ok(()))?;
+        let copy = rewrite_layer(layers, &[index], 0, &temporary, &mut |_| Ok(()))?;
         let synced = copy.file.sync();
         let named = synced.and_then(|()| layers.files.rename(&temporary, &place(module, commit)));
         named.inspect_err(|_| drop(layers.files.unlink(&temporary)))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::recorded::RecordedFiles;
 use super::written::written;
 use crate::format::index::{Former, Shape};
-use crate::layer::{LayerFiles, pages_of, rewrite};
+use crate::layer::{LayerFiles, pages_of, rewrite_layer};
 use crate::page_set::Run;
 use crate::sys::fs::{Files as _, Place};
 
@@ -36,7 +36,7 @@ impl Written {
 
     /// Writes a commit anew with all below it down to `last`; whether it is an image and what it remembers, and that
     /// all of its bytes are told of.
-    fn rewrite(&self, commit: u64, last: u64, former: u64) -> (Shape, Option<Former>) {
+    fn rewrite_layer(&self, commit: u64, last: u64, former: u64) -> (Shape, Option<Former>) {
         let mut chain = self.layers.chain("a", commit, self.size).unwrap();
         chain.retain(|index| index.commit >= last);
         let temporary = Place::hidden("new-images");
@@ -45,7 +45,7 @@ impl Written {
             told += bytes;
             Ok(())
         };
-        let made = rewrite(&self.layers, &chain, former, &temporary, &mut tell).unwrap();
+        let made = rewrite_layer(&self.layers, &chain, former, &temporary, &mut tell).unwrap();
         assert_eq!(told, made.index.data_pages() * self.layers.page_size);
         assert_eq!(told, pages_of(&chain) * self.layers.page_size);
         let length = made.file.len().unwrap();
@@ -86,19 +86,19 @@ fn an_image_remembers_how_it_differs_from_what_is_below() {
             commit: former,
             runs,
         });
-        assert_eq!(of.rewrite(4, 1, former), (Shape::Image, remembered));
+        assert_eq!(of.rewrite_layer(4, 1, former), (Shape::Image, remembered));
     }
     // Of a chain that ends in an image with a memory, what that remembers.
     let of = Written::new(COMMITS);
-    of.rewrite(3, 1, 2);
+    of.rewrite_layer(3, 1, 2);
     let remembered = Former {
         commit: 2,
         runs: runs(&[(2, 1), (5, 3)]),
     };
-    assert_eq!(of.rewrite(4, 3, 0), (Shape::Image, Some(remembered)));
+    assert_eq!(of.rewrite_layer(4, 3, 0), (Shape::Image, Some(remembered)));
     // A delta of two has none.
     let of = Written::new(COMMITS);
-    assert_eq!(of.rewrite(4, 3, 2), (Shape::Delta, None));
+    assert_eq!(of.rewrite_layer(4, 3, 2), (Shape::Delta, None));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn ways_lead_over_the_pages_that_differ() {
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
     assert!(of.layers.share_an_image("a", 4, 2) && of.layers.share_an_image("a", 1, 3));
     // Over an image that remembers, no more than before.
-    of.rewrite(4, 1, 3);
+    of.rewrite_layer(4, 1, 3);
     assert_eq!(of.way(4, 3), [(6, 2, 1)]);
     assert_eq!(of.way(3, 4), [(6, 2, 4)]);
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
@@ -119,7 +119,7 @@ fn ways_lead_over_the_pages_that_differ() {
     assert!(!of.layers.share_an_image("a", 9, 2), "that cannot be told");
     // Over one that does not, all pages.
     let of = Written::new(COMMITS);
-    of.rewrite(4, 1, 0);
+    of.rewrite_layer(4, 1, 0);
     assert_eq!(of.way(3, 4), [(0, 8, 4)]);
 }
 
@@ -130,7 +130,7 @@ fn no_way_leads_over_more_pages_than_there_are() {
         commits.extend(vec![&[0, 1][..]; writes]);
         let of = Written::new(&commits);
         let last = commits.len() as u64;
-        of.rewrite(last, 1, last - 1);
+        of.rewrite_layer(last, 1, last - 1);
         assert_eq!(of.way(last, 1), wanted, "{writes} times two pages of eight");
     }
 }
