@@ -19,7 +19,7 @@ Beside a running VMM
   the history as it was when they started. Commits that the VMM deletes or
   compacts in the meantime may look damaged: run the command again.
   restore, rm, compact and import change the store. They fail while another
-  process has it open for writing.
+  process has the store open for writing.
 
 Exit codes
   0  done; nothing is wrong, nothing differs
@@ -206,8 +206,8 @@ pub(crate) struct Rm {
 
 #[derive(Args)]
 #[command(after_help = "\
-A commit stays if any rule keeps it. The head always stays. Without a rule all commits stay, and compact
-only rewrites files: it shortens chains of deltas and removes files that no commit needs.
+A commit stays if any rule keeps it. The head always stays. Without a rule all commits stay, and
+compact only rewrites files: it shortens chains of deltas and removes files that no commit needs.
 
   vmstore compact --keep-last 50 --keep-labelled     keeps the newest 50, and those with a label
   vmstore compact --keep-younger 36h --keep-every 100")]
@@ -241,6 +241,7 @@ pub(crate) struct Du {
 
 #[derive(Args)]
 #[command(after_help = "\
+Examples
   vmstore export head | ssh host vmstore -s guest.store import
   vmstore export --from monday friday -o week.vmstream     for a store that has the commit monday")]
 pub(crate) struct Export {

@@ -103,7 +103,7 @@ pub(crate) fn compact(dir: &StoreDir, options: &args::Compact) -> Outcome {
     result.map_err(|error| match error {
         Error::Corrupt { .. } => dir
             .explain(error)
-            .hint("damaged files are not compacted; compact has made nothing worse"),
+            .hint("compact leaves damaged files as they are; commits that the rules delete may be deleted already"),
         error => dir.explain(error),
     })?;
     let left = store.commits()?.len() as u64;

@@ -82,7 +82,7 @@ impl StoreDir {
         self.open(read_only()).map_err(|error| self.explain(error))
     }
 
-    /// Opens the store for `command`, which changes it. No other process may have the store open for writing.
+    /// Opens the store for `command`, which changes it. Fails while the store has another owner.
     pub(crate) fn open_for_writing(&self, command: &str) -> Result<Store, Failure> {
         self.open_exclusive(command, true)
     }
