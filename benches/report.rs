@@ -89,6 +89,20 @@ fn short(value: f64) -> String {
     }
 }
 
+/// What a line measures: its row, the case in that row, and the unit.
+pub struct Case {
+    row: &'static str,
+    case: String,
+    unit: &'static str,
+}
+
+impl Case {
+    pub fn new(row: &'static str, case: impl Into<String>, unit: &'static str) -> Self {
+        let case = case.into();
+        Self { row, case, unit }
+    }
+}
+
 /// All lines of a run.
 pub struct Report {
     pub conditions: Vec<String>,
@@ -104,16 +118,15 @@ impl Report {
     /// Takes a line and prints it.
     pub fn line(
         &mut self,
-        row: &'static str,
-        case: impl Into<String>,
-        unit: &'static str,
+        case: &Case,
         ours: (&str, Times),
         other: Option<(&str, Times)>,
         target: Target,
     ) {
+        let Case { row, case, unit } = case;
         let line = Line {
             row,
-            case: case.into(),
+            case: case.clone(),
             unit,
             ours: (ours.0.to_owned(), ours.1),
             other: other.map(|(name, times)| (name.to_owned(), times)),

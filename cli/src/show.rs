@@ -38,7 +38,7 @@ pub(crate) fn show(dir: &StoreDir, screen: &Screen, options: &args::Show) -> Out
     line(
         "parent",
         &match parent {
-            Some(0) => "none: it is a first commit".to_owned(),
+            Some(0) => "none: this is a first commit".to_owned(),
             Some(parent) => parent.to_string(),
             None => format!("{}, which is lost: the history is damaged", info.parent),
         },
