@@ -85,9 +85,6 @@ impl Mutator {
         let (path, source) = (self.store.join(&file), self.outside.join(&file));
         let way = self.below(WAYS);
         self.done[way as usize] += 1;
-        let gone = || {
-            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
-        };
         let length = fs::metadata(&source).map_or(0, |data| data.len());
         let at = self.below(length + 1);
         let plain = is_plain(&path);
@@ -100,46 +97,12 @@ impl Mutator {
                 writable(&path).and_then(|file| file.write_all_at(&bytes, at))
             }
             4 => fs::remove_file(&path),
-            // To a whole one outside, which would do if it were followed.
-            5 => {
-                gone();
-                symlink(&source, &path)
-            }
-            6 => {
-                gone();
-                symlink(self.outside.join("sentinel"), &path)
-            }
-            7 => {
-                gone();
-                symlink(path.file_name().unwrap(), &path)
-            }
-            8 => {
-                gone();
-                Command::new("mkfifo")
-                    .arg(&path)
-                    .stderr(Stdio::null())
-                    .status()
-                    .map(drop)
-            }
-            9 => {
-                gone();
-                UnixListener::bind(&path).map(drop)
-            }
-            10 => {
-                gone();
-                fs::create_dir(&path)
+            5..=10 | 12 | 13 => {
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+                self.put_instead(way, &path, &source, &self.store.join(&other))
             }
             11 if plain => fs::set_permissions(&path, fs::Permissions::from_mode(0o000)),
-            // Another file of the same store under its name.
-            12 => {
-                gone();
-                fs::hard_link(self.store.join(&other), &path)
-            }
-            13 => {
-                gone();
-                fs::hard_link(self.outside.join("sentinel"), &path)
-            }
-            // A whole one takes its place in one step.
+            // An intact file takes its place in one step.
             14 => {
                 let fresh = self.store.join(".vmstore/fresh");
                 fs::copy(&source, &fresh).and_then(|_| fs::rename(&fresh, &path))
@@ -151,6 +114,33 @@ impl Mutator {
             16 => fs::rename(self.store.join("away"), self.store.join("ram")),
             _ => Ok(()),
         };
+    }
+
+    /// Puts something else in the place of a file that was removed. `source` is the intact file outside of the
+    /// store, `other` another file of the store.
+    fn put_instead(
+        &self,
+        way: u64,
+        path: &Path,
+        source: &Path,
+        other: &Path,
+    ) -> std::io::Result<()> {
+        let sentinel = self.outside.join("sentinel");
+        match way {
+            // A store that follows this link finds an intact file.
+            5 => symlink(source, path),
+            6 => symlink(sentinel, path),
+            7 => symlink(path.file_name().unwrap(), path),
+            8 => Command::new("mkfifo")
+                .arg(path)
+                .stderr(Stdio::null())
+                .status()
+                .map(drop),
+            9 => UnixListener::bind(path).map(drop),
+            10 => fs::create_dir(path),
+            12 => fs::hard_link(other, path),
+            _ => fs::hard_link(sentinel, path),
+        }
     }
 
     /// Brings everything back, file after file.

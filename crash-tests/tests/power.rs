@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -43,71 +43,100 @@ fn make(kind: &str, image: &Path) {
     run(Command::new(program).args(arguments).arg(image));
 }
 
-/// Runs the cycle on the recording disk. Returns what had been said when so much had been recorded.
-fn record(
-    kind: &str,
-    shared: bool,
-    disks: &Disks,
-    cycle: &Cycle,
-    disk: &Path,
-    at: &Path,
-) -> Vec<(usize, Said)> {
-    run(Command::new("mount")
-        .args(["-t", kind, "-o", "loop"])
-        .arg(disk)
-        .arg(at));
-    let mut command = cycle.command("run", &at.join("store"));
-    command
-        .env("CYCLE_ANSWERS", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    if shared {
-        command.env("CYCLE_SHARED", "1");
-    }
-    let mut child = command.spawn().unwrap();
-    let mut answers = child.stdin.take().unwrap();
-    let (mut marks, mut said) = (vec![(0, Said::default())], Said::default());
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        said.add(&line.unwrap());
-        // It waits for the answer: what it had written is recorded.
-        marks.push((disks.recorded(), said));
-        answers.write_all(b".").unwrap();
-    }
-    let status = child.wait().unwrap();
-    run(Command::new("umount").arg(at));
-    assert!(status.success(), "{kind}: the cycle ended with {status}");
-    marks
+/// A cycle on a file system that lies on a recording disk.
+struct Recording<'a> {
+    kind: &'a str,
+    cycle: Cycle,
+    disks: Disks,
+    /// Where the disks are mounted, as files.
+    fuse: PathBuf,
+    /// Where the file system is mounted.
+    at: PathBuf,
+    /// A file with the boot id of the host after the power cut.
+    boot: PathBuf,
 }
 
-/// Mounts what a power cut left, and checks the store in it, on a host that has booted since.
-fn check(
-    kind: &str,
-    cycle: &Cycle,
-    left: &Path,
-    at: &Path,
-    boot: &Path,
-    expected: Expected,
-) -> Result<(), Failure> {
-    let script = r#"set -e
-        mount --bind "$BOOT" /proc/sys/kernel/random/boot_id
-        mount -t "$KIND" -o loop "$LEFT" "$AT" || exit 99
-        code=0; "$CYCLE" check "$AT/store" "$@" || code=$?
-        umount "$AT"; exit $code"#;
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script, "check"])
-        .args(expected.arguments())
-        .env("BOOT", boot)
-        .env("KIND", kind)
-        .env("LEFT", left)
-        .env("AT", at)
-        .env("CYCLE", cycle.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    match output.status.code() {
-        Some(0) => Ok(()),
-        Some(99) => Err(Failure::NoFileSystem(text(&output))),
-        _ => Err(Failure::Store(text(&output))),
+impl<'a> Recording<'a> {
+    fn new(kind: &'a str, directory: &Path) -> Self {
+        let cycle = Cycle::build(directory);
+        let image = directory.join("image");
+        make(kind, &image);
+        let [fuse, at] = ["fuse", "at"].map(|name| {
+            let path = directory.join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        });
+        let boot = directory.join("boot");
+        std::fs::write(&boot, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
+        let disks = Disks::default();
+        disks.load(&image);
+        std::fs::remove_file(&image).unwrap();
+        Self {
+            kind,
+            cycle,
+            disks,
+            fuse,
+            at,
+            boot,
+        }
+    }
+
+    /// Runs the cycle. Returns what the cycle had said each time, and how many events the disk had recorded then.
+    fn run(&self, shared: bool) -> Vec<(usize, Said)> {
+        run(Command::new("mount")
+            .args(["-t", self.kind, "-o", "loop"])
+            .arg(self.fuse.join("disk"))
+            .arg(&self.at));
+        let mut command = self.cycle.command("run", &self.at.join("store"));
+        command
+            .env("CYCLE_ANSWERS", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if shared {
+            command.env("CYCLE_SHARED", "1");
+        }
+        let mut child = command.spawn().unwrap();
+        let mut answers = child.stdin.take().unwrap();
+        let (mut marks, mut said) = (vec![(0, Said::default())], Said::default());
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            said.add(&line.unwrap());
+            // The cycle waits for the answer, so all that it had written is recorded.
+            marks.push((self.disks.recorded(), said));
+            answers.write_all(b".").unwrap();
+        }
+        let status = child.wait().unwrap();
+        run(Command::new("umount").arg(&self.at));
+        assert!(
+            status.success(),
+            "{}: the cycle ended with {status}",
+            self.kind
+        );
+        marks
+    }
+
+    /// Mounts what a power cut left, and checks the store in it, on a host that has booted since.
+    fn check(&self, expected: Expected) -> Result<(), Failure> {
+        let script = r#"set -e
+            mount --bind "$BOOT" /proc/sys/kernel/random/boot_id
+            mount -t "$KIND" -o loop "$LEFT" "$AT" || exit 99
+            code=0; "$CYCLE" check "$AT/store" "$@" || code=$?
+            umount "$AT"; exit $code"#;
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "check"])
+            .args(expected.arguments())
+            .env("BOOT", &self.boot)
+            .env("KIND", self.kind)
+            .env("LEFT", self.fuse.join("left"))
+            .env("AT", &self.at)
+            .env("CYCLE", self.cycle.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        match output.status.code() {
+            Some(0) => Ok(()),
+            Some(99) => Err(Failure::NoFileSystem(text(&output))),
+            _ => Err(Failure::Store(text(&output))),
+        }
     }
 }
 
@@ -141,22 +170,10 @@ struct Cuts {
 /// Cuts the power of one cycle at as many places as differ, up to `wanted`.
 fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &mut Cuts) {
     let directory = scratch();
-    let cycle = Cycle::build(directory.path());
-    let image = directory.path().join("image");
-    make(kind, &image);
-    let [fuse, at] = ["fuse", "at"].map(|name| {
-        let path = directory.path().join(name);
-        std::fs::create_dir(&path).unwrap();
-        path
-    });
-    let boot = directory.path().join("boot");
-    std::fs::write(&boot, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
-    let disks = Disks::default();
-    disks.load(&image);
-    std::fs::remove_file(&image).unwrap();
-    let session = disks.mount(&fuse);
-    let shared = cuts.recordings % 2 == 1;
-    let marks = record(kind, shared, &disks, &cycle, &fuse.join("disk"), &at);
+    let recording = Recording::new(kind, directory.path());
+    let session = recording.disks.mount(&recording.fuse);
+    let disks = &recording.disks;
+    let marks = recording.run(cuts.recordings % 2 == 1);
     if !flushes {
         disks.forget_flushes();
     }
@@ -192,8 +209,7 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         cuts.torn += u64::from(torn);
         let said = marks.iter().rev().find(|(recorded, _)| *recorded <= count);
         let expected = said.map_or(Said::default(), |(_, said)| *said).cut();
-        let outcome = check(kind, &cycle, &fuse.join("left"), &at, &boot, expected);
-        let why = match outcome {
+        let why = match recording.check(expected) {
             // Without flushes the file system breaks, too: what is looked for is a lost commit.
             Err(Failure::NoFileSystem(_)) if !flushes => {
                 cuts.unmountable += 1;
@@ -216,7 +232,7 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
     }
     cuts.states += tried;
     // At once, also where something still holds it for a moment: the thread ends when that lets go.
-    run(Command::new("umount").arg("-l").arg(&fuse));
+    run(Command::new("umount").arg("-l").arg(&recording.fuse));
     session.join();
 }
 
