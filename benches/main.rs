@@ -1,4 +1,4 @@
-//! vmstore beside its floors and its peers: `cargo bench -p vmstore-bench -- [option ...] [row ...]`.
+//! Compares vmstore with its floors and its peers: `cargo bench -p vmstore-bench -- [option ...] [row ...]`.
 
 mod compare;
 mod contest;
@@ -66,7 +66,7 @@ fn arguments() -> Option<Arguments> {
                 .unwrap_or_else(|_| usage(&format!("{text} is no number")))
         };
         match argument.as_str() {
-            // Cargo says that this is a bench.
+            // Cargo passes this option to every benchmark.
             "--bench" => {}
             "--smoke" => wanted.smoke = true,
             "--raw" => wanted.raw = true,

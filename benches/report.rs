@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::contest::Times;
 
-/// What a row has to reach.
+/// The target of a line.
 #[derive(Clone, Copy)]
 pub enum Target {
     /// At most so many times the floor.
@@ -17,11 +17,11 @@ pub enum Target {
     Below(f64),
     /// At least this value; there is no other contestant.
     Above(f64),
-    /// Shown, not judged.
+    /// No target: the line is only shown.
     Shown,
 }
 
-/// One judged pair.
+/// One line of a run: a contestant, what it is compared with, and the target.
 pub struct Line {
     pub row: &'static str,
     pub case: String,
@@ -89,7 +89,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// What a line measures: its row, the case in that row, and the unit.
+/// What a line measures: the row, the case in this row, and the unit.
 pub struct Case {
     row: &'static str,
     case: String,
@@ -108,9 +108,9 @@ pub struct Report {
     pub conditions: Vec<String>,
     pub lines: Vec<Line>,
     pub notes: Vec<String>,
-    /// Thresholds are not looked at.
+    /// Whether targets are ignored.
     pub smoke: bool,
-    /// For a program that reads it.
+    /// Whether the output is for a program.
     pub raw: bool,
 }
 

@@ -8,8 +8,8 @@ use crate::machine::page_size;
 use crate::memory::{self, Armed, Region};
 use crate::report::{Case, Target};
 
-/// Captures are cancelled, so that no file is written: the pages are dirty again, and the same pages are
-/// written before the next one.
+/// Each capture is cancelled, so no file is written. The pages are then dirty again, and the same pages are
+/// written before the next capture.
 pub fn capture(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));
@@ -90,7 +90,7 @@ fn report(bench: &mut Bench, case: &Case, count: usize, sheet: &Sheet) {
     }
 }
 
-/// One helper thread beside none.
+/// A capture with one helper thread, and the same capture without.
 pub fn helper(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));

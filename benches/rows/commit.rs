@@ -1,4 +1,4 @@
-//! A commit that a killed process does not lose, beside the same bytes into a new file.
+//! A commit that survives a killed process, compared with writing the same bytes into a new file.
 
 use vmstore::MapOptions;
 use xxhash_rust::xxh3::xxh3_64;

@@ -1,4 +1,4 @@
-//! Long chains and long histories must cost nothing.
+//! Long chains and long histories must not make calls slower.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::machine::{file_system, page_size};
 use crate::memory;
 use crate::report::{Case, Target};
 
-/// A store whose module has a chain of `depth` commits, which hold the same pages between them.
+/// Makes a chain of `depth` commits. Together, the commits of a chain hold `pages`, whatever the depth.
 fn chain(
     bench: &mut Bench,
     store: &Store,
@@ -78,7 +78,7 @@ pub fn depth(bench: &mut Bench) {
     history(bench);
 }
 
-/// Writes what is there over every page, and commits that nothing has changed.
+/// Writes every page with the bytes that it holds, and commits.
 fn touch(store: &Store, module: &vmstore::Module, length: usize) {
     for at in (0..length).step_by(page_size()) {
         // SAFETY: inside the module, which nobody else writes.
@@ -144,8 +144,8 @@ fn history(bench: &mut Bench) {
             last.push(time);
         }
         if number == total / 100 {
-            // From here on memory is mapped over an image and touched, in every window: the kernel's scan of a page
-            // that is there takes longer than of one that is not, and of one that came from a file.
+            // From here on, memory is mapped over an image and touched in every window. Otherwise the windows would
+            // not compare: the kernel scans a present page more slowly than an absent page or a page of a file.
             store.close().expect("a close");
             store = open(&path);
             module = store

@@ -1,4 +1,4 @@
-//! Commits that survive power loss, beside stores that make the same pages durable.
+//! Commits that survive power loss, compared with other stores that make the same pages durable.
 
 use std::cell::RefCell;
 
@@ -86,7 +86,7 @@ pub fn durable(bench: &mut Bench) {
     }
 }
 
-/// `size` is the place of the page count among those of the row.
+/// `size` is the index of the page count: 0 for the smallest.
 fn report(
     bench: &mut Bench,
     case: &Case,
@@ -116,7 +116,7 @@ fn report(
     }
 }
 
-/// Commits of 64 pages each, and nothing durable yet.
+/// Makes commits of 64 pages each, and persists none of them.
 fn burst(store: &Store, at: *mut u8, count: usize, pages: usize, rng: &mut crate::contest::Rng) {
     for _ in 0..count {
         memory::dirty(at, &rng.scattered(64, pages), rng.next());
@@ -225,7 +225,8 @@ pub fn bytes(bench: &mut Bench) {
             dirty(),
             target,
         );
-        // Everybody's writes, and the journal of the file system: the least disturbed round counts.
+        // This also counts writes of other processes and of the file system's journal, so the round with the fewest
+        // bytes counts.
         let device = Times::of(device.at(0.0));
         bench.report.line(
             &Case::new("bytes", case, "bytes"),

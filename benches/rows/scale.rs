@@ -1,4 +1,4 @@
-//! Large modules, many modules, and what the library needs for itself.
+//! Large modules, many modules, and the memory that the library itself needs.
 
 use vmstore::{CommitOptions, MapOptions, Module, OpenOptions, Store};
 

@@ -1,4 +1,4 @@
-//! What the guest pays for being tracked: its first write to a page after a commit.
+//! The cost of dirty tracking for the guest: the first write to a page after a commit.
 
 use vmstore::{MapMode, MapOptions};
 

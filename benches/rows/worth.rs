@@ -1,4 +1,4 @@
-//! What parts of the library are worth: each beside the same work without it.
+//! The gain from parts of the library: each row compares the same work with and without one part.
 
 use std::fs::File;
 use std::process::Command;
@@ -26,8 +26,7 @@ pub fn worth(bench: &mut Bench) {
         .note("copying beside remapping: row restore, \"remap + refault by writing\"");
 }
 
-/// Pages that were written and are as before, pages that became zero, and pages that have to be
-/// written.
+/// Three kinds of pages: written with the same bytes, written with zeros, and changed.
 fn elision(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
     let scratch = bench.scratch(&directory);
@@ -47,7 +46,7 @@ fn elision(bench: &mut Bench) {
         let before = bytes(store);
         sheet.time("changed", || durable(store));
         sheet.add("changed bytes", bytes(store) - before);
-        // One byte more differs, so that the commit is not left out as a whole.
+        // One more page differs, because a commit without any change would be skipped.
         memory::dirty(base(&module), pages, value);
         memory::dirty(base(&module), &pages[..1], value + 1);
         let before = bytes(store);

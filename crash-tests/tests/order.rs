@@ -10,16 +10,16 @@ use std::process::Command;
 
 use support::{Cycle, run, scratch, strace};
 
-/// What is not durable yet.
+/// The changes that are not durable yet.
 #[derive(Default)]
 struct Pending {
-    /// Files with bytes that no sync followed.
+    /// Files with writes that no sync has followed.
     files: BTreeSet<String>,
-    /// Names that no sync of their directory followed.
+    /// Names that no sync of their directory has followed.
     names: BTreeSet<(String, String)>,
 }
 
-/// The path that strace names behind a descriptor: `7</a/b>`.
+/// The path that strace prints after a descriptor: `7</a/b>`.
 fn path_of(argument: &str) -> Option<&str> {
     argument
         .split_once('<')?
@@ -34,7 +34,7 @@ fn unquoted(argument: &str) -> &str {
 
 struct Trace {
     pending: Pending,
-    /// What descriptors are of.
+    /// The file of each descriptor.
     open: BTreeMap<String, String>,
     synced: u64,
     linked: u64,

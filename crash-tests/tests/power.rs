@@ -1,5 +1,6 @@
-//! Promise 2 through real file systems: one cycle on ext4, XFS and btrfs over a disk that records block writes and
-//! flushes; then power cuts at any of them, with any of the unflushed writes lost, mounted, opened and compared.
+//! Promise 2 on real file systems. One cycle runs on ext4, XFS and btrfs, over a disk that records block writes and
+//! flushes. Then the power is cut after any of these events, and any unflushed writes are lost. Each time, the file
+//! system is mounted, and the store is opened and compared.
 
 #[path = "support/disk.rs"]
 mod disk;
@@ -27,7 +28,7 @@ impl Random {
     }
 }
 
-/// How to make a file system, in as little space as it takes.
+/// Makes a file system of the smallest size that works.
 fn make(kind: &str, image: &Path) {
     let (size, program, arguments): (u64, &str, &[&str]) = match kind {
         "ext4" => (16, "mkfs.ext4", &["-q", "-F", "-b", "4096"]),
@@ -140,34 +141,34 @@ impl<'a> Recording<'a> {
     }
 }
 
-/// What cycle.c says of a commit that is gone.
+/// A part of the message of cycle.c about a lost commit.
 const LOST: &str = "were promised";
 
-/// What can be wrong after a power cut.
+/// A failure after a power cut.
 enum Failure {
-    /// It cannot be mounted.
+    /// The file system cannot be mounted.
     NoFileSystem(String),
     Store(String),
 }
 
-/// What power cuts left.
+/// The results of power cuts.
 #[derive(Default)]
 struct Cuts {
     recordings: u64,
     events: usize,
-    /// States that differ, within a recording.
+    /// The number of different states of each recording, added up.
     states: u64,
     uncertain: usize,
-    /// Those that had some of the sectors of what was not flushed.
+    /// States in which some sectors of unflushed blocks were lost and others were not.
     torn: u64,
-    /// Those of a disk without flushes that could not be mounted.
+    /// States of a disk without flushes that could not be mounted.
     unmountable: u64,
-    /// Those of which the store could not be read.
+    /// States of a disk without flushes in which the store could not be read.
     unreadable: u64,
     failure: Option<String>,
 }
 
-/// Cuts the power of one cycle at as many places as differ, up to `wanted`.
+/// Cuts the power of one cycle in up to `wanted` different ways.
 fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &mut Cuts) {
     let directory = scratch();
     let recording = Recording::new(kind, directory.path());
@@ -180,7 +181,8 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
     let events = disks.recorded();
     cuts.recordings += 1;
     cuts.events += events;
-    // They write it in place, with a checksum over more than a sector, and take that for atomic.
+    // These file systems write the superblock in place, with a checksum over more than a sector. They rely on this write
+    // being atomic.
     let superblock = match kind {
         "ext4" => Some(0),
         "btrfs" => Some(64 << 10),
@@ -191,8 +193,8 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
     while tried < wanted && repeated < 50 && cuts.failure.is_none() {
         let count = random.below(events as u64 + 1) as usize;
         let percent = [0, 50, 50, 90, 100][random.below(5) as usize];
-        // A disk with sectors of 512 bytes may tear a block of 4096. XFS does not stand that in its own metadata: its log
-        // leaves a block alone whose first sector says that it is newer.
+        // A disk with sectors of 512 bytes may tear a block of 4096. The metadata of XFS does not survive this: the log
+        // does not replay a block whose first sector says that the block is newer.
         let unit = match kind {
             "xfs" => 4096,
             _ => [512, 4096][random.below(2) as usize],
@@ -210,7 +212,7 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         let said = marks.iter().rev().find(|(recorded, _)| *recorded <= count);
         let expected = said.map_or(Said::default(), |(_, said)| *said).cut();
         let why = match recording.check(expected) {
-            // Without flushes the file system breaks, too: what is looked for is a lost commit.
+            // Without flushes the file system can break too. This search is only for lost commits.
             Err(Failure::NoFileSystem(_)) if !flushes => {
                 cuts.unmountable += 1;
                 None
@@ -231,12 +233,12 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         tried += 1;
     }
     cuts.states += tried;
-    // At once, also where something still holds it for a moment: the thread ends when that lets go.
+    // Lazily, because something may still use the mount for a moment. The thread ends when this use ends.
     run(Command::new("umount").arg("-l").arg(&recording.fuse));
     session.join();
 }
 
-/// One test at a time: between the making of a loop device and its mount another one could take it.
+/// Only one test runs at a time: another test could take a loop device between its creation and its mount.
 static LOOP_DEVICES: Mutex<()> = Mutex::new(());
 
 fn power_cuts(kind: &str, wanted: u64, seed: u64, flushes: bool) -> Cuts {
@@ -256,7 +258,7 @@ fn promise_2_power_cuts_through_real_file_systems() {
         return;
     }
     let seed = setting("VMSTORE_SEED", 1);
-    // How many times as many as usual.
+    // The number of states is multiplied by this.
     let times = setting("VMSTORE_LONG", 1);
     for (kind, states) in [("ext4", 500), ("xfs", 100), ("btrfs", 100)] {
         let cuts = power_cuts(kind, states * times, seed, true);
