@@ -106,9 +106,9 @@ impl Usage {
         Ok(usage)
     }
 
-    /// Shares the files out among the commits. One pass from the images up adds up what each file stands on;
-    /// one pass down counts the commits that need each file. The time thus grows with the number of files,
-    /// not with its square.
+    /// Shares the files out among the commits. One pass from the images upwards adds up the sizes of all files
+    /// below each file. One pass downwards counts the commits that need each file. The time grows with the number
+    /// of files, and not with its square.
     fn share_out(&mut self, history: &History, blocks: &HashMap<FileId, u64>) {
         let size = |id: &FileId| blocks.get(id).copied().unwrap_or(0);
         let mut all: HashMap<FileId, u64> = HashMap::new();

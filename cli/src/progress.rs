@@ -16,7 +16,7 @@ pub(crate) struct Bar {
     shown: Option<ProgressBar>,
 }
 
-/// Makes a call of the library that reports progress, and shows a bar meanwhile.
+/// Makes a call of the library that reports progress, and shows the progress in a bar.
 pub(crate) fn with_bar<T>(
     what: &'static str,
     quiet: bool,
