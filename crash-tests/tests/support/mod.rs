@@ -26,8 +26,8 @@ pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     })
 }
 
-/// Whether to leave out a test that needs root, FUSE and loop devices. VMSTORE_SKIP_ROOT asks for this; the test then says
-/// so.
+/// Whether to leave out a test that needs root, FUSE and loop devices. `VMSTORE_SKIP_ROOT` asks for this; the test then
+/// says so.
 pub(crate) fn skipped(test: &str) -> bool {
     let skip = env::var_os("VMSTORE_SKIP_ROOT").is_some_and(|value| value != "0");
     if skip {
