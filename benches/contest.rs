@@ -1,9 +1,9 @@
-//! How a contest is held: contestants in random order, round after round, their times kept by name.
+//! A contest: in each round, all contestants run in a random order. Their times are kept by name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Xorshift: the same contest again for the same seed.
+/// Xorshift: the same seed gives the same contest.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -33,7 +33,7 @@ impl Rng {
     }
 }
 
-/// What was measured of one contestant, in microseconds unless its name says otherwise.
+/// The times of one contestant, in microseconds unless its name has another unit.
 #[derive(Clone, Default)]
 pub struct Times(Vec<f64>);
 
@@ -91,10 +91,10 @@ impl Sheet {
     }
 }
 
-/// Time is that of this thread on a processor, not that on the wall.
+/// Whether to measure this thread's time on a processor instead of wall-clock time.
 pub static PROCESSOR_TIME: AtomicBool = AtomicBool::new(false);
 
-/// A moment from which to count.
+/// The start of a measurement.
 pub struct Begun(u64);
 
 pub fn begin() -> Begun {
@@ -122,7 +122,7 @@ fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// A contestant: does what has to be done before, and times what counts.
+/// A contestant: prepares a round, then times the call that counts.
 pub type Player<'a> = Box<dyn FnMut(&mut Sheet, &mut Rng) + 'a>;
 
 /// Lets every contestant play once a round, in a new random order each time. The first rounds are not

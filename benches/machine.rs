@@ -1,4 +1,4 @@
-//! The machine and its condition, as far as they decide what a figure means.
+//! The facts about the machine that a reader needs to judge the figures.
 
 use std::fs;
 use std::path::Path;
@@ -83,7 +83,7 @@ pub fn written_by_us() -> u64 {
     line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
 
-/// Bytes that the device under a directory has written, by anybody.
+/// Bytes that all processes have written to the device under a directory.
 pub fn written_by_device(directory: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     let device = fs::metadata(directory).ok()?.dev();

@@ -1,4 +1,4 @@
-//! vmstore beside its floors and its peers: `cargo bench -p vmstore-bench -- [option ...] [row ...]`.
+//! Compares vmstore with its floors and its peers: `cargo bench -p vmstore-bench -- [option ...] [row ...]`.
 
 mod compare;
 mod contest;
@@ -36,12 +36,25 @@ fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-fn main() {
-    let mut arguments = std::env::args().skip(1).peekable();
-    let mut rows: Vec<String> = Vec::new();
-    let mut directories: Vec<PathBuf> = Vec::new();
-    let (mut smoke, mut raw, mut big, mut write) = (false, false, false, false);
-    let (mut rounds, mut seed, mut compared) = (None, None, None);
+/// What the command line asks for.
+#[derive(Default)]
+struct Arguments {
+    rows: Vec<String>,
+    directories: Vec<PathBuf>,
+    smoke: bool,
+    raw: bool,
+    big: bool,
+    write: bool,
+    rounds: Option<usize>,
+    seed: Option<u64>,
+    /// The old and the new commit.
+    compare: Option<(String, String)>,
+}
+
+/// Reads the command line. `None`: it asked for something that is done already.
+fn arguments() -> Option<Arguments> {
+    let mut arguments = std::env::args().skip(1);
+    let mut wanted = Arguments::default();
     while let Some(argument) = arguments.next() {
         let mut value = || {
             arguments
@@ -53,53 +66,68 @@ fn main() {
                 .unwrap_or_else(|_| usage(&format!("{text} is no number")))
         };
         match argument.as_str() {
-            // Cargo says that this is a bench.
+            // Cargo passes this option to every benchmark.
             "--bench" => {}
-            "--smoke" => smoke = true,
-            "--raw" => raw = true,
+            "--smoke" => wanted.smoke = true,
+            "--raw" => wanted.raw = true,
             "--processor-time" => contest::PROCESSOR_TIME.store(true, Relaxed),
-            "--big" => big = true,
-            "--write" => write = true,
-            "--rounds" => rounds = Some(number(value()) as usize),
-            "--seed" => seed = Some(number(value())),
-            "--directory" => directories.push(value().into()),
-            "--compare" => compared = Some((value(), value())),
-            "--child" => return rows::child(&value(), Path::new(&value())),
+            "--big" => wanted.big = true,
+            "--write" => wanted.write = true,
+            "--rounds" => wanted.rounds = Some(number(value()) as usize),
+            "--seed" => wanted.seed = Some(number(value())),
+            "--directory" => wanted.directories.push(value().into()),
+            "--compare" => wanted.compare = Some((value(), value())),
+            "--child" => {
+                rows::child(&value(), Path::new(&value()));
+                return None;
+            }
             "--list" => {
                 ROWS.iter()
                     .for_each(|(name, about, _)| println!("{name:<10} {about}"));
-                return;
+                return None;
             }
-            row if ROWS.iter().any(|(name, ..)| *name == row) => rows.push(row.to_owned()),
+            row if ROWS.iter().any(|(name, ..)| *name == row) => {
+                wanted.rows.push(row.to_owned());
+            }
             other => usage(&format!("{other} is neither an option nor a row (--list)")),
         }
     }
-    if let Some((old, new)) = compared {
-        return compare::compare(&old, &new, &rows, smoke);
+    Some(wanted)
+}
+
+fn main() {
+    let Some(wanted) = arguments() else {
+        return;
+    };
+    if let Some((old, new)) = &wanted.compare {
+        return compare::compare(old, new, &wanted.rows, wanted.smoke);
     }
+    let mut directories = wanted.directories;
     if directories.is_empty() {
         let target = workspace().join("target");
         std::fs::create_dir_all(&target).expect("target/");
         directories = vec![target, "/dev/shm".into()];
     }
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seed: u64 = seed.unwrap_or(clock.map_or(1, |time| time.as_nanos() as u64) | 1);
+    let seed = wanted
+        .seed
+        .unwrap_or(clock.map_or(1, |time| time.as_nanos() as u64) | 1);
     let mut bench = Bench {
         rng: Rng(seed.max(1)),
         report: Report {
             conditions: machine::conditions(seed, &directories),
             lines: Vec::new(),
             notes: Vec::new(),
-            smoke,
-            raw,
+            smoke: wanted.smoke,
+            raw: wanted.raw,
         },
         plots: plot::Plots::default(),
-        rounds: rounds.unwrap_or(if smoke { 2 } else { 15 }),
+        rounds: wanted.rounds.unwrap_or(if wanted.smoke { 2 } else { 15 }),
         directories,
-        smoke,
-        big,
+        smoke: wanted.smoke,
+        big: wanted.big,
     };
-    if !raw {
+    if !wanted.raw {
         bench
             .report
             .conditions
@@ -107,18 +135,18 @@ fn main() {
             .for_each(|line| println!("{line}"));
     }
     bench.report.heading();
-    for (name, _, row) in ROWS {
-        if rows.is_empty() || rows.iter().any(|wanted| wanted == name) {
-            row(&mut bench);
+    for (name, _, run) in ROWS {
+        if wanted.rows.is_empty() || wanted.rows.iter().any(|row| row == name) {
+            run(&mut bench);
         }
     }
     bench.report.summary();
     let load = format!("load average at the end {:.2}", machine::load());
-    if !raw {
+    if !wanted.raw {
         println!("{load}");
     }
     bench.report.conditions.push(load);
-    if write {
+    if wanted.write {
         let docs = workspace().join("docs");
         bench
             .report

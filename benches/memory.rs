@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::contest::Rng;
 use crate::machine::page_size;
 
-/// A mapping of our own.
+/// Memory that this program mapped.
 pub struct Region {
     pub base: *mut u8,
     pub length: usize,
@@ -44,7 +44,7 @@ impl Region {
         }
     }
 
-    /// Touched memory to copy into, in huge pages where there are some, as the store's arena is.
+    /// Touched memory to copy into. It uses huge pages if it can, as the arena of a store does.
     pub fn arena(length: usize) -> Self {
         let region = Self::anonymous(length);
         // SAFETY: the mapping is ours.
@@ -76,7 +76,7 @@ pub fn fill(base: *mut u8, length: usize, rng: &mut Rng) {
     }
 }
 
-/// One store to each page, of a value it did not have.
+/// Writes a new value to each page, with one store.
 pub fn dirty(base: *mut u8, pages: &[usize], value: u64) {
     let page = page_size();
     for at in pages {
@@ -89,7 +89,7 @@ pub fn dirty(base: *mut u8, pages: &[usize], value: u64) {
     }
 }
 
-/// One load from each page.
+/// Reads from each page, with one load.
 pub fn read(base: *const u8, pages: &[usize]) {
     let page = page_size();
     for at in pages {
@@ -98,7 +98,7 @@ pub fn read(base: *const u8, pages: &[usize]) {
     }
 }
 
-/// Packs pages one behind the other: the memcpy that no capture can do without.
+/// Copies pages into one packed buffer: every capture needs at least this memcpy.
 pub fn gather(base: *const u8, pages: &[usize], into: &Region) {
     let page = page_size();
     for (slot, at) in pages.iter().enumerate() {
@@ -111,7 +111,7 @@ pub fn gather(base: *const u8, pages: &[usize], into: &Region) {
     }
 }
 
-/// The way back.
+/// Copies packed pages back to their places.
 pub fn scatter(from: &Region, base: *mut u8, pages: &[usize]) {
     let page = page_size();
     for (slot, at) in pages.iter().enumerate() {
@@ -248,7 +248,7 @@ impl Guarded {
         }
     }
 
-    /// Protects all of it and takes SIGSEGV over.
+    /// Protects all of the memory, and installs the handler of SIGSEGV.
     pub fn arm(&self) {
         GUARDED_BASE.store(self.region.base as usize, Ordering::Relaxed);
         GUARDED_LENGTH.store(self.region.length, Ordering::Relaxed);
@@ -269,7 +269,7 @@ impl Guarded {
         }
     }
 
-    /// Gives SIGSEGV back; returns the pages that were written.
+    /// Restores the old handler of SIGSEGV. Returns the number of pages that were written.
     pub fn disarm(&self) -> usize {
         // SAFETY: what `arm` has kept.
         unsafe {

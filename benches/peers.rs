@@ -1,5 +1,5 @@
-//! Embedded stores that make the same pages durable, each as its own documentation has it best for
-//! this work. Key: the page's number. Value: the page.
+//! Embedded stores that make the same pages durable. Each uses the configuration that its documentation recommends
+//! for this work. The key is the number of a page, the value is the page.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,12 +12,12 @@ use redb::ReadableDatabase as _;
 use crate::machine::page_size;
 use crate::memory::{self, Region};
 
-/// A store that is given pages, and returns when they are durable, all or none.
+/// A store that takes pages in one transaction, and returns when they are durable.
 pub trait Peer {
     fn name(&self) -> &'static str;
     /// Commits the pages of `pages` that lie packed in `packed`.
     fn commit(&mut self, pages: &[usize], packed: &[u8]);
-    /// A page, to see that the peer really has it.
+    /// Reads a page, for a check that the peer has it.
     fn page(&self, page: usize) -> Vec<u8>;
 }
 
@@ -268,7 +268,7 @@ impl Peer for Msync {
     }
 }
 
-/// The bare steps of files, without a store.
+/// The file operations of a commit, without a store.
 pub struct Floors {
     directory: PathBuf,
     handle: File,
@@ -295,7 +295,7 @@ impl Floors {
         }
     }
 
-    /// What an append costs that is durable when it returns: no new name, no second file.
+    /// Appends to one file and makes this durable: no new name, no second file.
     pub fn append(&mut self, packed: &[u8]) {
         self.appended
             .write_all_at(packed, self.tail)
@@ -326,14 +326,14 @@ impl Floors {
         self.handle.sync_all().expect("a sync of the directory");
     }
 
-    /// The record that makes everything before it count.
+    /// Syncs the record that makes the commit durable.
     pub fn sync_record(&mut self) {
         self.note();
         self.log.sync_data().expect("a sync");
     }
 }
 
-/// Says whether a peer has the pages it was given.
+/// Checks that a peer has the pages that it took.
 pub fn check(peer: &dyn Peer, pages: &[usize], base: *const u8) {
     let page = page_size();
     let one = Region::anonymous(page);

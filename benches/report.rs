@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::contest::Times;
 
-/// What a row has to reach.
+/// The target of a line.
 #[derive(Clone, Copy)]
 pub enum Target {
     /// At most so many times the floor.
@@ -17,11 +17,11 @@ pub enum Target {
     Below(f64),
     /// At least this value; there is no other contestant.
     Above(f64),
-    /// Shown, not judged.
+    /// No target: the line is only shown.
     Shown,
 }
 
-/// One judged pair.
+/// One line of a run: a contestant, what it is compared with, and the target.
 pub struct Line {
     pub row: &'static str,
     pub case: String,
@@ -89,14 +89,28 @@ fn short(value: f64) -> String {
     }
 }
 
+/// What a line measures: the row, the case in this row, and the unit.
+pub struct Case {
+    row: &'static str,
+    case: String,
+    unit: &'static str,
+}
+
+impl Case {
+    pub fn new(row: &'static str, case: impl Into<String>, unit: &'static str) -> Self {
+        let case = case.into();
+        Self { row, case, unit }
+    }
+}
+
 /// All lines of a run.
 pub struct Report {
     pub conditions: Vec<String>,
     pub lines: Vec<Line>,
     pub notes: Vec<String>,
-    /// Thresholds are not looked at.
+    /// Whether targets are ignored.
     pub smoke: bool,
-    /// For a program that reads it.
+    /// Whether the output is for a program.
     pub raw: bool,
 }
 
@@ -104,16 +118,15 @@ impl Report {
     /// Takes a line and prints it.
     pub fn line(
         &mut self,
-        row: &'static str,
-        case: impl Into<String>,
-        unit: &'static str,
+        case: &Case,
         ours: (&str, Times),
         other: Option<(&str, Times)>,
         target: Target,
     ) {
+        let Case { row, case, unit } = case;
         let line = Line {
             row,
-            case: case.into(),
+            case: case.clone(),
             unit,
             ours: (ours.0.to_owned(), ours.1),
             other: other.map(|(name, times)| (name.to_owned(), times)),

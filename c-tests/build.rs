@@ -1,6 +1,6 @@
 //! Compiles every program of `programs/` into an object file, and writes one test for each program and
-//! each way of linking it. `run.rs` includes what is written here and says how it is run. The tables of
-//! docs/system-calls.md become a header, so that the test of system calls enforces what is documented.
+//! each way of linking it. `run.rs` includes the tests and documents them. The tables of docs/system-calls.md become a
+//! header: the test of system calls thus enforces the documentation.
 //!
 //! For a musl target there is libvmstore.a alone, linked into static programs by `musl-gcc`.
 
@@ -10,10 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Not a program: what stands between a program and the library it opens with dlopen.
+/// Not a program: the functions between a program and the library that is opened with dlopen.
 const SHIM: &str = "dlopen_shim";
 
-/// How a program meets the library: the name of a test module, and of a variant of `Linkage`.
+/// The ways to link a program: the name of the test module, and the variant of `Linkage`.
 const LINKAGES: [(&str, &str); 3] = [
     ("shared", "Shared"),
     ("static_", "Static"),
@@ -32,7 +32,7 @@ impl Target {
         let musl = env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl");
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let native = if musl {
-            // Rust brings its unwinder along: that of a GCC for glibc needs glibc.
+            // Use the unwinder of Rust: the unwinder of a GCC for glibc needs glibc.
             let print = Command::new(env::var_os("RUSTC").expect("cargo sets it"))
                 .args(["--print", "target-libdir", "--target"])
                 .arg(env::var_os("TARGET").expect("cargo sets it"))
@@ -47,7 +47,7 @@ impl Target {
         Self { musl, native }
     }
 
-    /// Those that there are, and the one in which all rounds are done.
+    /// The ways to link for this target, and the way in which the programs do all rounds.
     fn linkages(&self) -> (&'static [(&'static str, &'static str)], &'static str) {
         if self.musl {
             (&LINKAGES[1..2], "Static")
@@ -96,7 +96,7 @@ fn main() {
         .opt_level(1)
         .debug(true);
     if target.musl {
-        // musl brings no headers of the kernel's.
+        // musl has no kernel headers.
         build.flag("-idirafter/usr/include");
         build.flag("-idirafter/usr/include/x86_64-linux-gnu");
     }

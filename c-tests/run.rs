@@ -6,9 +6,9 @@
 //!
 //! `build.rs` compiles the programs; the same object file is linked in all three ways. For a musl target
 //! (`--target x86_64-unknown-linux-musl`; needs `musl-gcc`) there is `static_` alone. All rounds are done in
-//! `shared`, or in the only one; the others, and any run under a wrapper, set `VMSTORE_BRIEF=1` for fewer. A program gets
-//! a fresh directory as its argument, exits 0 when all it checked held, and prints what it tried. What
-//! it printed is shown when it fails, and with `cargo test -p vmstore-c-tests -- --nocapture`.
+//! `shared`, or in the only way there is; the other ways, and all runs under a wrapper, set `VMSTORE_BRIEF=1` for fewer
+//! rounds. A program gets a fresh directory as its argument, prints what it tried, and exits with 0 if all checks
+//! passed. The output is shown if the program fails, and with `cargo test -p vmstore-c-tests -- --nocapture`.
 //!
 //! Environment:
 //!
@@ -18,12 +18,12 @@
 //!   wrapper; the library then falls back to comparing.
 //! - `VMSTORE_C_SANITIZE` compiles and links the programs with `-fsanitize=` of its value:
 //!   `VMSTORE_C_SANITIZE=address,undefined cargo test -p vmstore-c-tests`.
-//! - `VMSTORE_C_RUNTIME` is a sanitizer's runtime to link instead of the C compiler's: Rust's own, an archive, where the
-//!   library is instrumented, too (`.ci/sanitize`).
+//! - `VMSTORE_C_RUNTIME` is a sanitizer's runtime to link instead of that of the C compiler. If the library is
+//!   instrumented too, this is the archive of Rust's own runtime (`.ci/sanitize`).
 //! - `VMSTORE_SEED` is read by the programs that are random: each prints the seed it used.
-//! - `VMSTORE_LONG` is how many times as much as usual `promise1_killed.c` tries:
+//! - `VMSTORE_LONG` multiplies the number of tries of `promise1_killed.c`:
 //!   `VMSTORE_LONG=50 cargo test -p vmstore-c-tests shared::promise1_killed -- --nocapture`.
-//! - `VMSTORE_SOAK` is for how many seconds `soak.c` goes on:
+//! - `VMSTORE_SOAK` is the number of seconds for which `soak.c` runs:
 //!   `VMSTORE_SOAK=600 cargo test -p vmstore-c-tests shared::soak -- --nocapture`.
 
 #[path = "../tests/support/library.rs"]
@@ -111,7 +111,7 @@ fn link(name: &str, object: &str, linkage: Linkage, directory: &Path) -> Command
     command
 }
 
-/// Waits for a process group's leader, and kills the whole group when the time is up.
+/// Waits for the leader of a process group. Kills the whole group when the time is over.
 fn wait(command: &mut Command, limit: Duration) -> Option<ExitStatus> {
     let mut child = command
         .process_group(0)
@@ -164,7 +164,7 @@ fn run(name: &str, object: &str, linkage: Linkage) {
                 .unwrap_or_else(|_| panic!("{name}={text}: a number is needed"))
         })
     };
-    // A soak may go on for as long again where something grew.
+    // A soak may run for the same time again if memory or files grew.
     let soak = Duration::from_secs(setting("VMSTORE_SOAK", 0).into());
     let limit = limit * setting("VMSTORE_LONG", 1).max(1) + soak * 2;
     let status = wait(&mut command, limit);
@@ -178,7 +178,7 @@ fn run(name: &str, object: &str, linkage: Linkage) {
     }
 }
 
-/// A function that the shim forgot would only be missed by a program that calls it.
+/// Checks that the shim has all functions. Only a program that calls a missing function would fail otherwise.
 #[test]
 fn the_shim_forwards_every_function_of_the_header() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Promise of design: a forked child cannot hurt its parent, not even by dropping what it inherited.
+//! A promise of the design: a forked child cannot disturb its parent, even if the child drops what it inherited.
 
 use std::os::fd::AsRawFd;
 

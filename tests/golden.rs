@@ -1,7 +1,7 @@
-//! Stores made by released versions open, restore and verify for ever.
+//! Every version opens, restores and verifies the stores that released versions made.
 //!
 //! `VMSTORE_WRITE_GOLDEN=1 cargo test --test golden` makes the store of the current version where
-//! it is missing; a golden store that is there is never made anew.
+//! it is missing. An existing golden store is never replaced.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use vmstore::{CommitOptions, Error, MapOptions, OpenOptions, Store, VerifyOption
 const PAGE: usize = 4096;
 const PAGES: usize = 6;
 
-/// What page `page` of a module holds at a commit of the golden history; `None` is zeros.
+/// The content of a page of a module at a commit of the golden history. `None`: zeros.
 fn content(module: &str, commit: u64, page: usize) -> Option<u8> {
     match (module, commit, page) {
         ("cpu", _, 0) => Some(0xc0),
@@ -183,7 +183,7 @@ fn stores_of_every_released_version_open() {
     println!("{count} golden stores open, restore, verify and go on");
 }
 
-/// The stores of today are those of the golden one, byte for byte where nothing is random.
+/// A store made today equals the golden store in every byte that is not random.
 #[test]
 fn a_store_made_now_has_the_golden_pages_and_names() {
     if vmstore::probe(None).unwrap().page_size != PAGE as u64 {

@@ -1,4 +1,4 @@
-//! The table of docs/tracking.md is the one that c-tests/programs/matrix.c finds to be true, word for word.
+//! The table of docs/tracking.md equals, word for word, the table that c-tests/programs/matrix.c measures.
 
 use std::fs;
 use std::path::Path;

@@ -3,13 +3,13 @@
 use vmstore::{CommitOptions, MapOptions, Tracker};
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, hold};
+use crate::contest::{Player, Sheet, hold};
 use crate::machine::page_size;
 use crate::memory::{self, Armed, Region};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
-/// Captures are cancelled, so that no file is written: the pages are dirty again, and the same pages are
-/// written before the next one.
+/// Each capture is cancelled, so no file is written. The pages are then dirty again, and the same pages are
+/// written before the next capture.
 pub fn capture(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));
@@ -58,45 +58,11 @@ pub fn capture(bench: &mut Bench) {
         }
         let sheet = hold(bench.rounds, 3, &mut bench.rng, players);
         commit(&store);
-        let case = format!("{count} pages of {} MiB", length >> 20);
-        let most = if count >= 8192 { 1.25 } else { 1.3 };
-        let ours = ("capture", sheet.get("vmstore"));
-        let floor = ("scan + memcpy", sheet.get("scan + memcpy"));
-        bench.report.line(
-            "capture",
-            case.as_str(),
-            "us",
-            ours.clone(),
-            Some(floor.clone()),
-            Target::Within(most),
-        );
-        let scan = ("its scan", sheet.get("its scan"));
-        let bare_scan = Some(("bare ioctl", sheet.get("bare scan")));
-        bench.report.line(
-            "capture",
-            case.as_str(),
-            "us",
-            scan,
-            bare_scan,
-            Target::Within(1.1),
-        );
-        if sheet.has("full copy") {
-            let least = if count == 1024 { 40.0 } else { 10.0 };
-            let full = Some(("full copy", sheet.get("full copy")));
-            bench.report.line(
-                "capture",
-                case,
-                "us",
-                ours.clone(),
-                full,
-                Target::Faster(least),
-            );
-        }
-        for (points, times) in points
-            .iter_mut()
-            .zip([&ours.1, &floor.1, &sheet.get("memcpy")])
-        {
-            points.push((count as f64, times.median()));
+        let text = format!("{count} pages of {} MiB", length >> 20);
+        report(bench, &Case::new("capture", text, "us"), count, &sheet);
+        let measured = ["vmstore", "scan + memcpy", "memcpy"].map(|name| sheet.get(name).median());
+        for (points, median) in points.iter_mut().zip(measured) {
+            points.push((count as f64, median));
         }
     }
     for (name, points) in ["capture", "bare scan + memcpy", "memcpy"]
@@ -107,7 +73,24 @@ pub fn capture(bench: &mut Bench) {
     }
 }
 
-/// One helper thread beside none.
+fn report(bench: &mut Bench, case: &Case, count: usize, sheet: &Sheet) {
+    let ours = || ("capture", sheet.get("vmstore"));
+    let floor = Some(("scan + memcpy", sheet.get("scan + memcpy")));
+    let most = if count >= 8192 { 1.25 } else { 1.3 };
+    bench.report.line(case, ours(), floor, Target::Within(most));
+    let scan = ("its scan", sheet.get("its scan"));
+    let bare_scan = Some(("bare ioctl", sheet.get("bare scan")));
+    bench
+        .report
+        .line(case, scan, bare_scan, Target::Within(1.1));
+    if sheet.has("full copy") {
+        let least = if count == 1024 { 40.0 } else { 10.0 };
+        let full = Some(("full copy", sheet.get("full copy")));
+        bench.report.line(case, ours(), full, Target::Faster(least));
+    }
+}
+
+/// A capture with one helper thread, and the same capture without.
 pub fn helper(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));
@@ -136,9 +119,11 @@ pub fn helper(bench: &mut Bench) {
             Target::Shown
         };
         bench.report.line(
-            "helper",
-            format!("{count} pages of {} MiB", length >> 20),
-            "us",
+            &Case::new(
+                "helper",
+                format!("{count} pages of {} MiB", length >> 20),
+                "us",
+            ),
             ("capture with one helper thread", sheet.get("with")),
             Some(("without", sheet.get("without"))),
             target,
@@ -170,9 +155,7 @@ pub fn caller(bench: &mut Bench) {
     let sheet = hold(bench.rounds * 5, 70, &mut bench.rng, vec![player]);
     let case = format!("1 page of {} GiB (64 pages of it touched)", length >> 30);
     bench.report.line(
-        "caller",
-        case,
-        "us",
+        &Case::new("caller", case, "us"),
         ("capture", sheet.get("capture")),
         None,
         Target::Below(20.0),

@@ -1,4 +1,4 @@
-//! A commit that a killed process does not lose, beside the same bytes into a new file.
+//! A commit that survives a killed process, compared with writing the same bytes into a new file.
 
 use vmstore::MapOptions;
 use xxhash_rust::xxh3::xxh3_64;
@@ -8,7 +8,7 @@ use crate::contest::{Player, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Armed, Region};
 use crate::peers::Floors;
-use crate::report::Target;
+use crate::report::{Case, Target};
 
 pub fn commit(bench: &mut Bench) {
     for directory in bench.directories.clone() {
@@ -56,9 +56,7 @@ pub fn commit(bench: &mut Bench) {
             );
             let floor = Some(("scan, memcpy, checksum, new file", sheet.get("floor")));
             bench.report.line(
-                "commit",
-                case,
-                "us",
+                &Case::new("commit", case, "us"),
                 ("commit", sheet.get("vmstore")),
                 floor,
                 Target::Within(1.25),

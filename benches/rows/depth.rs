@@ -1,4 +1,6 @@
-//! Long chains and long histories must cost nothing.
+//! Long chains and long histories must not make calls slower.
+
+use std::path::Path;
 
 use vmstore::{CommitOptions, MapOptions, Store};
 
@@ -6,9 +8,9 @@ use super::{Bench, base, commit, open};
 use crate::contest::{Player, Sheet, Times, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory;
-use crate::report::Target;
+use crate::report::{Case, Target};
 
-/// A store whose module has a chain of `depth` commits, which hold the same pages between them.
+/// Makes a chain of `depth` commits. Together, the commits of a chain hold `pages`, whatever the depth.
 fn chain(
     bench: &mut Bench,
     store: &Store,
@@ -64,9 +66,7 @@ pub fn depth(bench: &mut Bench) {
             };
             let shallow = Some(("depth 5", sheet.get("shallow")));
             bench.report.line(
-                "depth",
-                case,
-                "us",
+                &Case::new("depth", case, "us"),
                 ("restore", sheet.get(name)),
                 shallow,
                 target,
@@ -78,7 +78,7 @@ pub fn depth(bench: &mut Bench) {
     history(bench);
 }
 
-/// Writes what is there over every page, and commits that nothing has changed.
+/// Writes every page with the bytes that it holds, and commits.
 fn touch(store: &Store, module: &vmstore::Module, length: usize) {
     for at in (0..length).step_by(page_size()) {
         // SAFETY: inside the module, which nobody else writes.
@@ -88,6 +88,30 @@ fn touch(store: &Store, module: &vmstore::Module, length: usize) {
         }
     }
     commit(store);
+}
+
+/// Opens the store three times.
+fn reopen(store: &mut Store, path: &Path) -> Times {
+    let mut times = Times::default();
+    for _ in 0..3 {
+        store.close().expect("a close");
+        let begun = crate::contest::begin();
+        *store = open(path);
+        times.push(begun.microseconds());
+    }
+    times
+}
+
+/// Reports how long a store of `total` commits takes to open and its module to be mapped.
+fn report(bench: &mut Bench, total: usize, file_system: &str, opens: Times, map: Times) {
+    let case = format!("{total} commits, {file_system}");
+    let target = Target::Below(50_000.0);
+    let case = Case::new("depth", case, "us");
+    bench.report.line(&case, ("open", opens), None, target);
+    let case = format!("{total} commits, a chain of as many, {file_system}");
+    let case = Case::new("depth", case, "us");
+    let map = ("map at the head", map);
+    bench.report.line(&case, map, None, Target::Shown);
 }
 
 /// 10,000 commits of one page each.
@@ -120,8 +144,8 @@ fn history(bench: &mut Bench) {
             last.push(time);
         }
         if number == total / 100 {
-            // From here on memory is mapped over an image and touched, in every window: the kernel's scan of a page
-            // that is there takes longer than of one that is not, and of one that came from a file.
+            // From here on, memory is mapped over an image and touched in every window. Otherwise the windows would
+            // not compare: the kernel scans a present page more slowly than an absent page or a page of a file.
             store.close().expect("a close");
             store = open(&path);
             module = store
@@ -132,53 +156,23 @@ fn history(bench: &mut Bench) {
         if number % window == 0 {
             commits.push((number as f64, now.median()));
             now = Times::default();
-            let mut times = Times::default();
             store.persist(None).expect("a persist");
-            for _ in 0..3 {
-                store.close().expect("a close");
-                let begun = crate::contest::begin();
-                store = open(&path);
-                times.push(begun.microseconds());
-            }
+            let times = reopen(&mut store, &path);
             opens.push((number as f64, times.median()));
-            if number == total {
-                let case = format!("{total} commits, {}", file_system(&directory));
-                bench.report.line(
-                    "depth",
-                    case.as_str(),
-                    "us",
-                    ("open", times),
-                    None,
-                    Target::Below(50_000.0),
-                );
-            }
             let begun = crate::contest::begin();
             module = store
                 .map_module("ram", 0, &MapOptions::default())
                 .expect("the module");
             if number == total {
-                let case = format!(
-                    "{total} commits, a chain of as many, {}",
-                    file_system(&directory)
-                );
                 let map = Times::of(begun.microseconds());
-                bench.report.line(
-                    "depth",
-                    case,
-                    "us",
-                    ("map at the head", map),
-                    None,
-                    Target::Shown,
-                );
+                report(bench, total, &file_system(&directory), times, map);
             }
             touch(&store, &module, length);
         }
     }
     let case = format!("commit of 1 page, the last {window} of {total} beside the first");
     bench.report.line(
-        "depth",
-        case,
-        "us",
+        &Case::new("depth", case, "us"),
         ("last", last),
         Some(("first", first)),
         Target::Within(1.3),

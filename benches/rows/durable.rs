@@ -1,15 +1,15 @@
-//! Commits that survive power loss, beside stores that make the same pages durable.
+//! Commits that survive power loss, compared with other stores that make the same pages durable.
 
 use std::cell::RefCell;
 
 use vmstore::{MapOptions, Store};
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, Times, hold};
+use crate::contest::{Player, Sheet, Times, hold};
 use crate::machine::{self, file_system, page_size};
 use crate::memory::{self, Region};
 use crate::peers::{self, Floors};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
 pub fn durable(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
@@ -75,52 +75,48 @@ pub fn durable(bench: &mut Bench) {
             }));
         }
         let sheet = hold(bench.rounds.div_ceil(2), 1, &mut bench.rng, players);
-        let case = format!(
+        let text = format!(
             "{count} pages of {} MiB, {}",
             length >> 20,
             file_system(&directory)
         );
-        let ours = || ("commit + persist", sheet.get("vmstore"));
-        let steps = Some(("same file steps", sheet.get("file steps")));
-        bench.report.line(
-            "durable",
-            case.as_str(),
-            "us",
-            ours(),
-            steps,
-            Target::Within(1.2),
-        );
-        let append = Some(("append + fdatasync", sheet.get("append")));
-        bench.report.line(
-            "durable",
-            case.as_str(),
-            "us",
-            ours(),
-            append,
-            Target::Shown,
-        );
-        for peer in &peers {
-            let name = peer.borrow().name();
-            let least = match name {
-                "LMDB" => [1.0, 3.0, 5.0, 5.0],
-                "SQLite" => [1.0, 2.0, 8.0, 12.0],
-                "msync" => [0.0, 1.0, 1.0, 1.0],
-                _ => [1.0, 2.0, 5.0, 5.0],
-            };
-            let target = if least[size] > 0.0 {
-                Target::Faster(least[size])
-            } else {
-                Target::Shown
-            };
-            let other = Some((name, sheet.get(name)));
-            bench
-                .report
-                .line("durable", case.as_str(), "us", ours(), other, target);
-        }
+        let case = Case::new("durable", text, "us");
+        let names = peers.iter().map(|peer| peer.borrow().name());
+        report(bench, &case, size, names, &sheet);
     }
 }
 
-/// Commits of 64 pages each, and nothing durable yet.
+/// `size` is the index of the page count: 0 for the smallest.
+fn report(
+    bench: &mut Bench,
+    case: &Case,
+    size: usize,
+    peers: impl Iterator<Item = &'static str>,
+    sheet: &Sheet,
+) {
+    let ours = || ("commit + persist", sheet.get("vmstore"));
+    let steps = Some(("same file steps", sheet.get("file steps")));
+    bench.report.line(case, ours(), steps, Target::Within(1.2));
+    let append = Some(("append + fdatasync", sheet.get("append")));
+    bench.report.line(case, ours(), append, Target::Shown);
+    for name in peers {
+        let least = match name {
+            "LMDB" => [1.0, 3.0, 5.0, 5.0],
+            "SQLite" => [1.0, 2.0, 8.0, 12.0],
+            "msync" => [0.0, 1.0, 1.0, 1.0],
+            _ => [1.0, 2.0, 5.0, 5.0],
+        };
+        let target = if least[size] > 0.0 {
+            Target::Faster(least[size])
+        } else {
+            Target::Shown
+        };
+        let other = Some((name, sheet.get(name)));
+        bench.report.line(case, ours(), other, target);
+    }
+}
+
+/// Makes commits of 64 pages each, and persists none of them.
 fn burst(store: &Store, at: *mut u8, count: usize, pages: usize, rng: &mut crate::contest::Rng) {
     for _ in 0..count {
         memory::dirty(at, &rng.scattered(64, pages), rng.next());
@@ -170,17 +166,18 @@ pub fn batch(bench: &mut Bench) {
     let ours = || ("one persist", sheet.get("one persist"));
     let files = Some(("same files one by one", sheet.get("files one by one")));
     bench.report.line(
-        "batch",
-        case.as_str(),
-        "us",
+        &Case::new("batch", case.as_str(), "us"),
         ours(),
         files,
         Target::Within(0.5),
     );
     let single = Some(("single persists", sheet.get("single persists")));
-    bench
-        .report
-        .line("batch", case, "us", ours(), single, Target::Faster(5.0));
+    bench.report.line(
+        &Case::new("batch", case, "us"),
+        ours(),
+        single,
+        Target::Faster(5.0),
+    );
 }
 
 pub fn bytes(bench: &mut Bench) {
@@ -217,27 +214,22 @@ pub fn bytes(bench: &mut Bench) {
         };
         let case = format!("{count} pages, {}", file_system(&directory));
         bench.report.line(
-            "bytes",
-            case.as_str(),
-            "bytes",
+            &Case::new("bytes", case.as_str(), "bytes"),
             ("the store's files", said),
             dirty(),
             target,
         );
         bench.report.line(
-            "bytes",
-            case.as_str(),
-            "bytes",
+            &Case::new("bytes", case.as_str(), "bytes"),
             ("this process (/proc/self/io)", process),
             dirty(),
             target,
         );
-        // Everybody's writes, and the journal of the file system: the least disturbed round counts.
+        // This also counts writes of other processes and of the file system's journal, so the round with the fewest
+        // bytes counts.
         let device = Times::of(device.at(0.0));
         bench.report.line(
-            "bytes",
-            case,
-            "bytes",
+            &Case::new("bytes", case, "bytes"),
             ("device, least of 5", device),
             dirty(),
             Target::Shown,

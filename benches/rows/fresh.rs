@@ -1,4 +1,4 @@
-//! A new process comes up at the head. The program runs itself again for each round.
+//! A new process starts from the head. The program starts itself as a child for each round.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,9 +8,9 @@ use super::{Bench, base, commit, open};
 use crate::contest::{Player, Sheet, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Region};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
-/// What the child does, by the kind of start; prints its figures in microseconds.
+/// Runs in the child: starts in the given way, and prints the times in microseconds.
 pub fn child(kind: &str, path: &Path) {
     let begun = crate::contest::begin();
     let page = page_size();
@@ -116,30 +116,32 @@ pub fn fresh(bench: &mut Bench) {
         let ours = || ("open, map, first byte", sheet.get("store"));
         let bound = 2000.0 + memcpy;
         bench.report.line(
-            "fresh",
-            case.as_str(),
-            "us",
+            &Case::new("fresh", case.as_str(), "us"),
             ours(),
             None,
             Target::Below(bound),
         );
         let map = Some(("bare MAP_PRIVATE", sheet.get("map")));
-        bench
-            .report
-            .line("fresh", case.as_str(), "us", ours(), map, Target::Shown);
+        bench.report.line(
+            &Case::new("fresh", case.as_str(), "us"),
+            ours(),
+            map,
+            Target::Shown,
+        );
         let read = Some(("read all into fresh memory", sheet.get("read")));
         bench.report.line(
-            "fresh",
-            case.as_str(),
-            "us",
+            &Case::new("fresh", case.as_str(), "us"),
             ours(),
             read,
             Target::Faster(20.0),
         );
         let reads = ("first read of each page", sheet.get("its reads"));
         let plain = Some(("of a plain MAP_PRIVATE", sheet.get("plain reads")));
-        bench
-            .report
-            .line("fresh", case, "us", reads, plain, Target::Within(1.1));
+        bench.report.line(
+            &Case::new("fresh", case, "us"),
+            reads,
+            plain,
+            Target::Within(1.1),
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The rows: each a contest, or a few.
+//! The rows. Each row holds one contest or several.
 
 mod capture;
 mod commit;
@@ -23,21 +23,21 @@ use crate::memory;
 use crate::plot::Plots;
 use crate::report::Report;
 
-/// What all rows have in common.
+/// What all rows need.
 pub struct Bench {
     pub rng: Rng,
     pub report: Report,
     pub plots: Plots,
     pub rounds: usize,
-    /// One on each file system.
+    /// One directory on each file system.
     pub directories: Vec<PathBuf>,
     /// Small and quick, for CI.
     pub smoke: bool,
-    /// 16 GiB are there to be touched.
+    /// Whether rows may use 16 GiB of memory.
     pub big: bool,
 }
 
-/// A row's name, what it is about, and itself.
+/// The name of a row, its description, and its function.
 pub type Row = (&'static str, &'static str, fn(&mut Bench));
 
 pub const ROWS: &[Row] = &[
@@ -96,12 +96,12 @@ pub const ROWS: &[Row] = &[
 ];
 
 impl Bench {
-    /// The module of most rows.
+    /// The size of the module of most rows.
     pub fn module_bytes(&self) -> usize {
         if self.smoke { 32 << 20 } else { 1 << 30 }
     }
 
-    /// Numbers of dirty pages that fit.
+    /// The numbers of dirty pages that are at most half of the module.
     pub fn dirty_sets(&self, wanted: &[usize]) -> Vec<usize> {
         let most = self.module_bytes() / page_size() / 2;
         wanted
@@ -115,12 +115,12 @@ impl Bench {
         tempfile::tempdir_in(directory).expect("a directory for the run")
     }
 
-    /// A directory whose file system matters least: that in memory, if it is among them.
+    /// The directory of rows in which the disk does not matter: the last.
     pub fn quiet_directory(&self) -> PathBuf {
         self.directories[self.directories.len() - 1].clone()
     }
 
-    /// A module that is touched, committed and persisted.
+    /// Maps a module, fills, commits and persists it.
     pub fn module(&mut self, store: &Store, length: usize, options: &MapOptions) -> Module {
         let module = store
             .map_module("ram", length as u64, options)

@@ -6,7 +6,7 @@ use super::{Bench, base, commit, open};
 use crate::contest::{Player, Times, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Region};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
 pub fn reset(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
@@ -57,18 +57,14 @@ pub fn reset(bench: &mut Bench) {
     let restore = sheet.get("restore");
     let memcpy = Some(("memcpy", sheet.get("memcpy")));
     bench.report.line(
-        "reset",
-        case.as_str(),
-        "us",
+        &Case::new("reset", case.as_str(), "us"),
         ("restore", restore.clone()),
         memcpy,
         Target::Shown,
     );
     let rate = Times::of(1e6 / restore.median());
     bench.report.line(
-        "reset",
-        case,
-        "resets/s",
+        &Case::new("reset", case, "resets/s"),
         ("restore", rate),
         None,
         Target::Above(20_000.0),

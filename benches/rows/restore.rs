@@ -1,4 +1,4 @@
-//! Restore in place, beside what else could put pages back.
+//! Restore in place, compared with other ways to put pages back.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,12 +6,12 @@ use std::io::Write as _;
 use vmstore::MapOptions;
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, hold};
+use crate::contest::{Player, Sheet, Times, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Region};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
-/// The same private mapping of a file, laid over memory again: its private copies are gone.
+/// Maps the file privately over the same memory again, which drops the private copies of pages.
 fn remap(region: &Region, file: &File) {
     use std::os::fd::AsRawFd;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -47,7 +47,7 @@ pub fn restore(bench: &mut Bench) {
     let file = File::open(&path).expect("the plain file");
     let mapped = Region::private(&file, length);
     let kept = Region::arena(length / 2);
-    // As large as piecrust's memories are; pages of 64 KiB are its own choice, with fewer faults.
+    // Piecrust has memories of this size. It chooses pages of 64 KiB, which cause fewer faults.
     let small = length / 4;
     let mut crumbs = crumbles::Mmap::new(small / 65536, 65536).expect("a mapping of crumbles");
     memory::fill(crumbs.as_mut_ptr(), small, &mut bench.rng);
@@ -67,7 +67,7 @@ pub fn restore(bench: &mut Bench) {
             }),
             Box::new(|sheet, rng| {
                 memory::dirty(mapped.base, pages, rng.next());
-                // The guest writes to most of those pages again: that is how they became dirty.
+                // A guest writes most dirty pages again soon, so the faults of these writes count.
                 sheet.time("remap", || {
                     remap(&mapped, &file);
                     memory::dirty(mapped.base, pages, 1);
@@ -79,52 +79,36 @@ pub fn restore(bench: &mut Bench) {
             }),
         ];
         let sheet = hold(bench.rounds.div_ceil(2), 2, &mut bench.rng, players);
-        let case = format!(
-            "{count} pages of {} MiB, {}",
-            length >> 20,
-            file_system(&directory)
-        );
-        let ours = || ("restore", sheet.get("vmstore"));
-        let large = count >= 10_000;
-        let judged = |target| if count >= 1000 { target } else { Target::Shown };
-        let within = if large {
-            Target::Within(2.0)
-        } else {
-            Target::Shown
-        };
-        let memcpy = Some(("memcpy", sheet.get("memcpy")));
-        bench
-            .report
-            .line("restore", case.as_str(), "us", ours(), memcpy, within);
-        let remap = Some(("remap + refault by writing", sheet.get("remap")));
-        bench.report.line(
-            "restore",
-            case.as_str(),
-            "us",
-            ours(),
-            remap,
-            judged(Target::Faster(3.0)),
-        );
-        let crumbles = sheet.get("crumbles");
-        let name = format!("revert of crumbles, {} MiB", small >> 20);
-        bench.report.line(
-            "restore",
-            case.as_str(),
-            "us",
-            ours(),
-            Some((&name, crumbles)),
-            judged(Target::Faster(10.0)),
-        );
-        if large {
-            let rate = crate::contest::Times::of(count as f64 / sheet.get("vmstore").median());
-            bench.report.line(
-                "restore",
-                case,
-                "million pages/s",
-                ("restore", rate),
-                None,
-                Target::Above(1.2),
-            );
-        }
+        let size = length >> 20;
+        let text = format!("{count} pages of {size} MiB, {}", file_system(&directory));
+        report(bench, &text, count, small, &sheet);
+    }
+}
+
+/// `small` is the size of the memory of crumbles.
+fn report(bench: &mut Bench, text: &str, count: usize, small: usize, sheet: &Sheet) {
+    let case = Case::new("restore", text, "us");
+    let ours = || ("restore", sheet.get("vmstore"));
+    let large = count >= 10_000;
+    let judged = |target| if count >= 1000 { target } else { Target::Shown };
+    let within = if large {
+        Target::Within(2.0)
+    } else {
+        Target::Shown
+    };
+    let memcpy = Some(("memcpy", sheet.get("memcpy")));
+    bench.report.line(&case, ours(), memcpy, within);
+    let remap = Some(("remap + refault by writing", sheet.get("remap")));
+    let target = judged(Target::Faster(3.0));
+    bench.report.line(&case, ours(), remap, target);
+    let name = format!("revert of crumbles, {} MiB", small >> 20);
+    let crumbles = Some((name.as_str(), sheet.get("crumbles")));
+    let target = judged(Target::Faster(10.0));
+    bench.report.line(&case, ours(), crumbles, target);
+    if large {
+        let rate = Times::of(count as f64 / sheet.get("vmstore").median());
+        let case = Case::new("restore", text, "million pages/s");
+        let target = Target::Above(1.2);
+        bench.report.line(&case, ("restore", rate), None, target);
     }
 }

@@ -1,4 +1,4 @@
-//! Large modules, many modules, and what the library needs for itself.
+//! Large modules, many modules, and the memory that the library itself needs.
 
 use vmstore::{CommitOptions, MapOptions, Module, OpenOptions, Store};
 
@@ -6,7 +6,7 @@ use super::{Bench, base, commit, open};
 use crate::contest::{Player, Sheet, Times, hold};
 use crate::machine::{anonymous_memory, page_size};
 use crate::memory::{self, Region, Scanner};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
 /// A module of touched memory, which is zeros so that its image needs no disk.
 fn touched(store: &Store, name: &str, length: usize) -> Module {
@@ -61,9 +61,7 @@ pub fn scale(bench: &mut Bench) {
         let case = format!("1024 pages of {} MiB", length >> 20);
         let floor = Some(("scan + memcpy", sheet.get("floor")));
         bench.report.line(
-            "scale",
-            case,
-            "us",
+            &Case::new("scale", case, "us"),
             ("capture", sheet.get("capture")),
             floor,
             Target::Within(1.3),
@@ -114,9 +112,7 @@ fn many(bench: &mut Bench) {
     let other = format!("one module of {} MiB", whole >> 20);
     let one = Some((other.as_str(), sheet.get("one")));
     bench.report.line(
-        "scale",
-        case,
-        "us",
+        &Case::new("scale", case, "us"),
         ("capture", sheet.get("many")),
         one,
         Target::Within(1.3),
@@ -149,9 +145,7 @@ pub fn memory(bench: &mut Bench) {
     let case = format!("module of {} MiB, all of it committed", length >> 20);
     let used = Times::of(overhead(&store));
     bench.report.line(
-        "memory",
-        case,
-        "MiB",
+        &Case::new("memory", case, "MiB"),
         ("beside module and arena", used),
         None,
         Target::Below(4.0 * gib.max(0.25)),
@@ -170,9 +164,7 @@ pub fn memory(bench: &mut Bench) {
     let used = Times::of(overhead(&store));
     let case = "the same after 20 commits of 1024 pages";
     bench.report.line(
-        "memory",
-        case,
-        "MiB",
+        &Case::new("memory", case, "MiB"),
         ("beside module and arena", used),
         None,
         Target::Below(4.0 * gib.max(0.25)),

@@ -1,12 +1,12 @@
-//! What the guest pays for being tracked: its first write to a page after a commit.
+//! The cost of dirty tracking for the guest: the first write to a page after a commit.
 
 use vmstore::{MapMode, MapOptions};
 
 use super::{Bench, base, commit, open};
-use crate::contest::{Player, hold};
+use crate::contest::{Player, Sheet, hold};
 use crate::machine::page_size;
 use crate::memory::{self, Armed, Guarded, Region};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
 pub fn tax(bench: &mut Bench) {
     let length = bench.module_bytes() / 4;
@@ -63,30 +63,22 @@ pub fn tax(bench: &mut Bench) {
     }
     let sheet = hold(bench.rounds.div_ceil(2), 1, &mut bench.rng, players);
     let case = format!("{count} scattered pages of {} MiB", length >> 20);
+    let case = Case::new("tax", case, "us");
     for (name, ..) in &stores {
-        let ours = || (*name, sheet.get(name));
-        bench
-            .report
-            .line("tax", case.as_str(), "us", ours(), None, Target::Below(1.2));
-        for (other, target) in [
-            ("mprotect", Target::Faster(4.0)),
-            ("crumbles", Target::Shown),
-            ("bare tracking", Target::Shown),
-            ("untracked", Target::Shown),
-        ] {
-            let long = if other == "mprotect" {
-                "mprotect + SIGSEGV"
-            } else {
-                other
-            };
-            bench.report.line(
-                "tax",
-                case.as_str(),
-                "us",
-                ours(),
-                Some((long, sheet.get(other))),
-                target,
-            );
-        }
+        report(bench, &case, name, &sheet);
+    }
+}
+
+fn report(bench: &mut Bench, case: &Case, name: &str, sheet: &Sheet) {
+    let ours = || (name, sheet.get(name));
+    bench.report.line(case, ours(), None, Target::Below(1.2));
+    for (other, long, target) in [
+        ("mprotect", "mprotect + SIGSEGV", Target::Faster(4.0)),
+        ("crumbles", "crumbles", Target::Shown),
+        ("bare tracking", "bare tracking", Target::Shown),
+        ("untracked", "untracked", Target::Shown),
+    ] {
+        let other = Some((long, sheet.get(other)));
+        bench.report.line(case, ours(), other, target);
     }
 }

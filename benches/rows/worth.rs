@@ -1,4 +1,4 @@
-//! What parts of the library are worth: each beside the same work without it.
+//! The gain from parts of the library: each row compares the same work with and without one part.
 
 use std::fs::File;
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::{Bench, base, commit, open};
 use crate::contest::{Player, Times, hold};
 use crate::machine::{file_system, page_size};
 use crate::memory::{self, Armed, Region};
-use crate::report::Target;
+use crate::report::{Case, Target};
 
 fn clear(base: *mut u8, pages: &[usize]) {
     for at in pages {
@@ -26,8 +26,7 @@ pub fn worth(bench: &mut Bench) {
         .note("copying beside remapping: row restore, \"remap + refault by writing\"");
 }
 
-/// Pages that were written and are as before, pages that became zero, and pages that have to be
-/// written.
+/// Three kinds of pages: written with the same bytes, written with zeros, and changed.
 fn elision(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
     let scratch = bench.scratch(&directory);
@@ -47,7 +46,7 @@ fn elision(bench: &mut Bench) {
         let before = bytes(store);
         sheet.time("changed", || durable(store));
         sheet.add("changed bytes", bytes(store) - before);
-        // One byte more differs, so that the commit is not left out as a whole.
+        // One more page differs, because a commit without any change would be skipped.
         memory::dirty(base(&module), pages, value);
         memory::dirty(base(&module), &pages[..1], value + 1);
         let before = bytes(store);
@@ -70,31 +69,32 @@ fn elision(bench: &mut Bench) {
     ] {
         let changed = || Some(("all changed", sheet.get("changed")));
         bench.report.line(
-            "worth",
-            case.as_str(),
-            "us",
+            &Case::new("worth", case.as_str(), "us"),
             (text, sheet.get(name)),
             changed(),
             Target::Faster(2.0),
         );
         let written = Some(("all changed", sheet.get("changed bytes")));
         bench.report.line(
-            "worth",
-            case.as_str(),
-            "bytes",
+            &Case::new("worth", case.as_str(), "bytes"),
             (text, sheet.get(size)),
             written,
             Target::Faster(10.0),
         );
     }
-    // What looking for them costs when there are none: of the page's bytes only the first words are read.
+    memory::fill(base(&module), length, &mut bench.rng);
+    zero_check(bench, base(&module), pages, sheet.get("changed"));
+}
+
+/// The cost of looking for zeros in pages that have none: only the first words of each page are read. `changed` are
+/// the times of the commits that write all pages.
+fn zero_check(bench: &mut Bench, base: *mut u8, pages: &[usize], changed: Times) {
     let player: Player<'_> = Box::new(|sheet, _| {
         let page = page_size();
         sheet.time("zero check", || {
             for at in pages {
                 // SAFETY: the page is inside the module.
-                let bytes =
-                    unsafe { std::slice::from_raw_parts(base(&module).add(at * page), page) };
+                let bytes = unsafe { std::slice::from_raw_parts(base.add(at * page), page) };
                 let zero = bytes
                     .chunks(64)
                     .all(|part| part.iter().fold(0, |all, byte| all | byte) == 0);
@@ -102,14 +102,12 @@ fn elision(bench: &mut Bench) {
             }
         });
     });
-    memory::fill(base(&module), length, &mut bench.rng);
     let check = hold(bench.rounds, 1, &mut bench.rng, vec![player]).get("zero check");
-    let changed = Some(("commit + persist, all changed", sheet.get("changed")));
+    let changed = Some(("commit + persist, all changed", changed));
+    let count = pages.len();
     let case = format!("looking for zeros in {count} pages that have none");
     bench.report.line(
-        "worth",
-        case,
-        "us",
+        &Case::new("worth", case, "us"),
         ("zero check", check),
         changed,
         Target::Within(0.05),
@@ -154,33 +152,51 @@ fn arming(bench: &mut Bench) {
     let lazy = || ("armed lazily", sheet.get("lazy"));
     let armed = Some(("armed as a whole", sheet.get("armed")));
     bench.report.line(
-        "worth",
-        case.as_str(),
-        "us",
+        &Case::new("worth", case.as_str(), "us"),
         lazy(),
         armed,
         Target::Faster(2.0),
     );
     let plain = Some(("plain MAP_PRIVATE", sheet.get("plain")));
-    bench
-        .report
-        .line("worth", case, "us", lazy(), plain, Target::Within(1.1));
+    bench.report.line(
+        &Case::new("worth", case, "us"),
+        lazy(),
+        plain,
+        Target::Within(1.1),
+    );
 }
 
-/// Snapshots inside a qcow2 file, made and gone back to by qemu-img: a process for each step, whose mere
-/// start is measured beside.
+/// Runs a program, which must succeed. `None`: the program is not installed.
+fn run(program: &str, arguments: &[&str]) -> Option<()> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    assert!(
+        output.status.success(),
+        "{program}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(())
+}
+
+/// The arguments with which qemu-io fills each of the pages with a byte.
+fn writes(image: &str, pages: &[usize], pattern: usize) -> Vec<String> {
+    let mut arguments = vec!["-t".to_owned(), "writeback".to_owned()];
+    for at in pages {
+        arguments.push("-c".into());
+        arguments.push(format!(
+            "write -q -P {pattern} {} {}",
+            at * page_size(),
+            page_size()
+        ));
+    }
+    arguments.push(image.to_owned());
+    arguments
+}
+
+/// Snapshots in a qcow2 file, made and restored by qemu-img. Each step starts a process; the mere start of
+/// this process is measured too.
 pub fn qemu(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
     let scratch = bench.scratch(&directory);
-    let run = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().ok()?;
-        assert!(
-            output.status.success(),
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Some(())
-    };
     if run("qemu-img", &["--version"]).is_none() || run("qemu-io", &["--version"]).is_none() {
         bench
             .report
@@ -215,19 +231,9 @@ pub fn qemu(bench: &mut Bench) {
             sheet.time("restore", || store.restore(head, None).expect("a restore"));
         }),
         Box::new(|sheet, rng| {
-            let pattern = rng.below(255) + 1;
             number += 1;
             let name = number.to_string();
-            let mut arguments = vec!["-t".to_owned(), "writeback".to_owned()];
-            for at in pages {
-                arguments.push("-c".into());
-                arguments.push(format!(
-                    "write -q -P {pattern} {} {}",
-                    at * page_size(),
-                    page_size()
-                ));
-            }
-            arguments.push(image.to_owned());
+            let arguments = writes(image, pages, rng.below(255) + 1);
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             sheet.time("start", || run("qemu-img", &["--version"]));
             sheet.time("qemu writes and snapshots", || {
@@ -251,18 +257,14 @@ pub fn qemu(bench: &mut Bench) {
         sheet.get("qemu writes and snapshots"),
     ));
     bench.report.line(
-        "qemu",
-        case.as_str(),
-        "us",
+        &Case::new("qemu", case.as_str(), "us"),
         ("commit + persist", sheet.get("commit")),
         theirs,
         Target::Shown,
     );
     let theirs = Some(("qemu-img snapshot -a", sheet.get("qemu goes back")));
     bench.report.line(
-        "qemu",
-        case,
-        "us",
+        &Case::new("qemu", case, "us"),
         ("restore", sheet.get("restore")),
         theirs,
         Target::Shown,

@@ -4,58 +4,44 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anstream::println;
-use vmstore::{CompactOptions, Error, Store};
+use vmstore::{CompactOptions, Error};
 
 use crate::args;
-use crate::commits;
+use crate::commits::{self, describe};
 use crate::fail::{Code, Failure, Outcome};
-use crate::place::Place;
-use crate::progress::Bar;
-use crate::screen::{LABEL, NUMBER, paint, printable};
+use crate::progress::with_bar;
+use crate::store_dir::StoreDir;
 use crate::units::{bytes, count};
 
-/// "commit 12 (label)".
-pub(crate) fn named(store: &Store, commit: u64) -> Result<String, Failure> {
-    let label = store.commit_info(commit)?.label;
-    let number = paint(NUMBER, &commit.to_string());
-    // In a sentence, the beginning of a label will do.
-    let label = match label.char_indices().nth(24) {
-        Some((at, _)) => format!("{}...", &label[..at]),
-        None => label,
-    };
-    Ok(match label.as_str() {
-        "" => format!("commit {number}"),
-        label => format!("commit {number} ({})", paint(LABEL, &printable(label))),
-    })
-}
-
-pub(crate) fn restore(place: &Place, options: &args::Restore) -> Outcome {
-    let store = place.own("restore")?;
+pub(crate) fn restore(dir: &StoreDir, options: &args::Restore) -> Outcome {
+    let store = dir.open_for_writing("restore")?;
     let commit = commits::find(&store, &options.commit)?;
     let before = store.head()?;
     if before == commit {
-        println!("the head is {} already", named(&store, commit)?);
+        println!("{} is already the head", describe(&store, commit)?);
         return Ok(Code::Good);
     }
     store
         .restore(commit, None)
-        .map_err(|error| place.explain(error))?;
-    store.persist(None).map_err(|error| place.explain(error))?;
+        .map_err(|error| dir.explain(error))?;
+    store.persist(None).map_err(|error| dir.explain(error))?;
     println!(
-        "the head is {} now; it was {}",
-        named(&store, commit)?,
-        named(&store, before)?
+        "the head is now {}; it was {}",
+        describe(&store, commit)?,
+        describe(&store, before)?
     );
-    println!("a VMM that opens the store comes up at it, and its next commit is a child of it");
+    println!(
+        "a VMM that opens the store starts from this commit and makes the next commit as its child"
+    );
     store.close()?;
     Ok(Code::Good)
 }
 
-pub(crate) fn rm(place: &Place, options: &args::Rm) -> Outcome {
+pub(crate) fn rm(dir: &StoreDir, options: &args::Rm) -> Outcome {
     let store = if options.dry_run {
-        place.look_strictly()?
+        dir.open_read_only()?
     } else {
-        place.own("rm")?
+        dir.open_for_writing("rm")?
     };
     let mut wanted = Vec::new();
     for name in &options.commits {
@@ -64,12 +50,12 @@ pub(crate) fn rm(place: &Place, options: &args::Rm) -> Outcome {
             wanted.push(commit);
         }
     }
-    // All are looked at before the first goes.
+    // The head is refused before any commit is deleted.
     let head = store.head()?;
     if wanted.contains(&head) {
         let message = format!(
             "{} is the head, which cannot be deleted; nothing was deleted",
-            named(&store, head)?
+            describe(&store, head)?
         );
         let failure = Failure::new(Code::InUse, message);
         return Err(match store.commit_info(head)?.parent {
@@ -79,74 +65,67 @@ pub(crate) fn rm(place: &Place, options: &args::Rm) -> Outcome {
             )),
         });
     }
-    let before = on_disk(place.path());
+    let before = disk_usage(dir.path());
     for commit in &wanted {
-        let name = named(&store, *commit)?;
+        let name = describe(&store, *commit)?;
         if options.dry_run {
             println!("would delete {name}");
             continue;
         }
         store
             .delete_commit(*commit)
-            .map_err(|error| place.explain(error))?;
+            .map_err(|error| dir.explain(error))?;
         println!("deleted {name}");
     }
     if !options.dry_run {
-        // Files that durable records want go when the deletion is durable.
-        store.persist(None).map_err(|error| place.explain(error))?;
+        // The library removes the files of persisted commits only once their deletion is durable.
+        store.persist(None).map_err(|error| dir.explain(error))?;
         store.close()?;
-        freed(place, before);
+        freed(dir, before);
     }
     Ok(Code::Good)
 }
 
-pub(crate) fn compact(place: &Place, options: &args::Compact) -> Outcome {
-    let store = place.own("compact")?;
-    let before = (store.commits()?.len() as u64, on_disk(place.path()));
-    let mut bar = Bar::new("compact", place.quiet);
+pub(crate) fn compact(dir: &StoreDir, options: &args::Compact) -> Outcome {
+    let store = dir.open_for_writing("compact")?;
+    let (commits, before) = (store.commits()?.len() as u64, disk_usage(dir.path()));
     let rules = CompactOptions {
-        keep_last: options.keep_last,
-        keep_every: options.keep_every,
+        keep_last: options.keep_last.unwrap_or(0),
+        keep_every: options.keep_every.unwrap_or(0),
         keep_younger_ns: options.keep_younger.unwrap_or(0),
         keep_labelled: options.keep_labelled,
-        image_percent: options.image_percent,
+        image_percent: options.image_percent.unwrap_or(0),
         no_images: options.no_images,
     };
-    let mut progress = |done, total| {
-        bar.tell(done, total);
-        true
-    };
-    let done = store.compact(&rules, Some(&mut progress));
-    drop(bar);
-    done.map_err(|error| match error {
-        Error::Corrupt { .. } => place
+    let result = with_bar("compact", dir.quiet, |progress| {
+        store.compact(&rules, progress)
+    });
+    result.map_err(|error| match error {
+        Error::Corrupt { .. } => dir
             .explain(error)
-            .hint("what is damaged is not compacted; nothing is lost by that"),
-        error => place.explain(error),
+            .hint("compact leaves damaged files as they are; commits that the rules delete may be deleted already"),
+        error => dir.explain(error),
     })?;
     let left = store.commits()?.len() as u64;
-    println!(
-        "{} deleted, {} kept",
-        count(before.0 - left, "commit"),
-        left
-    );
+    println!("{} deleted, {} kept", count(commits - left, "commit"), left);
     store.close()?;
-    freed(place, before.1);
+    freed(dir, before);
     Ok(Code::Good)
 }
 
-fn freed(place: &Place, before: u64) {
-    let after = on_disk(place.path());
+/// Prints how the disk space of the store changed.
+fn freed(dir: &StoreDir, before: u64) {
+    let after = disk_usage(dir.path());
     let change = if after <= before {
         format!("{} freed", bytes(before - after))
     } else {
-        format!("{} more", bytes(after - before))
+        format!("{} more used", bytes(after - before))
     };
-    println!("{change}; the store takes {} now", bytes(after));
+    println!("{change}; the store now takes {}", bytes(after));
 }
 
-/// The disk blocks of all files of a store, each file once.
-pub(crate) fn on_disk(directory: &Path) -> u64 {
+/// The disk space of a store in bytes. A file with several names counts once.
+pub(crate) fn disk_usage(directory: &Path) -> u64 {
     let mut seen = std::collections::BTreeSet::new();
     let directories = [directory.to_owned(), directory.join(".vmstore")];
     let entries = directories

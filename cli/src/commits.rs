@@ -1,17 +1,33 @@
-//! Commits by the names that people use.
+//! Finds commits by number, label, id or position, and describes commits in messages.
 
 use vmstore::Store;
 
 use crate::fail::{Code, Failure};
-use crate::screen::printable;
-use crate::units::id;
+use crate::screen::{LABEL, NUMBER, paint, printable};
+use crate::units::{count, id};
 
-/// The fewest digits of a unique id that name a commit.
-const FEWEST: usize = 4;
+/// A commit can be given by this many digits of its unique id, or more.
+const FEWEST_DIGITS: usize = 4;
 
-/// The commit that a name means.
+/// How a message names a commit: "commit 12 (label)".
+pub(crate) fn describe(store: &Store, commit: u64) -> Result<String, Failure> {
+    // Only the beginning of a long label is shown.
+    const LONGEST: usize = 24;
+    let label = store.commit_info(commit)?.label;
+    let number = paint(NUMBER, &commit.to_string());
+    let label = match label.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}...", &label[..at]),
+        None => label,
+    };
+    Ok(match label.as_str() {
+        "" => format!("commit {number}"),
+        label => format!("commit {number} ({})", paint(LABEL, &printable(label))),
+    })
+}
+
+/// The commit with this name.
 pub(crate) fn find(store: &Store, name: &str) -> Result<u64, Failure> {
-    // A label may look like anything, and comes first where it is not a number.
+    // A label may contain `~` and `^`, so the whole name is tried first.
     if let Some(commit) = plain(store, name)? {
         return Ok(commit);
     }
@@ -20,10 +36,10 @@ pub(crate) fn find(store: &Store, name: &str) -> Result<u64, Failure> {
         for step in 0..back {
             let parent = store.commit_info(commit)?.parent;
             if parent == 0 {
-                let s = if step == 1 { "" } else { "s" };
                 let message = format!(
-                    "{}: there are only {step} commit{s} before {base}",
-                    printable(name)
+                    "{}: there are only {} before {base}",
+                    printable(name),
+                    count(step, "commit")
                 );
                 return Err(
                     Failure::new(Code::Failed, message).hint("`vmstore log` draws the tree")
@@ -36,7 +52,7 @@ pub(crate) fn find(store: &Store, name: &str) -> Result<u64, Failure> {
     Err(unknown(store, name))
 }
 
-/// As [`find`], but "0" is the empty memory before the first commit.
+/// As [`find`], but "0" is the memory before the first commit, which holds zeros.
 pub(crate) fn find_or_nothing(store: &Store, name: &str) -> Result<u64, Failure> {
     if name == "0" {
         Ok(0)
@@ -72,7 +88,7 @@ fn plain(store: &Store, name: &str) -> Result<Option<u64>, Failure> {
 
 fn by_id(store: &Store, commits: &[u64], name: &str) -> Result<Option<u64>, Failure> {
     let digits = name.to_ascii_lowercase();
-    if digits.len() < FEWEST || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if digits.len() < FEWEST_DIGITS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
     let mut found = Vec::new();
@@ -86,13 +102,17 @@ fn by_id(store: &Store, commits: &[u64], name: &str) -> Result<Option<u64>, Fail
         [commit] => Ok(Some(commit)),
         _ => {
             let numbers: Vec<String> = found.iter().map(u64::to_string).collect();
-            let message = format!("{name}: the ids of commits {} begin so", numbers.join(", "));
-            Err(Failure::new(Code::Failed, message).hint("give more digits, or the number"))
+            let message = format!(
+                "{name}: the ids of commits {} begin with these digits",
+                numbers.join(", ")
+            );
+            Err(Failure::new(Code::Failed, message)
+                .hint("give more digits, or the number of the commit"))
         }
     }
 }
 
-/// `base~3`, `base^`, `base^^~2` taken apart.
+/// Splits `base~3`, `base^` or `base^^~2` into the base and the number of steps back.
 fn steps(name: &str) -> Option<(&str, u64)> {
     let at = name.find(['~', '^']).filter(|at| *at > 0)?;
     let (base, mut rest) = name.split_at(at);
@@ -122,7 +142,7 @@ fn unknown(store: &Store, name: &str) -> Failure {
     let failure = Failure::new(
         Code::Failed,
         format!(
-            "there is no commit \"{}\": it is no number, label or id of this store",
+            "there is no commit \"{}\": no commit of this store has this number, label or id",
             printable(name)
         ),
     );
@@ -143,7 +163,7 @@ fn unknown(store: &Store, name: &str) -> Failure {
     match alike {
         Some(label) => failure.hint(format!("did you mean \"{}\"?", printable(&label))),
         None => failure.hint(format!(
-            "the newest is {newest}; `vmstore log` lists them all"
+            "the newest commit is {newest}; `vmstore log` lists all commits"
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! `vmstore diff`: what differs between two commits.
+//! `vmstore diff`: the differences between two commits.
 
 use anstream::println;
 use serde_json::json;
@@ -9,21 +9,21 @@ use crate::commits;
 use crate::fail::{Code, Outcome};
 use crate::heat;
 use crate::hex;
-use crate::place::Place;
 use crate::screen::{DIM, NUMBER, Screen, paint};
+use crate::store_dir::StoreDir;
 use crate::units::{bytes, count};
 
-/// Ranges that are listed without being asked for.
+/// Up to this many ranges are listed without --ranges.
 const FEW: usize = 8;
 
-pub(crate) fn diff(place: &Place, screen: &Screen, options: &args::Diff) -> Outcome {
-    let looked = place.look()?;
-    let store = &looked.store;
+pub(crate) fn diff(dir: &StoreDir, screen: &Screen, options: &args::Diff) -> Outcome {
+    let opened = dir.open_or_salvage()?;
+    let store = &opened.store;
     let from = commits::find_or_nothing(store, &options.from)?;
     let to = commits::find_or_nothing(store, &options.to)?;
     let ranges = store
         .diff(from, to, options.module.as_deref())
-        .map_err(|error| place.explain(error))?;
+        .map_err(|error| dir.explain(error))?;
     if options.json {
         let list = ranges.iter().map(
             |range| json!({"module": range.module, "offset": range.offset, "length": range.length}),
@@ -35,10 +35,11 @@ pub(crate) fn diff(place: &Place, screen: &Screen, options: &args::Diff) -> Outc
     } else if ranges.is_empty() {
         println!("commits {from} and {to} hold the same bytes");
     } else {
-        text(store, screen, options, (from, to), &ranges).map_err(|error| place.explain(error))?;
+        text(store, screen, options, (from, to), &ranges).map_err(|error| dir.explain(error))?;
     }
-    let found = !ranges.is_empty() || looked.damage.is_some();
-    Ok(if found { Code::Found } else { Code::Good })
+    Ok(Code::found_if(
+        !ranges.is_empty() || opened.damage.is_some(),
+    ))
 }
 
 fn text(
@@ -96,7 +97,7 @@ fn text(
     Ok(())
 }
 
-/// Where it differs: first and last byte, and how much.
+/// Prints the ranges, each with its first and last byte, in hexadecimal, and its size.
 fn list(places: &[(u64, u64)], page: u64) {
     println!(
         "{}",

@@ -1,4 +1,4 @@
-//! `vmstore du`: who holds which bytes of the disk.
+//! `vmstore du`: how much disk space each commit takes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -9,44 +9,43 @@ use serde_json::json;
 use vmstore::FileInfo;
 
 use crate::args;
-use crate::fail::{Code, Failure, Outcome};
-use crate::history::{FileId, History, below};
-use crate::place::Place;
+use crate::fail::{Failure, Outcome};
+use crate::history::{FileId, History, below, file_name, id_of};
 use crate::screen::{BOLD, DIM, LABEL, NUMBER, Screen, WARNING, paint, printable};
+use crate::store_dir::StoreDir;
 use crate::table::{Align, Cell, Table};
 use crate::units::bytes;
 
-/// The disk blocks of the files that a commit needs.
+/// The disk space of the files that a commit needs, in bytes.
 #[derive(Default)]
 struct Held {
-    /// Files that it made itself.
+    /// Files that the commit made itself.
     made: u64,
     /// Files that no other commit needs.
     own: u64,
-    /// Files that others need, too.
+    /// Files that other commits need too.
     shared: u64,
 }
 
-/// The disk blocks of a store.
+/// The disk space of a store, in bytes.
 struct Usage {
-    /// Those that each commit holds.
     commits: BTreeMap<u64, Held>,
     /// Module commit files, each once.
     files: u64,
-    /// Of these, files of deleted commits that others are made on.
+    /// The part of `files` that belongs to deleted commits: other commits still need these files.
     unnamed: u64,
-    /// Backing files of mapped modules that are not another name of an image.
+    /// Backing files of modules. A backing file that is a hard link to an image counts as that image.
     backing: u64,
-    /// `commits`, the journal, and what else is in `.vmstore`.
+    /// The file `commits`, the journal, and everything else in `.vmstore`.
     records: u64,
-    /// Files that have a name in another directory, too.
+    /// The part of `files` that has a second hard link.
     linked: u64,
 }
 
-pub(crate) fn du(place: &Place, screen: &Screen, options: &args::Du) -> Outcome {
-    let looked = place.look()?;
-    let history = History::of(&looked.store)?;
-    let usage = Usage::of(place.path(), &history)?;
+pub(crate) fn du(dir: &StoreDir, screen: &Screen, options: &args::Du) -> Outcome {
+    let opened = dir.open_or_salvage()?;
+    let history = History::of(&opened.store)?;
+    let usage = Usage::of(dir.path(), &history)?;
     if options.json {
         println!("{:#}", usage.object());
     } else {
@@ -54,11 +53,7 @@ pub(crate) fn du(place: &Place, screen: &Screen, options: &args::Du) -> Outcome 
             println!("{line}");
         }
     }
-    Ok(if looked.damage.is_some() {
-        Code::Found
-    } else {
-        Code::Good
-    })
+    Ok(opened.code())
 }
 
 impl Usage {
@@ -81,14 +76,14 @@ impl Usage {
         let names: HashMap<String, &FileInfo> = history
             .files
             .values()
-            .map(|file| (name(file), file))
+            .map(|file| (file_name(&file.module, file.module_commit), file))
             .collect();
         for (name, found) in entries(directory)? {
             let size = found.blocks() * 512;
             if let Some(file) = names.get(&name) {
                 usage.files += size;
                 inodes.insert(found.ino());
-                blocks.insert((file.module.clone(), file.module_commit), size);
+                blocks.insert(id_of(file), size);
                 if found.nlink() > 1 {
                     usage.linked += size;
                 }
@@ -111,14 +106,15 @@ impl Usage {
         Ok(usage)
     }
 
-    /// What each commit holds of the files: from the bottom up what is below each, from the top down how
-    /// many commits need it. So it costs the files, and not their square.
+    /// Shares the files out among the commits. One pass from the images upwards adds up the sizes of all files
+    /// below each file. One pass downwards counts the commits that need each file. The time grows with the number
+    /// of files, and not with its square.
     fn share_out(&mut self, history: &History, blocks: &HashMap<FileId, u64>) {
         let size = |id: &FileId| blocks.get(id).copied().unwrap_or(0);
         let mut all: HashMap<FileId, u64> = HashMap::new();
         let files = history.ascending();
         for file in &files {
-            let id = (file.module.clone(), file.module_commit);
+            let id = id_of(file);
             let under = all.get(&below(file)).copied().unwrap_or(0);
             let sum = size(&id) + under;
             all.insert(id, sum);
@@ -128,8 +124,7 @@ impl Usage {
             *users.entry(id.clone()).or_default() += 1;
         }
         for file in files.iter().rev() {
-            let id = (file.module.clone(), file.module_commit);
-            let named = users.get(&id).copied().unwrap_or(0);
+            let named = users.get(&id_of(file)).copied().unwrap_or(0);
             if !file.is_image() {
                 *users.entry(below(file)).or_default() += named;
             }
@@ -152,7 +147,7 @@ impl Usage {
                 if id.1 == *commit {
                     held.made += size(id);
                 }
-                // Own files are on top: what is below a shared one is shared.
+                // Everything below a shared file is shared, so the commit's own files are at the top.
                 let mut own = 0;
                 let mut next = id.clone();
                 while users.get(&next) == Some(&1) {
@@ -232,11 +227,11 @@ impl Usage {
         };
         part(
             self.unnamed,
-            "  of these: of deleted commits that others are made on; `vmstore compact` folds them",
+            "  of these: deleted commits that others need; `vmstore compact` merges them",
         );
         part(
             self.linked,
-            "  of these: with a second name, of a mapped module or of a clone",
+            "  of these: files with a second hard link, from a module or a clone",
         );
         sums.row(vec![
             bytes(self.backing).into(),
@@ -248,23 +243,18 @@ impl Usage {
         ]);
         sums.row(vec![
             Cell::new(bytes(self.total()), BOLD),
-            Cell::new("in all", BOLD),
+            Cell::new("total", BOLD),
         ]);
         lines.extend(sums.lines(screen));
         if !self.commits.is_empty() {
             lines.push(String::new());
             lines.push(paint(
                 DIM,
-                "made: its own files; own: no other commit needs them; shared: others do",
+                "made: files made by the commit; own: needed by it alone; shared: by others too",
             ));
         }
         lines
     }
-}
-
-/// What a file is called.
-fn name(file: &FileInfo) -> String {
-    format!("{}_Commit{}", file.module, file.module_commit)
 }
 
 /// The regular files of a directory.
@@ -273,7 +263,7 @@ fn entries(directory: &Path) -> Result<Vec<(String, std::fs::Metadata)>, Failure
     let mut all = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(at)? {
         let entry = entry.map_err(at)?;
-        // Of what goes while we look, nothing is counted.
+        // A file that was removed since the directory was read does not count.
         let Ok(found) = std::fs::symlink_metadata(entry.path()) else {
             continue;
         };

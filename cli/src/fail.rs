@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and for failures what is wrong, by which rule, and what to do next.
+//! How a command ends: its exit code, and for a failure the message and the advice.
 
 use std::io;
 use std::process::ExitCode;
@@ -8,14 +8,20 @@ use std::process::ExitCode;
 pub(crate) enum Code {
     /// Done; nothing is wrong, nothing differs.
     Good = 0,
-    /// Damage, or a difference, was found.
+    /// Damage, an unknown format version, or a difference was found.
     Found = 1,
-    /// The command line makes no sense. clap ends with this number by itself.
+    /// The command line is wrong. clap itself also exits with this number.
     Usage = 2,
-    /// It could not be done.
+    /// The command failed.
     Failed = 3,
-    /// The store, or the commit, is in use.
+    /// The store or the commit is in use.
     InUse = 4,
+}
+
+impl Code {
+    pub(crate) fn found_if(found: bool) -> Self {
+        if found { Self::Found } else { Self::Good }
+    }
 }
 
 impl From<Code> for ExitCode {
@@ -27,12 +33,12 @@ impl From<Code> for ExitCode {
 /// How a command ended.
 pub(crate) type Outcome = Result<Code, Failure>;
 
-/// A command that was not done.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
     pub(crate) message: String,
-    /// What to do next.
+    /// What the user can do.
     pub(crate) hints: Vec<String>,
     kind: Option<io::ErrorKind>,
 }
@@ -52,16 +58,16 @@ impl Failure {
         self
     }
 
-    /// The reader of a pipe has gone away: it had enough.
+    /// Whether the reader of our output closed the pipe.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         self.kind == Some(io::ErrorKind::BrokenPipe)
     }
 
-    /// A failure of the operating system, at a place.
-    pub(crate) fn at(place: &str, error: &io::Error) -> Self {
+    /// A failure of the operating system. `what` names the file.
+    pub(crate) fn at(what: &str, error: &io::Error) -> Self {
         Self {
             kind: Some(error.kind()),
-            ..Self::new(Code::Failed, format!("{place}: {error}"))
+            ..Self::new(Code::Failed, format!("{what}: {error}"))
         }
     }
 }
@@ -79,15 +85,15 @@ impl From<vmstore::Error> for Failure {
             error.to_string(),
         );
         match error {
-            E::Corrupt { .. } => failure.hint("`vmstore verify` tells which commits are still good"),
+            E::Corrupt { .. } => failure.hint("`vmstore verify` lists the commits that are still good"),
             E::Version { .. } => failure.hint(format!(
-                "this is vmstore {}; the store was written by a newer one",
+                "this is vmstore {}; a newer version wrote the store: use that version",
                 env!("CARGO_PKG_VERSION")
             )),
             E::Io { errno, .. } if errno == ENOSPC => failure.hint(
-                "`vmstore rm` and `vmstore compact` give room back; `vmstore du` says which commits hold it",
+                "`vmstore rm` and `vmstore compact` free space; `vmstore du` shows which commits take it",
             ),
-            E::Poisoned { .. } => failure.hint("what was persisted is safe; run the command again"),
+            E::Poisoned { .. } => failure.hint("all persisted commits are safe: run the command again"),
             _ => failure,
         }
     }

@@ -1,4 +1,5 @@
-//! Heat maps: a module's address space as rows of cells, each as dark as the share of its pages that changed.
+//! Heat maps: the address space of a module as rows of cells. The more pages of a cell changed, the darker is the
+//! cell.
 
 use anstream::println;
 use anstyle::{AnsiColor, Color, Style};
@@ -6,19 +7,20 @@ use anstyle::{AnsiColor, Color, Style};
 use crate::screen::{DIM, LABEL, Screen, paint};
 use crate::units::{bytes, count, share};
 
-/// A module's changed pages, to be drawn.
+/// The heat map of one module.
 pub(crate) struct Heat {
     /// Pages in each cell, a power of two.
     per_cell: u64,
     columns: u64,
     page: u64,
-    /// The width of addresses.
+    /// The width of an address, in characters.
     address: usize,
-    /// Changed pages in each cell, and how many there are.
+    /// For each cell, how many of its pages changed, and how many pages the cell has.
     cells: Vec<(u64, u64)>,
 }
 
-/// The levels above "none": the least share of pages, in percent, and how they look.
+/// The levels above "unchanged": the least share of changed pages in percent, the character in Unicode and in
+/// ASCII, and the colour.
 const LEVELS: [(u64, &str, &str, AnsiColor); 4] = [
     (0, "\u{2591}", ".", AnsiColor::Blue),
     (25, "\u{2592}", "+", AnsiColor::Cyan),
@@ -26,7 +28,7 @@ const LEVELS: [(u64, &str, &str, AnsiColor); 4] = [
     (100, "\u{2588}", "@", AnsiColor::Red),
 ];
 
-/// Prints how much of a module changed, and where.
+/// Prints how much of a module changed, and a heat map.
 pub(crate) fn print(
     screen: &Screen,
     rows: u64,
@@ -51,7 +53,8 @@ pub(crate) fn print(
 }
 
 impl Heat {
-    /// Of a module of `size` bytes with pages of `page`; `ranges` are byte ranges that changed, ascending.
+    /// Draws at most `rows` rows for a module of `size` bytes. `ranges` are the changed ranges: offset and length
+    /// in bytes, both multiples of the page size `page`, in ascending order.
     pub(crate) fn new(
         screen: &Screen,
         rows: u64,
@@ -61,7 +64,7 @@ impl Heat {
     ) -> Self {
         let pages = size / page;
         let address = format!("{:x}", size.saturating_sub(1)).len().max(8);
-        // Beside the cells there are the address, a blank and the frame.
+        // A row also has the address, a blank and two bars.
         let room = screen.width.saturating_sub(address + 3) as u64;
         let columns = if room >= 128 {
             128
@@ -98,19 +101,19 @@ impl Heat {
         }
     }
 
-    /// The rows; those without a change are counted only.
+    /// The rows that have changes. Between them, a line gives the number of unchanged rows.
     pub(crate) fn lines(&self, screen: &Screen) -> Vec<String> {
         let bar = paint(DIM, screen.either("\u{2502}", "|"));
         let mut lines = Vec::new();
-        let mut still = 0;
+        let mut unchanged = 0;
         let rows: Vec<&[(u64, u64)]> = self.cells.chunks(self.columns as usize).collect();
         for (number, row) in rows.iter().enumerate() {
             if row.iter().all(|(changed, _)| *changed == 0) {
-                still += 1;
+                unchanged += 1;
                 continue;
             }
-            self.push_still(&mut lines, still);
-            still = 0;
+            self.push_unchanged(&mut lines, unchanged);
+            unchanged = 0;
             let at = number as u64 * self.columns * self.per_cell * self.page;
             lines.push(format!(
                 "{} {bar}{}{bar}",
@@ -118,14 +121,14 @@ impl Heat {
                 cells(screen, row)
             ));
         }
-        self.push_still(&mut lines, still);
+        self.push_unchanged(&mut lines, unchanged);
         lines
     }
 
-    fn push_still(&self, lines: &mut Vec<String>, still: u64) {
-        if still > 0 {
-            let size = bytes(still * self.columns * self.per_cell * self.page);
-            let rows = count(still, "row");
+    fn push_unchanged(&self, lines: &mut Vec<String>, rows: u64) {
+        if rows > 0 {
+            let size = bytes(rows * self.columns * self.per_cell * self.page);
+            let rows = count(rows, "row");
             lines.push(paint(
                 DIM,
                 &format!("{:>at$}  {rows} unchanged ({size})", "", at = self.address),
@@ -133,7 +136,7 @@ impl Heat {
         }
     }
 
-    /// What the cells mean.
+    /// Explains the cells.
     pub(crate) fn legend(&self, screen: &Screen) -> String {
         let cell = self.per_cell * self.page;
         let mut text = format!("{:>at$}  cell = {}", "", bytes(cell), at = self.address);
@@ -166,7 +169,7 @@ fn none(screen: &Screen) -> String {
     paint(DIM, screen.either("\u{b7}", "-"))
 }
 
-/// The cells of a row; neighbours of one level share their colour's codes.
+/// The cells of a row. Adjacent cells of one level share one pair of colour codes.
 fn cells(screen: &Screen, row: &[(u64, u64)]) -> String {
     let mut line = String::new();
     let mut open: Option<Style> = None;

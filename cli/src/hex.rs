@@ -1,13 +1,15 @@
-//! Bytes that differ, sixteen in a line, old above new.
+//! The bytes that differ, 16 to a line, each old line above the new one.
 
 use anstream::println;
 use vmstore::Store;
 
 use crate::screen::{DIM, NEW, OLD, paint};
 
+/// Bytes of one line.
 const LINE: usize = 16;
 
-/// Prints the lines of a module in which two commits differ, at most `lines` of each, and counts them down.
+/// Prints the lines of a module in which two commits differ. Each pair of lines takes one from `lines`; at zero,
+/// the output stops.
 pub(crate) fn differences(
     store: &Store,
     (from, to): (u64, u64),
@@ -16,13 +18,13 @@ pub(crate) fn differences(
     lines: &mut u64,
 ) -> vmstore::Result<()> {
     const PART: u64 = 1 << 16;
-    let (mut old, mut new) = (Vec::new(), Vec::new());
     for (offset, length) in places {
         let mut at = *offset;
         while at < offset + length {
             let part = PART.min(offset + length - at) as usize;
-            read(store, from, module, at, part, &mut old)?;
-            read(store, to, module, at, part, &mut new)?;
+            let (mut old, mut new) = (vec![0; part], vec![0; part]);
+            read(store, from, module, at, &mut old)?;
+            read(store, to, module, at, &mut new)?;
             let pairs = old.chunks(LINE).zip(new.chunks(LINE)).enumerate();
             for (number, (a, b)) in pairs.filter(|(_, (a, b))| a != b) {
                 if *lines == 0 {
@@ -30,7 +32,7 @@ pub(crate) fn differences(
                         "{}",
                         paint(
                             DIM,
-                            &format!("{:>10}  more differs; --lines shows more", "")
+                            &format!("{:>10}  more lines differ; --lines COUNT shows more", "")
                         )
                     );
                     return Ok(());
@@ -46,17 +48,15 @@ pub(crate) fn differences(
     Ok(())
 }
 
-/// What a commit does not know of a module is zeros.
+/// Fills the buffer, which holds zeros, from `offset` on. Bytes that the module does not have at the commit stay
+/// zeros.
 fn read(
     store: &Store,
     commit: u64,
     module: &str,
     offset: u64,
-    length: usize,
-    buffer: &mut Vec<u8>,
+    buffer: &mut [u8],
 ) -> vmstore::Result<()> {
-    buffer.clear();
-    buffer.resize(length, 0);
     if commit == 0 {
         return Ok(());
     }
@@ -65,13 +65,14 @@ fn read(
         .iter()
         .find(|m| m.id == module)
         .map_or(0, |m| m.size);
-    let there = size.saturating_sub(offset).min(length as u64) as usize;
+    let there = size.saturating_sub(offset).min(buffer.len() as u64) as usize;
     if there == 0 {
         return Ok(());
     }
     store.read(commit, module, offset, &mut buffer[..there])
 }
 
+/// One line of `bytes`, with colour where `other` differs.
 fn line(mark: &str, style: anstyle::Style, bytes: &[u8], other: &[u8]) -> String {
     let mut digits = String::new();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The commits of a store, as the commands look at them: the tree, and the files that hold it.
+//! The history of a store: the tree of commits, and the module commit files that the commits need.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,22 +6,22 @@ use vmstore::{CommitInfo, FileInfo, Store};
 
 use crate::fail::Failure;
 
-/// A module and the number of one of its module commits.
+/// A module commit: the module, and the number of the commit that made the file.
 pub(crate) type FileId = (String, u64);
 
-/// A commit and what it is made of.
+/// A commit and the files that it needs.
 pub(crate) struct Node {
     pub(crate) info: CommitInfo,
-    /// The modules' bytes together.
+    /// The total size of the modules.
     pub(crate) size: u64,
-    /// The files that its map names, one for each module.
+    /// The module commit of each module. Deltas also need the files below them.
     pub(crate) named: Vec<FileId>,
-    /// These, and all below them, can be read.
+    /// Whether all files that the commit needs can be read.
     pub(crate) readable: bool,
 }
 
-/// All commits, ascending.
 pub(crate) struct History {
+    /// All commits by number. A parent has a lower number than its children.
     pub(crate) nodes: BTreeMap<u64, Node>,
     /// All files that can be read.
     pub(crate) files: HashMap<FileId, FileInfo>,
@@ -32,13 +32,12 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn of(store: &Store) -> Result<Self, Failure> {
         let mut files = HashMap::new();
-        // Files that have all that is below them. Parents come before what was made on them.
+        // Whether a file and all files below it can be read. `files` gives each file after the file below it.
         let mut whole: HashMap<FileId, bool> = HashMap::new();
         for file in store.files(0)? {
             let readable = file.is_image() || whole.get(&below(&file)).copied().unwrap_or(false);
-            let id = (file.module.clone(), file.module_commit);
-            whole.insert(id.clone(), readable);
-            files.insert(id, file);
+            whole.insert(id_of(&file), readable);
+            files.insert(id_of(&file), file);
         }
         let mut nodes = BTreeMap::new();
         for commit in store.commits()? {
@@ -70,13 +69,13 @@ impl History {
         })
     }
 
-    /// The commit that one was made on; 0: it is a first one. `None`: the history is damaged, and it is lost.
+    /// The parent of a commit, or 0 if the commit has none. `None`: the parent was lost to damage.
     pub(crate) fn parent(&self, node: &Node) -> Option<u64> {
         let parent = node.info.parent;
         (parent == 0 || self.nodes.contains_key(&parent)).then_some(parent)
     }
 
-    /// The bytes that a commit wrote: those in its own files. `None`: unknown.
+    /// The bytes in the files that a commit made itself. `None`: one of these files cannot be read.
     pub(crate) fn wrote(&self, node: &Node) -> Option<u64> {
         let own = node.named.iter().filter(|id| id.1 == node.info.commit);
         let pages: Option<u64> = own
@@ -89,7 +88,13 @@ impl History {
         pages.map(|pages| pages * self.page)
     }
 
-    /// All files, parents before what was made on them.
+    /// How many commits a power cut would lose.
+    pub(crate) fn unpersisted(&self) -> usize {
+        let nodes = self.nodes.values();
+        nodes.filter(|node| !node.info.persisted).count()
+    }
+
+    /// All files, each after the file below it.
     pub(crate) fn ascending(&self) -> Vec<&FileInfo> {
         let mut files: Vec<&FileInfo> = self.files.values().collect();
         files.sort_unstable_by_key(|file| file.module_commit);
@@ -97,7 +102,16 @@ impl History {
     }
 }
 
-/// The file below another.
+pub(crate) fn id_of(file: &FileInfo) -> FileId {
+    (file.module.clone(), file.module_commit)
+}
+
+/// The name of a module commit's file.
+pub(crate) fn file_name(module: &str, module_commit: u64) -> String {
+    format!("{module}_Commit{module_commit}")
+}
+
+/// The file that a delta builds on.
 pub(crate) fn below(file: &FileInfo) -> FileId {
     (file.module.clone(), file.parent)
 }

@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use crate::args;
 use crate::fail::{Code, Outcome};
 use crate::history::{History, Node};
-use crate::place::Place;
 use crate::screen::{
     BOLD, DIM, HEAD, LABEL, NUMBER, Screen, WARNING, hint, paint, printable, width,
 };
+use crate::store_dir::StoreDir;
 use crate::table::{Align, Cell, Table};
-use crate::tree::Lanes;
+use crate::tree::{Drawn, Lanes};
 use crate::units::{age, bytes, count, id, now};
 
-pub(crate) fn log(place: &Place, screen: &Screen, options: &args::Log) -> Outcome {
-    let looked = place.look()?;
-    let history = History::of(&looked.store)?;
+pub(crate) fn log(dir: &StoreDir, screen: &Screen, options: &args::Log) -> Outcome {
+    let opened = dir.open_or_salvage()?;
+    let history = History::of(&opened.store)?;
     let limit = options.limit.unwrap_or(usize::MAX);
     if options.json {
         let all = history
@@ -35,14 +35,10 @@ pub(crate) fn log(place: &Place, screen: &Screen, options: &args::Log) -> Outcom
     if unreadable {
         eprintln!(
             "{}",
-            hint("`vmstore verify` says what is damaged, and which commits are good")
+            hint("`vmstore verify` lists the damage and the good commits")
         );
     }
-    Ok(if unreadable || looked.damage.is_some() {
-        Code::Found
-    } else {
-        Code::Good
-    })
+    Ok(Code::found_if(unreadable || opened.damage.is_some()))
 }
 
 fn object(history: &History, node: &Node) -> Value {
@@ -62,14 +58,14 @@ fn object(history: &History, node: &Node) -> Value {
     })
 }
 
-/// The drawing, newest first.
+/// The tree as lines, the newest commit first.
 pub(crate) fn lines(screen: &Screen, history: &History, limit: usize, now: u64) -> Vec<String> {
     if history.nodes.is_empty() {
         return vec![
             "no commits yet".into(),
             paint(
                 DIM,
-                "a VMM makes them with store_commit; `vmstore demo` shows how they look",
+                "a VMM makes commits while its guest runs; `vmstore demo` shows an example",
             ),
         ];
     }
@@ -78,7 +74,7 @@ pub(crate) fn lines(screen: &Screen, history: &History, limit: usize, now: u64) 
     let drawn: Vec<_> = newest
         .map(|node| {
             let commit = node.info.commit;
-            // Of a damaged history a parent may be lost.
+            // A lost parent is drawn as none.
             let parent = history.parent(node).unwrap_or(0);
             (
                 node,
@@ -86,8 +82,7 @@ pub(crate) fn lines(screen: &Screen, history: &History, limit: usize, now: u64) 
             )
         })
         .collect();
-    // The tree may take a third of the line; its widest rows are cut.
-    let tree_width = |d: &crate::tree::Drawn| width(&d.before) + 1 + width(&d.after);
+    // The tree takes at most a third of the line.
     let widest = drawn.iter().map(|(_, d)| tree_width(d)).max().unwrap_or(1);
     let room = widest.min(screen.width / 3);
     let inner = Screen {
@@ -111,32 +106,38 @@ pub(crate) fn lines(screen: &Screen, history: &History, limit: usize, now: u64) 
         .next()
         .map(|line| format!("{} {line}", " ".repeat(room)));
     let rows = drawn.iter().zip(lines).map(|((node, d), line)| {
-        let style = if node.info.commit == history.head {
-            HEAD
-        } else {
-            BOLD
-        };
-        let tree = if tree_width(d) <= room {
-            let space = " ".repeat(room - tree_width(d));
-            format!(
-                "{}{}{}{space}",
-                paint(DIM, &d.before),
-                paint(style, &d.node),
-                paint(DIM, &d.after)
-            )
-        } else {
-            let tree = screen.cut(&format!("{}{}{}", d.before, d.node, d.after), room);
-            format!(
-                "{}{}",
-                paint(DIM, &tree),
-                " ".repeat(room.saturating_sub(width(&tree)))
-            )
-        };
-        format!("{tree} {line}")
+        let head = node.info.commit == history.head;
+        format!("{} {line}", tree_cell(screen, d, head, room))
     });
     let mut all: Vec<String> = heading.into_iter().chain(rows).collect();
     all.push(footer(history, drawn.len()));
     all
+}
+
+fn tree_width(drawn: &Drawn) -> usize {
+    width(&drawn.before) + 1 + width(&drawn.after)
+}
+
+/// A row of the tree, cut or filled with blanks to `room` columns.
+fn tree_cell(screen: &Screen, drawn: &Drawn, head: bool, room: usize) -> String {
+    let Drawn {
+        before,
+        node,
+        after,
+    } = drawn;
+    if tree_width(drawn) > room {
+        let tree = screen.cut(&format!("{before}{node}{after}"), room);
+        let space = " ".repeat(room.saturating_sub(width(&tree)));
+        return format!("{}{space}", paint(DIM, &tree));
+    }
+    let style = if head { HEAD } else { BOLD };
+    format!(
+        "{}{}{}{}",
+        paint(DIM, before),
+        paint(style, node),
+        paint(DIM, after),
+        " ".repeat(room - tree_width(drawn))
+    )
 }
 
 fn row(history: &History, node: &Node, now: u64) -> Vec<Cell> {
@@ -148,7 +149,7 @@ fn row(history: &History, node: &Node, now: u64) -> Vec<Cell> {
     } else if info.commit == history.head {
         ("head", HEAD)
     } else if !info.persisted {
-        ("volatile", DIM)
+        ("unpersisted", DIM)
     } else {
         ("", DIM)
     };
@@ -170,14 +171,11 @@ fn footer(history: &History, shown: usize) -> String {
     if shown < all {
         text = format!("the newest {shown} of {text}");
     }
-    let volatile = history
-        .nodes
-        .values()
-        .filter(|node| !node.info.persisted)
-        .count();
-    if volatile > 0 {
+    let unpersisted = history.unpersisted();
+    if unpersisted > 0 {
+        let them = if unpersisted == 1 { "it" } else { "them" };
         text.push_str(&format!(
-            "; {volatile} not persisted yet: a power cut would lose them"
+            "; {unpersisted} not persisted yet: a power cut would lose {them}"
         ));
     }
     paint(DIM, &text)

@@ -1,5 +1,5 @@
-//! The command `vmstore`: what people do with a store of guest memory. Everything is done through the library's
-//! interface, which C has, too.
+//! The command `vmstore`, for the people who run virtual machines. It uses the library's public Rust API alone,
+//! and the C interface offers the same calls.
 
 mod args;
 mod change;
@@ -10,21 +10,21 @@ mod doctor;
 mod du;
 mod dump;
 mod fail;
+mod generated;
 mod heat;
 mod hex;
 mod history;
 mod log;
 mod owner;
-mod place;
 mod progress;
 mod screen;
 mod show;
+mod store_dir;
 mod table;
 mod transfer;
 mod tree;
 mod units;
 mod verify;
-mod write_up;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,47 +34,47 @@ use clap::Parser;
 
 use args::{Arguments, Command};
 use fail::{Failure, Outcome};
-use place::Place;
 use screen::{ERROR, Screen, hint};
+use store_dir::StoreDir;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     arguments.colour.write_global();
-    let done = run(arguments);
-    // What was printed may still be on its way.
+    let outcome = run(arguments);
+    // A failure to write the output may show only now.
     let flushed = std::io::stdout().flush();
-    match (done, flushed) {
+    match (outcome, flushed) {
         (Ok(code), Ok(())) => code.into(),
-        (Err(failure), _) => tell(&failure),
-        (Ok(_), Err(error)) => tell(&Failure::from(error)),
+        (Err(failure), _) => report(&failure),
+        (Ok(_), Err(error)) => report(&Failure::from(error)),
     }
 }
 
 fn run(arguments: Arguments) -> Outcome {
     let screen = Screen::of_this_process();
-    let place = Place::new(arguments.store, arguments.quiet);
+    let dir = StoreDir::new(arguments.store, arguments.quiet);
     match arguments.command {
         Command::Demo(options) => demo::demo(&screen, &options),
-        Command::Log(options) => log::log(&place, &screen, &options),
-        Command::Show(options) => show::show(&place, &screen, &options),
-        Command::Diff(options) => diff::diff(&place, &screen, &options),
-        Command::Verify(options) => verify::verify(&place, &screen, &options),
-        Command::Du(options) => du::du(&place, &screen, &options),
-        Command::Dump(options) => dump::dump(&place, &options),
-        Command::Restore(options) => change::restore(&place, &options),
-        Command::Rm(options) => change::rm(&place, &options),
-        Command::Compact(options) => change::compact(&place, &options),
-        Command::Export(options) => transfer::export(&place, &options),
-        Command::Import(options) => transfer::import(&place, &options),
-        Command::Clone(options) => transfer::clone(&place, &options),
-        Command::Doctor(options) => doctor::doctor(&place, &screen, &options),
-        Command::Completions { shell } => write_up::completions(shell),
-        Command::Man => write_up::man(),
+        Command::Log(options) => log::log(&dir, &screen, &options),
+        Command::Show(options) => show::show(&dir, &screen, &options),
+        Command::Diff(options) => diff::diff(&dir, &screen, &options),
+        Command::Verify(options) => verify::verify(&dir, &screen, &options),
+        Command::Du(options) => du::du(&dir, &screen, &options),
+        Command::Dump(options) => dump::dump(&dir, &options),
+        Command::Restore(options) => change::restore(&dir, &options),
+        Command::Rm(options) => change::rm(&dir, &options),
+        Command::Compact(options) => change::compact(&dir, &options),
+        Command::Export(options) => transfer::export(&dir, &options),
+        Command::Import(options) => transfer::import(&dir, &options),
+        Command::Clone(options) => transfer::clone(&dir, &options),
+        Command::Doctor(options) => doctor::doctor(&dir, &options),
+        Command::Completions { shell } => generated::completions(shell),
+        Command::Man => generated::man(),
     }
 }
 
-/// Says on stderr what went wrong. A reader of our output that has gone away is no failure.
-fn tell(failure: &Failure) -> ExitCode {
+/// Prints a failure on stderr. It is no failure that the reader of our output closed the pipe.
+fn report(failure: &Failure) -> ExitCode {
     if failure.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }

@@ -1,16 +1,32 @@
-//! Progress of what takes long: a bar on stderr after a second, where that is a terminal.
+//! Progress of long calls: a bar on stderr, shown after one second and only on a terminal.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar that stays away for the first second.
+/// How long a call may take before its bar appears.
+const DELAY: Duration = Duration::from_secs(1);
+
+/// A progress bar that is not shown before [`DELAY`].
 pub(crate) struct Bar {
     what: &'static str,
     begun: Instant,
     wanted: bool,
     shown: Option<ProgressBar>,
+}
+
+/// Makes a call of the library that reports progress, and shows the progress in a bar.
+pub(crate) fn with_bar<T>(
+    what: &'static str,
+    quiet: bool,
+    call: impl FnOnce(vmstore::Progress<'_>) -> T,
+) -> T {
+    let mut bar = Bar::new(what, quiet);
+    call(Some(&mut |done, total| {
+        bar.update(done, total);
+        true
+    }))
 }
 
 impl Bar {
@@ -23,9 +39,9 @@ impl Bar {
         }
     }
 
-    /// Bytes done and to do.
-    pub(crate) fn tell(&mut self, done: u64, total: u64) {
-        if !self.wanted || self.begun.elapsed() < Duration::from_secs(1) || total == 0 {
+    /// Shows that `done` of `total` bytes are done.
+    pub(crate) fn update(&mut self, done: u64, total: u64) {
+        if !self.wanted || self.begun.elapsed() < DELAY || total == 0 {
             return;
         }
         let bar = self.shown.get_or_insert_with(|| {
@@ -34,7 +50,7 @@ impl Bar {
             let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
             bar.set_message(self.what);
-            bar.with_elapsed(Duration::from_secs(1))
+            bar.with_elapsed(DELAY)
         });
         bar.set_length(total);
         bar.set_position(done);

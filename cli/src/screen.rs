@@ -1,5 +1,5 @@
-//! What the output goes to: how wide it is, which characters it has, and the few colours in use. Colours are
-//! always written; anstream takes them out where there is no terminal, or NO_COLOR or --color says so.
+//! The screen: its width, its characters, and the colours. The command always prints colours; anstream removes
+//! them if the output is no terminal, or if NO_COLOR or --color asks for it.
 
 use anstyle::{AnsiColor, Style};
 use terminal_size::{Width, terminal_size_of};
@@ -20,7 +20,7 @@ pub(crate) const HEAD: Style = colour(AnsiColor::Green).bold();
 pub(crate) const OLD: Style = colour(AnsiColor::Red);
 pub(crate) const NEW: Style = colour(AnsiColor::Green);
 
-/// Text in a style.
+/// The text with the codes of a style around it.
 pub(crate) fn paint(style: Style, text: &str) -> String {
     if text.is_empty() {
         return String::new();
@@ -28,21 +28,20 @@ pub(crate) fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A line that says what to do next.
+/// A line of advice.
 pub(crate) fn hint(text: &str) -> String {
     format!("  {DIM}->{DIM:#} {text}")
 }
 
-/// Width and characters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Screen {
     pub(crate) width: usize,
-    /// Whether characters beyond ASCII can be shown.
+    /// Whether the screen can show characters beyond ASCII.
     pub(crate) unicode: bool,
 }
 
 impl Screen {
-    /// COLUMNS, the terminal's width, or 80.
+    /// The width is that of COLUMNS, else that of the terminal, else 80. The locale gives the characters.
     pub(crate) fn of_this_process() -> Self {
         let columns = std::env::var("COLUMNS")
             .ok()
@@ -60,12 +59,12 @@ impl Screen {
         }
     }
 
-    /// One of two texts, as the characters allow.
+    /// The text that this screen can show.
     pub(crate) fn either<'a>(&self, unicode: &'a str, ascii: &'a str) -> &'a str {
         if self.unicode { unicode } else { ascii }
     }
 
-    /// A text in lines that fit, each of them `indent` columns shorter than the screen, broken at blanks.
+    /// Breaks a text at blanks into lines that are `indent` columns narrower than the screen.
     pub(crate) fn wrap(&self, text: &str, indent: usize) -> Vec<String> {
         let room = self.width.saturating_sub(indent).max(20);
         let mut lines = vec![String::new()];
@@ -83,7 +82,7 @@ impl Screen {
         lines
     }
 
-    /// As much of a text as fits, with a mark where it was cut.
+    /// Cuts a text to `width` columns. A mark at the end shows the cut.
     pub(crate) fn cut(&self, text: &str, width: usize) -> String {
         if text.width() <= width {
             return text.to_owned();
@@ -105,7 +104,7 @@ impl Screen {
     }
 }
 
-/// Text without what could lead a terminal astray: a store may be anybody's.
+/// Escapes characters that a terminal would obey. The texts in a store may come from an untrusted source.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {
@@ -120,7 +119,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// The width of a text without colours.
+/// The width of a text in columns. The text must have no colour codes.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
@@ -137,7 +136,7 @@ mod tests {
         };
         assert_eq!(screen.cut("abcdef", 6), "abcdef");
         assert_eq!(screen.cut("abcdef", 4), "abc\u{2026}");
-        // Wide characters are two columns.
+        // A wide character takes two columns.
         assert_eq!(
             screen.cut("\u{4e2d}\u{4e2d}\u{4e2d}", 4),
             "\u{4e2d}\u{2026}"

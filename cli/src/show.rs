@@ -5,16 +5,17 @@ use vmstore::Store;
 
 use crate::args;
 use crate::commits;
-use crate::fail::{Code, Failure, Outcome};
+use crate::fail::{Failure, Outcome};
 use crate::heat;
-use crate::place::Place;
+use crate::history::file_name;
 use crate::screen::{BOLD, DIM, HEAD, LABEL, NUMBER, Screen, paint, printable};
+use crate::store_dir::StoreDir;
 use crate::table::{Align, Cell, Table};
 use crate::units::{age, bytes, count, id, now, time};
 
-pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outcome {
-    let looked = place.look()?;
-    let store = &looked.store;
+pub(crate) fn show(dir: &StoreDir, screen: &Screen, options: &args::Show) -> Outcome {
+    let opened = dir.open_or_salvage()?;
+    let store = &opened.store;
     let commit = commits::find(store, &options.commit)?;
     let info = store.commit_info(commit)?;
     let known = info.parent == 0 || store.commit_info(info.parent).is_ok();
@@ -37,7 +38,7 @@ pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outc
     line(
         "parent",
         &match parent {
-            Some(0) => "none: it is the first".to_owned(),
+            Some(0) => "none: this is a first commit".to_owned(),
             Some(parent) => parent.to_string(),
             None => format!("{}, which is lost: the history is damaged", info.parent),
         },
@@ -47,7 +48,7 @@ pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outc
         &format!("{} ({})", time(info.time), age(info.time, now())),
     );
     line(
-        "durable",
+        "persisted",
         if info.persisted {
             "yes"
         } else {
@@ -63,12 +64,8 @@ pub(crate) fn show(place: &Place, screen: &Screen, options: &args::Show) -> Outc
     }
     println!();
     changes(store, screen, parent.unwrap_or(0), commit, options.rows)
-        .map_err(|error| place.explain(error))?;
-    Ok(if looked.damage.is_some() {
-        Code::Found
-    } else {
-        Code::Good
-    })
+        .map_err(|error| dir.explain(error))?;
+    Ok(opened.code())
 }
 
 fn modules(store: &Store, screen: &Screen, commit: u64) -> Result<Vec<String>, Failure> {
@@ -82,7 +79,7 @@ fn modules(store: &Store, screen: &Screen, commit: u64) -> Result<Vec<String>, F
         ("files below", Align::Right),
     ]);
     for module in store.modules(commit)? {
-        let file = format!("{}_Commit{}", module.id, module.module_commit);
+        let file = file_name(&module.id, module.module_commit);
         let mut row: Vec<Cell> = vec![
             Cell::new(&module.id, LABEL),
             bytes(module.size).into(),
@@ -101,7 +98,8 @@ fn modules(store: &Store, screen: &Screen, commit: u64) -> Result<Vec<String>, F
     Ok(table.lines(screen))
 }
 
-/// What a commit changed, with a heat map for each module in which that is something.
+/// Prints what changed from one commit to another, with a heat map for each module that changed. With `from` 0,
+/// prints what `to` holds.
 pub(crate) fn changes(
     store: &Store,
     screen: &Screen,
@@ -112,7 +110,7 @@ pub(crate) fn changes(
     let page = store.stats()?.page_size;
     let ranges = store.diff(from, to, None)?;
     let since = if from == 0 {
-        "what it holds".to_owned()
+        "contents".to_owned()
     } else {
         format!("changed since commit {from}")
     };
@@ -142,7 +140,7 @@ pub(crate) fn changes(
     Ok(())
 }
 
-/// The modules of either commit, each with the larger of its sizes.
+/// The modules of the two commits, each with the larger of its two sizes.
 pub(crate) fn sizes(store: &Store, from: u64, to: u64) -> vmstore::Result<Vec<(String, u64)>> {
     let mut sizes = std::collections::BTreeMap::new();
     for commit in [from, to].into_iter().filter(|commit| *commit != 0) {

@@ -1,20 +1,18 @@
-//! Rows of columns: numbers to the right, text to the left, one column that gives way where the screen is
-//! narrow.
+//! Tables: numbers are aligned to the right, text to the left. On a narrow screen, one column is cut.
 
 use anstyle::Style;
 
 use crate::screen::{Screen, paint, width};
 
-/// How a column stands.
+/// How the cells of a column are aligned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
-    /// To the left, and cut where the line would be too long.
+    /// To the left, and cut if the line would be wider than the screen.
     Flexible,
 }
 
-/// A cell: a text and its colour.
 #[derive(Clone, Default)]
 pub(crate) struct Cell {
     pub(crate) text: String,
@@ -34,7 +32,6 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// Rows under a heading.
 pub(crate) struct Table {
     align: Vec<Align>,
     heading: Vec<Cell>,
@@ -57,7 +54,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines, none wider than the screen where the flexible column can help it.
+    /// The heading and the rows as lines. The flexible column is cut to fit the screen, but keeps 4 columns.
     pub(crate) fn lines(&self, screen: &Screen) -> Vec<String> {
         let all = || std::iter::once(&self.heading).chain(&self.rows);
         let mut widths: Vec<usize> = (0..self.align.len())
@@ -85,25 +82,23 @@ impl Table {
 
     fn line(&self, screen: &Screen, row: &[Cell], widths: &[usize]) -> String {
         let mut line = String::new();
-        let mut owed = 0;
+        // Blanks are written before the next text, so no line ends in blanks.
+        let mut blanks = 0;
         for (at, cell) in row.iter().enumerate() {
             let text = screen.cut(&cell.text, widths[at]);
             let space = widths[at] - width(&text).min(widths[at]);
             if self.align[at] == Align::Right {
-                owed += space;
+                blanks += space;
             }
             if !text.is_empty() {
-                // Blanks are written only before something, so that no line ends in them.
-                line.push_str(&" ".repeat(owed));
-                owed = 0;
+                line.push_str(&" ".repeat(blanks));
+                blanks = 0;
                 line.push_str(&paint(cell.style, &text));
             }
-            owed += if self.align[at] == Align::Right {
-                0
-            } else {
-                space
-            };
-            owed += 2;
+            if self.align[at] != Align::Right {
+                blanks += space;
+            }
+            blanks += 2;
         }
         line
     }
@@ -114,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flexible_column_gives_way_and_no_line_ends_in_blanks() {
+    fn the_flexible_column_is_cut_and_no_line_ends_in_blanks() {
         let mut table = Table::new(&[
             ("n", Align::Right),
             ("label", Align::Flexible),

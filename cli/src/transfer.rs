@@ -1,75 +1,71 @@
-//! The commands that carry commits elsewhere: export, import, clone.
+//! The commands that copy commits to another store: export, import, clone.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsRawFd;
 
 use anstream::{eprintln, println};
-use vmstore::{OpenOptions, Store};
+use vmstore::{Error, Store};
 
 use crate::args;
-use crate::change::named;
-use crate::commits;
+use crate::commits::{self, describe};
 use crate::fail::{Code, Failure, Outcome};
-use crate::place::Place;
-use crate::progress::Bar;
+use crate::progress::with_bar;
+use crate::store_dir::{StoreDir, read_only};
 use crate::units::count;
 
-pub(crate) fn export(place: &Place, options: &args::Export) -> Outcome {
-    let store = place.look()?.store;
+pub(crate) fn export(dir: &StoreDir, options: &args::Export) -> Outcome {
+    let store = dir.open_or_salvage()?.store;
     let from = match &options.from {
         None => 0,
         Some(name) => commits::find(&store, name)?,
     };
     let to = commits::find(&store, &options.commit)?;
-    let sent = |fd| {
-        let mut bar = Bar::new("export", place.quiet);
-        let mut tell = |done, total| {
-            bar.tell(done, total);
-            true
-        };
-        let done = store.export_with(from, to, fd, Some(&mut tell));
-        done.map_err(|error| place.explain(error))
+    let send = |fd| {
+        with_bar("export", dir.quiet, |progress| {
+            store.export_with(from, to, fd, progress)
+        })
+        .map_err(|error| dir.explain(error))
     };
     if let Some(path) = &options.output {
         let at = |error: io::Error| Failure::at(&path.display().to_string(), &error);
         let file = File::create_new(path).map_err(at)?;
-        let done = sent(file.as_raw_fd()).and_then(|()| file.sync_all().map_err(at));
+        let done = send(file.as_raw_fd()).and_then(|()| file.sync_all().map_err(at));
         if done.is_err() {
-            // An incomplete stream is of no use.
+            // An incomplete stream cannot be imported.
             let _ = std::fs::remove_file(path);
         }
         done?;
     } else {
         let out = io::stdout();
         if out.is_terminal() {
-            return Err(Failure::new(Code::Usage, "a stream of commits is nothing for a terminal")
-                .hint("give --output FILE, or a pipe: vmstore export head | ssh host vmstore -s guest.store import"));
+            return Err(Failure::new(Code::Usage, "a stream of commits cannot be shown on a terminal")
+                .hint("give --output FILE, or use a pipe: vmstore export head | ssh host vmstore -s guest.store import"));
         }
-        sent(out.as_raw_fd())?;
+        send(out.as_raw_fd())?;
     }
-    if !place.quiet {
+    if !dir.quiet {
         eprintln!(
             "exported {}{}",
-            named(&store, to)?,
+            describe(&store, to)?,
             match from {
-                0 => " with all that it was made on".to_owned(),
-                from => format!(", as what changed since {}", named(&store, from)?),
+                0 => " with its whole history".to_owned(),
+                from => format!(" as changes since {}", describe(&store, from)?),
             }
         );
     }
     Ok(Code::Good)
 }
 
-pub(crate) fn import(place: &Place, options: &args::Import) -> Outcome {
+pub(crate) fn import(dir: &StoreDir, options: &args::Import) -> Outcome {
     if options.input.is_none() && io::stdin().is_terminal() {
         return Err(Failure::new(
             Code::Usage,
-            "a stream of commits does not come from a terminal",
+            "a stream of commits cannot be read from a terminal",
         )
-        .hint("name a file, or give a pipe: vmstore -s other.store export head | vmstore import"));
+        .hint("give a file, or use a pipe: vmstore -s other.store export head | vmstore import"));
     }
-    let store = place.own_or_make("import")?;
+    let store = dir.open_or_create("import")?;
     let before = store.commits()?.len();
     let file = match &options.input {
         None => None,
@@ -81,47 +77,37 @@ pub(crate) fn import(place: &Place, options: &args::Import) -> Outcome {
     let fd = file
         .as_ref()
         .map_or_else(|| io::stdin().as_raw_fd(), File::as_raw_fd);
-    let mut bar = Bar::new("import", place.quiet);
-    let last = store.import_with(
-        fd,
-        Some(&mut |done, total| {
-            bar.tell(done, total);
-            true
-        }),
-    );
-    drop(bar);
-    let last = last.map_err(|error| match error {
-        vmstore::Error::NotFound { .. } => Failure::from(error)
-            .hint("the stream holds changes only: import first what it goes on from, or export without --from"),
-        vmstore::Error::Corrupt { .. } => {
+    let imported = with_bar("import", dir.quiet, |progress| {
+        store.import_with(fd, progress)
+    });
+    let last = imported.map_err(|error| match error {
+        Error::NotFound { .. } => Failure::from(error)
+            .hint("the stream holds only changes: first import the commit that they build on, or export without --from"),
+        Error::Corrupt { .. } => {
+            // The usual advice is about a damaged store, but here the stream is damaged.
             let mut failure = Failure::from(error);
             failure.hints.clear();
-            failure.hint("nothing was imported; export again, and look at what carried the stream")
+            failure.hint("nothing was imported: export the commits again, and check the file or connection that carried the stream")
         }
-        error => place.explain(error),
+        error => dir.explain(error),
     })?;
-    let mut bar = Bar::new("persist", place.quiet);
-    let persisted = store.persist(Some(&mut |done, total| {
-        bar.tell(done, total);
-        true
-    }));
-    drop(bar);
-    persisted.map_err(|error| place.explain(error))?;
+    with_bar("persist", dir.quiet, |progress| store.persist(progress))
+        .map_err(|error| dir.explain(error))?;
     let new = store.commits()?.len() - before;
     println!(
-        "{} imported; the last is {}",
+        "{} imported; the last commit of the stream is {}",
         count(new as u64, "new commit"),
-        named(&store, last)?
+        describe(&store, last)?
     );
     if store.head()? != last {
-        println!("the head stays where it was; `vmstore restore {last}` brings it there");
+        println!("the head has not moved; `vmstore restore {last}` makes this commit the head");
     }
     store.close()?;
     Ok(Code::Good)
 }
 
-pub(crate) fn clone(place: &Place, options: &args::Clone) -> Outcome {
-    let store = place.look_strictly()?;
+pub(crate) fn clone(dir: &StoreDir, options: &args::Clone) -> Outcome {
+    let store = dir.open_read_only()?;
     let commit = match &options.commit {
         None => 0,
         Some(name) => commits::find(&store, name)?,
@@ -129,19 +115,16 @@ pub(crate) fn clone(place: &Place, options: &args::Clone) -> Outcome {
     store
         .clone_to(commit, &options.directory)
         .map_err(|error| match error {
-            vmstore::Error::Exists { .. } => {
-                Failure::from(error).hint("name a directory that is not there yet, or is empty")
+            Error::Exists { .. } => {
+                Failure::from(error).hint("give a directory that does not exist yet or is empty")
             }
-            error => place.explain(error),
+            error => dir.explain(error),
         })?;
-    let read_only = OpenOptions {
-        read_only: true,
-        ..OpenOptions::default()
-    };
-    let made = Store::open(&options.directory, read_only)?;
-    let there = made.commits()?.len();
+    let there = Store::open(&options.directory, read_only())?
+        .commits()?
+        .len();
     println!(
-        "{}: {}, sharing its files where the file system can",
+        "{}: a store with {}; it shares files with this store if the file system can",
         options.directory.display(),
         count(there as u64, "commit")
     );
@@ -152,10 +135,10 @@ pub(crate) fn clone(place: &Place, options: &args::Clone) -> Outcome {
     };
     if missing > 0 {
         let text = format!(
-            "{} not persisted by their VMM yet are not in the clone",
+            "the clone lacks {} that the VMM has not persisted yet",
             count(missing as u64, "commit")
         );
-        place.warn(&text);
+        dir.warn(&text);
     }
     Ok(Code::Good)
 }

@@ -1,22 +1,23 @@
-//! The tree of commits, drawn newest first: one column for each branch that is open, joined where a commit has
+//! Draws the tree of commits, the newest first. Each open branch has a column. Columns join at a commit that has
 //! several children.
 
 use crate::screen::Screen;
 
-/// The columns of a tree that is being drawn. Each waits for the commit that goes on in it.
+/// The columns of the tree. A column in use holds the number of the commit that comes next in it.
 #[derive(Default)]
 pub(crate) struct Lanes(Vec<Option<u64>>);
 
-/// One commit's place in the drawing.
+/// The row of one commit.
 pub(crate) struct Drawn {
-    /// What is before the node, the node, and what is behind it.
+    /// The columns to the left of the commit.
     pub(crate) before: String,
     pub(crate) node: String,
+    /// The columns to the right of the commit.
     pub(crate) after: String,
 }
 
 impl Lanes {
-    /// Draws the next older commit; `parent` 0: it is the first of its branch.
+    /// Draws the next older commit. `parent` 0 ends the branch.
     pub(crate) fn next(&mut self, screen: &Screen, commit: u64, parent: u64, head: bool) -> Drawn {
         let waiting = |lane: &Option<u64>| *lane == Some(commit);
         let own = self.0.iter().position(waiting).unwrap_or_else(|| {

@@ -1,11 +1,11 @@
-//! Numbers for people: sizes, counts, ages.
+//! Numbers as text for people: sizes, counts, ages.
 
-/// Bytes with three digits or more: "4 KiB", "1.5 MiB", "128 GiB".
+/// A size with a unit: "4 KiB", "1.5 MiB", "128 GiB".
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut unit = 0;
     let mut value = bytes as f64;
-    // From 1023.95 on, what is rounded would read 1024.
+    // 1023.95 and more would be rounded to 1024.
     while value >= 1023.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -49,10 +49,10 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
     }
 }
 
-/// How long ago something was, of two times in nanoseconds since 1970.
+/// How long ago `then` was. Both times are in nanoseconds since 1970.
 pub(crate) fn age(then: u64, now: u64) -> String {
     let Some(seconds) = now.checked_sub(then).map(|ns| ns / 1_000_000_000) else {
-        // Clocks are set back.
+        // `then` is later than `now`: the clock was set back.
         return if then - now < 60_000_000_000 {
             "just now".into()
         } else {
@@ -88,9 +88,9 @@ pub(crate) fn id(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Nanoseconds of "90s", "15m", "36h", "7d", "4w".
+/// The nanoseconds of an age like "90s", "15m", "36h", "7d" or "4w".
 pub(crate) fn duration(text: &str) -> Result<u64, String> {
-    let rule = || "a number and s, m, h, d or w, as in 36h".to_owned();
+    let rule = || "expected a number and a unit (s, m, h, d or w), as in 36h".to_owned();
     let (number, unit) = text
         .char_indices()
         .find(|(_, c)| !c.is_ascii_digit())
@@ -107,7 +107,7 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
     let number: u64 = number.parse().map_err(|_| rule())?;
     let ns = number.checked_mul(seconds * 1_000_000_000);
     ns.filter(|ns| *ns > 0)
-        .ok_or_else(|| "more than nothing, and at most 500 years".into())
+        .ok_or_else(|| "expected more than 0 and at most 500 years".into())
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_few_digits_and_are_never_1024_of_a_unit() {
+    fn sizes_have_few_digits_and_never_reach_1024_of_a_unit() {
         let pairs = [
             (0, "0 B"),
             (1023, "1023 B"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_count_in_the_unit_of_their_kind() {
+    fn ages_have_a_unit_that_fits_them() {
         let s = 1_000_000_000;
         let now = 2_000_000_000 * s;
         let pairs = [

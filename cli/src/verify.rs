@@ -1,18 +1,17 @@
-//! `vmstore verify`: every byte against its checksum.
+//! `vmstore verify`: checks every byte against its checksum.
 
 use anstream::println;
 use vmstore::{Error, Finding, Store, VerifyOptions};
 
 use crate::args;
-use crate::change::named;
-use crate::commits;
+use crate::commits::{self, describe};
 use crate::fail::{Code, Failure, Outcome};
-use crate::place::Place;
-use crate::progress::Bar;
+use crate::progress::with_bar;
 use crate::screen::{BOLD, DIM, ERROR, GOOD, Screen, hint, paint, printable};
+use crate::store_dir::StoreDir;
 use crate::units::count;
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Default)]
 pub(crate) struct Found {
     /// One line for each damage.
@@ -21,9 +20,9 @@ pub(crate) struct Found {
     pub(crate) lost: Vec<u64>,
 }
 
-pub(crate) fn verify(place: &Place, screen: &Screen, options: &args::Verify) -> Outcome {
-    let looked = place.look()?;
-    let store = &looked.store;
+pub(crate) fn verify(dir: &StoreDir, screen: &Screen, options: &args::Verify) -> Outcome {
+    let opened = dir.open_or_salvage()?;
+    let store = &opened.store;
     let commit = match &options.commit {
         None => 0,
         Some(name) => commits::find(store, name)?,
@@ -32,9 +31,9 @@ pub(crate) fn verify(place: &Place, screen: &Screen, options: &args::Verify) -> 
         metadata_only: options.metadata,
         commit,
     };
-    let found = run(place, store, &wanted)?;
+    let found = run(dir, store, &wanted)?;
     for line in &found.damage {
-        // The mark has eight columns.
+        // The mark and the blank after it take eight columns.
         for (number, line) in screen.wrap(line, 8).into_iter().enumerate() {
             let mark = if number == 0 {
                 paint(ERROR, "damaged")
@@ -44,16 +43,12 @@ pub(crate) fn verify(place: &Place, screen: &Screen, options: &args::Verify) -> 
             println!("{mark} {line}");
         }
     }
-    let what = if options.metadata {
-        "history and indexes"
-    } else {
-        "history, indexes and every page"
-    };
-    let clean = found.damage.is_empty() && found.lost.is_empty() && looked.damage.is_none();
+    let what = scope(&wanted);
+    let clean = found.damage.is_empty() && found.lost.is_empty() && opened.damage.is_none();
     if clean {
         let about = match commit {
             0 => count(found.good.len() as u64, "commit"),
-            commit => named(store, commit)?,
+            commit => describe(store, commit)?,
         };
         println!("{} {about}: {what} are intact", paint(GOOD, "good"));
         return Ok(Code::Good);
@@ -61,21 +56,18 @@ pub(crate) fn verify(place: &Place, screen: &Screen, options: &args::Verify) -> 
     if !found.damage.is_empty() {
         println!();
     }
-    summary(store, &found, looked.damage.is_none())?;
-    if place.owner().is_some() {
-        let text = "a VMM has the store open: what it deleted or compacted meanwhile may look missing; verify again to be sure";
+    summary(store, &found, opened.damage.is_none())?;
+    if dir.owner().is_some() {
+        let text = "a VMM has the store open: commits that the VMM deletes or compacts during the check may look damaged; verify again to be sure";
         println!("{}", hint(text));
     }
     Ok(Code::Found)
 }
 
-/// Which commits are lost and which are good, and what to do with that.
+/// Prints which commits are lost and which are good, with advice.
 fn summary(store: &Store, found: &Found, writable: bool) -> Result<(), Failure> {
     if found.lost.is_empty() {
-        println!(
-            "{}",
-            paint(BOLD, "no commit that can be found needs what is damaged")
-        );
+        println!("{}", paint(BOLD, "no listed commit needs the damaged data"));
     } else {
         println!(
             "{}",
@@ -85,7 +77,7 @@ fn summary(store: &Store, found: &Found, writable: bool) -> Result<(), Failure> 
             )
         );
         for commit in &found.lost {
-            println!("  {}", named(store, *commit)?);
+            println!("  {}", describe(store, *commit)?);
         }
     }
     println!(
@@ -99,31 +91,40 @@ fn summary(store: &Store, found: &Found, writable: bool) -> Result<(), Failure> 
     if let Some(newest) = found.good.last() {
         if writable {
             let text = format!(
-                "the newest good one is {newest}: `vmstore restore {newest}` makes it the head"
+                "the newest good commit is {newest}: `vmstore restore {newest}` makes it the head"
             );
             println!("{}", hint(&text));
         }
-        let text =
-            format!("`vmstore dump {newest}` saves its memory; copy the store before a change");
+        let text = format!(
+            "`vmstore dump {newest}` saves its memory; copy the store before you change it"
+        );
         println!("{}", hint(&text));
     }
     Ok(())
 }
 
-/// Runs a verification to its end, whatever it finds.
-pub(crate) fn run(place: &Place, store: &Store, options: &VerifyOptions) -> Result<Found, Failure> {
+/// What a verification checks.
+pub(crate) fn scope(options: &VerifyOptions) -> &'static str {
+    if options.metadata_only {
+        "history and indexes"
+    } else {
+        "history, indexes and every page"
+    }
+}
+
+/// Verifies everything, also after the first damage.
+pub(crate) fn run(
+    dir: &StoreDir,
+    store: &Store,
+    options: &VerifyOptions,
+) -> Result<Found, Failure> {
     let mut found = Found::default();
-    let mut bar = Bar::new("verify", place.quiet);
-    let mut progress = |done, total| {
-        bar.tell(done, total);
-        true
-    };
     let mut listener = |finding: &Finding<'_>| {
         match finding {
             Finding::Damage { page, error, .. } => {
                 let text = error.to_string().replacen(": damaged: ", ": ", 1);
                 let text = match page {
-                    // The text names the file, and with it module and commit; not always the page.
+                    // The text names the file, and so the module and the commit, but not always the page.
                     Some(page) if !text.contains("page ") => format!("{text} (page {page})"),
                     _ => text,
                 };
@@ -134,14 +135,17 @@ pub(crate) fn run(place: &Place, store: &Store, options: &VerifyOptions) -> Resu
         }
         true
     };
-    match store.verify_all(options, Some(&mut listener), Some(&mut progress)) {
-        // They were told one by one.
+    let result = with_bar("verify", dir.quiet, |progress| {
+        store.verify_all(options, Some(&mut listener), progress)
+    });
+    match result {
+        // The listener has had each of these.
         Ok(()) | Err(Error::Corrupt { .. } | Error::Version { .. } | Error::Io { .. }) => Ok(found),
-        Err(error) => Err(place.explain(error)),
+        Err(error) => Err(dir.explain(error)),
     }
 }
 
-/// "1-4, 6, 8-9".
+/// Numbers in ascending order as text: "1-4, 6, 8-9".
 pub(crate) fn ranges(numbers: &[u64]) -> String {
     let mut parts: Vec<(u64, u64)> = Vec::new();
     for number in numbers {

@@ -1,4 +1,4 @@
-//! What the commands do, their exit codes, and what they say when they cannot.
+//! What the commands do, their exit codes, and their error messages.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use support::{PAGE, Rig, Vmm, ends, run, vmstore};
 use vmstore::{MapOptions, OpenOptions, Store};
 
-/// Four commits, the last on a branch of its own, and the bytes of RAM at each.
+/// Makes four commits, the last on a branch of its own. Also returns the bytes of RAM at each commit.
 fn four(rig: &Rig) -> (std::path::PathBuf, Vmm, Vec<Vec<u8>>) {
     let path = rig.path("store");
     let vmm = Vmm::new(&path, 64);
@@ -55,7 +55,7 @@ fn commits_have_many_names() {
         ("first", 1),
         (&first, 1),
         (&first[..12], 1),
-        // A label that is a number which no commit has.
+        // This label is a number, and no commit has this number.
         ("7", 4),
     ];
     for (name, number) in names {
@@ -67,7 +67,7 @@ fn commits_have_many_names() {
     }
     let wrong = [
         ("head~3", "there are only 2 commits before head"),
-        ("secnod", "the newest is 4"),
+        ("secnod", "the newest commit is 4"),
         ("Third", "did you mean \"third\"?"),
         ("5", "there is no commit \"5\""),
         ("", "there is no commit"),
@@ -80,10 +80,10 @@ fn commits_have_many_names() {
 }
 
 #[test]
-fn beside_a_vmm_all_that_looks_works_and_what_changes_waits() {
+fn beside_a_vmm_reading_commands_work_and_changing_commands_fail() {
     let rig = Rig::new();
     let (path, vmm, bytes) = four(&rig);
-    for looks in [
+    for reads in [
         &["log"][..],
         &["show"],
         &["verify"],
@@ -92,8 +92,8 @@ fn beside_a_vmm_all_that_looks_works_and_what_changes_waits() {
         &["dump", "1", "ram"],
         &["export"],
     ] {
-        let output = vmstore(&path, looks).output().expect("the command starts");
-        assert_eq!(output.status.code(), Some(0), "{looks:?} {output:?}");
+        let output = vmstore(&path, reads).output().expect("the command starts");
+        assert_eq!(output.status.code(), Some(0), "{reads:?} {output:?}");
     }
     ends(1, &path, &["diff", "1", "2"]);
     let clone = rig.path("clone");
@@ -107,14 +107,14 @@ fn beside_a_vmm_all_that_looks_works_and_what_changes_waits() {
             "{shown}"
         );
     }
-    // Nothing of that reached the VMM.
+    // None of these commands disturbed the VMM.
     assert_eq!(vmm.read(&vmm.ram), bytes[4]);
     vmm.write(&vmm.ram, 0, 1, 77);
     assert_eq!(vmm.commit("goes on"), 5);
 }
 
 #[test]
-fn dumps_are_the_memory_to_files_with_holes_and_through_pipes() {
+fn dumps_to_sparse_files_and_pipes_equal_the_memory() {
     let rig = Rig::new();
     let (path, vmm, bytes) = four(&rig);
     drop(vmm);
@@ -140,23 +140,24 @@ fn dumps_are_the_memory_to_files_with_holes_and_through_pipes() {
             blocks < 24 * PAGE,
             "a sparse file has {blocks} bytes of blocks"
         );
-        // It is not written over.
-        assert!(ends(3, &path, &["dump", &number, "ram", "-o", name]).contains("not there yet"));
+        // A dump does not overwrite a file.
+        let shown = ends(3, &path, &["dump", &number, "ram", "-o", name]);
+        assert!(shown.contains("does not exist yet"), "{shown}");
         dumps += 2;
     }
-    assert!(ends(2, &path, &["dump", "1"]).contains("which module? commit 1 has cpu, ram"));
-    assert!(ends(3, &path, &["dump", "1", "disk"]).contains("commit 1 has cpu, ram"));
-    println!("{dumps} dumps as in the guest");
+    assert!(ends(2, &path, &["dump", "1"]).contains("the modules of commit 1 are cpu, ram"));
+    assert!(ends(3, &path, &["dump", "1", "disk"]).contains("no module \"disk\" in commit 1"));
+    println!("{dumps} dumps equal the memory of the guest");
 }
 
 #[test]
-fn restore_moves_the_head_and_a_vmm_comes_up_there() {
+fn restore_moves_the_head_and_a_vmm_starts_there() {
     let rig = Rig::new();
     let (path, vmm, bytes) = four(&rig);
     drop(vmm);
     let shown = ends(0, &path, &["restore", "second"]);
     assert!(
-        shown.contains("the head is commit 2 (second) now; it was commit 4"),
+        shown.contains("the head is now commit 2 (second); it was commit 4"),
         "{shown}"
     );
     assert!(ends(0, &path, &["restore", "2"]).contains("already"));
@@ -171,7 +172,7 @@ fn restore_moves_the_head_and_a_vmm_comes_up_there() {
 }
 
 #[test]
-fn rm_deletes_what_it_names_and_never_the_head() {
+fn rm_deletes_the_named_commits_and_never_the_head() {
     let rig = Rig::new();
     let (path, vmm, bytes) = four(&rig);
     drop(vmm);
@@ -193,7 +194,7 @@ fn rm_deletes_what_it_names_and_never_the_head() {
 }
 
 #[test]
-fn compact_keeps_what_its_rules_say() {
+fn compact_keeps_the_commits_that_its_rules_name() {
     let rig = Rig::new();
     let (path, vmm, _) = four(&rig);
     drop(vmm);
@@ -226,7 +227,7 @@ fn streams_go_through_pipes_whole_and_as_changes() {
             .expect("the command starts");
         let pipe = sender.stdout.take().expect("it is piped");
         let (got, out, error) = run(vmstore(&other, &["import"]).stdin(pipe));
-        // An importer that refuses the beginning does not read the rest.
+        // An importer that refuses the stream does not read it to the end.
         let sent = sender.wait().expect("it ends").success();
         assert!(sent || code != 0, "{from:?}");
         assert_eq!(got, code, "{out}{error}");
@@ -235,7 +236,7 @@ fn streams_go_through_pipes_whole_and_as_changes() {
     assert!(send(&["export", "first"], 0).contains("1 new commit imported"));
     let shown = send(&["export", "third", "--from", "second"], 3);
     assert!(
-        shown.contains("import first what it goes on from"),
+        shown.contains("first import the commit that they build on"),
         "{shown}"
     );
     assert!(send(&["export", "third", "--from", "first"], 0).contains("2 new commits imported"));
@@ -244,7 +245,7 @@ fn streams_go_through_pipes_whole_and_as_changes() {
         .output()
         .expect("the command starts");
     assert!(output.stdout == bytes[3]);
-    // A stream that was cut.
+    // A truncated stream is refused.
     let file = rig.path("stream");
     let name = file.to_str().expect("it is UTF-8");
     ends(0, &path, &["export", "head", "-o", name]);
@@ -265,7 +266,7 @@ fn clones_are_stores_of_their_own() {
     let clone = rig.path("clone");
     let name = clone.to_str().expect("it is UTF-8");
     assert!(ends(0, &path, &["clone", name]).contains("4 commits"));
-    assert!(ends(3, &path, &["clone", name]).contains("not there yet, or is empty"));
+    assert!(ends(3, &path, &["clone", name]).contains("does not exist yet or is empty"));
     ends(0, &path, &["rm", "1", "3"]);
     let output = vmstore(&clone, &["dump", "3", "ram"])
         .output()
@@ -275,7 +276,7 @@ fn clones_are_stores_of_their_own() {
 }
 
 #[test]
-fn who_has_no_store_is_told_what_to_do() {
+fn a_missing_store_gives_advice() {
     let rig = Rig::new();
     for arguments in [
         &["log"][..],
@@ -294,7 +295,7 @@ fn who_has_no_store_is_told_what_to_do() {
 }
 
 #[test]
-fn a_reader_that_has_enough_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let rig = Rig::new();
     let path = rig.path("store");
     let vmm = Vmm::new(&path, 4096);
@@ -318,7 +319,7 @@ fn a_reader_that_has_enough_is_no_failure() {
 }
 
 #[test]
-fn the_demonstration_runs_and_what_it_keeps_can_be_looked_at() {
+fn the_demonstration_runs_and_can_keep_its_store() {
     let rig = Rig::new();
     let path = rig.path("kept");
     let name = path.to_str().expect("it is UTF-8");
@@ -361,7 +362,7 @@ fn help_completions_and_the_man_page_know_every_command() {
 
 /// A VMM that links the library gets no command-line parser.
 #[test]
-fn the_library_needs_nothing_of_the_command() {
+fn the_library_does_not_depend_on_crates_of_the_command() {
     let cargo = std::env::var_os("CARGO").expect("cargo runs the tests");
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let arguments = [

@@ -1,6 +1,6 @@
-//! What people see, kept as files: each store on 80 and on 160 columns, with colours and without.
+//! Snapshots of the screens: each store on 80 and on 160 columns, with and without colours.
 //!
-//! `cargo insta review`, or INSTA_UPDATE=always, takes over what was changed on purpose.
+//! `cargo insta review`, or INSTA_UPDATE=always, accepts intended changes.
 
 mod support;
 
@@ -15,8 +15,7 @@ use vmstore::{OpenOptions, Store};
 /// A label beyond ASCII, with characters of two columns.
 const LABEL: &str = "p\u{e4}tch \u{4e2d}\u{6587}";
 
-/// Unique ids are random and times are now: both become what a reader can compare. Returns pairs of what is
-/// found and what stands for it.
+/// Unique ids differ from run to run. Returns pairs of an id and the text that replaces it.
 fn masks(store: &Path) -> Vec<(String, String)> {
     let options = OpenOptions {
         salvage: true,
@@ -40,6 +39,7 @@ fn masks(store: &Path) -> Vec<(String, String)> {
     masks
 }
 
+/// Replaces ids and times, which differ from run to run.
 fn mask(text: &str, masks: &[(String, String)]) -> String {
     let mut text = text.to_owned();
     for (found, instead) in masks {
@@ -60,7 +60,7 @@ fn mask(text: &str, masks: &[(String, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Everything that these commands print for a store, with their exit codes.
+/// Compares the output and the exit codes of commands with their snapshots.
 fn screens(name: &str, store: &Path, commands: &[&[&str]]) {
     let masks = masks(store);
     for (columns, locale) in [(80, "C.UTF-8"), (160, "C.UTF-8"), (80, "C")] {
@@ -77,7 +77,7 @@ fn screens(name: &str, store: &Path, commands: &[&[&str]]) {
                 let (code, out, error) = run(command.args(["--color", colour]));
                 let text = format!("{error}{out}");
                 if locale == "C" {
-                    // A label has the characters that it has.
+                    // Labels are printed as they are.
                     assert!(text.replace(LABEL, "").is_ascii(), "{text}");
                 }
                 if colour == "never" {
@@ -95,7 +95,7 @@ fn screens(name: &str, store: &Path, commands: &[&[&str]]) {
                 )
                 .expect("a string grows");
             }
-            // Escapes as text, so that a difference can be read.
+            // Escapes become text that a reader of a difference can see.
             let shown = shown.replace('\u{1b}', "^");
             let how = if locale == "C" { "ascii" } else { colour };
             insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
@@ -162,7 +162,7 @@ fn a_linear_store() {
     );
 }
 
-/// 30 commits; every few of them a branch begins somewhere before.
+/// Makes 30 commits. Every fourth commit begins a branch at an earlier commit.
 fn branching(path: &Path) -> Vmm {
     let vmm = Vmm::new(path, 65_536);
     let mut state = 7u64;
@@ -225,7 +225,7 @@ fn a_broken_store() {
     }
     vmm.persist();
     drop(vmm);
-    // A page of one file is flipped, another file is gone.
+    // One file has a wrong byte, and another file is missing.
     let file = File::options()
         .write(true)
         .open(path.join("ram_Commit3"))
@@ -255,7 +255,7 @@ fn a_store_with_a_broken_history() {
         vmm.write(&vmm.ram, u64::from(n), 1, n);
         vmm.commit("");
     }
-    // All at once: commits of few pages, persisted one by one, would ride in the journal.
+    // One persist for all commits: small commits that are persisted one by one would stay in the journal.
     vmm.persist();
     drop(vmm);
     let commits = path.join("commits");

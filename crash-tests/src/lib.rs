@@ -1,1 +1,1 @@
-//! Tests only.
+//! This crate holds tests only.

@@ -1,5 +1,5 @@
-//! Promises 1 and 3 on the linked library: one cycle killed before every single system call that it makes, and
-//! system calls that fail in their turn, once and for ever. strace does both.
+//! Promises 1 and 3 on the linked library. One cycle is killed before each of its system calls. In other cycles, each
+//! system call fails, once or from then on. strace does both.
 
 mod support;
 
@@ -25,7 +25,7 @@ impl Mode {
     }
 }
 
-/// A cycle with something done to one of its calls, which is in the log where there is to be one.
+/// Runs a cycle under strace, which kills it at one call or lets this call fail. The log, if any, has this call.
 fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path, log: Option<&Path>) -> Output {
     let mut command = Command::new("timeout");
     command
@@ -41,7 +41,7 @@ fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path, log: Option<
     command.output().unwrap()
 }
 
-/// How often a process makes a call: the loader before `main`, and both in all.
+/// How often a process makes a call: in the loader, before `main`, and in total.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     loader: u64,
@@ -73,7 +73,7 @@ fn counted(cycle: &Cycle, mode: Mode, directory: &Path) -> BTreeMap<String, Coun
     counts
 }
 
-/// What became of cycles that were to be killed.
+/// The results of cycles that strace was to kill.
 #[derive(Default)]
 struct Killed {
     private: u64,
@@ -96,7 +96,7 @@ impl Killed {
             let said = Said::of(&output);
             let what = || format!("{mode:?}, killed before {call} {number}: {}", text(&output));
             if signal(output.status) != Some(KILLED) {
-                // Not every run makes as many calls as another.
+                // The number of calls differs between runs, so this run may not have reached the call.
                 assert!(output.status.success(), "{}", what());
                 killed.unkilled += 1;
             } else if *mode == Mode::Private {
@@ -127,7 +127,7 @@ fn promise_1_killed_before_every_system_call() {
     let cycle = Cycle::build(directory.path());
     let (mut names, mut calls) = (BTreeSet::new(), Vec::new());
     for mode in [Mode::Private, Mode::Shared] {
-        // Most of it is the same in shared mode: one in five is tried there, and all with VMSTORE_LONG.
+        // Shared mode runs mostly the same code, so one call in five is tried there. VMSTORE_LONG tries all.
         let step = if mode == Mode::Shared && setting("VMSTORE_LONG", 1) == 1 {
             5
         } else {
@@ -170,7 +170,7 @@ fn promise_1_killed_before_every_system_call() {
     assert!(private > 1200 && shared > 200 && acknowledged > private && unkilled < 10);
 }
 
-/// System calls that can fail, and how each may.
+/// The system calls that can fail, each with its errors.
 const CALLS: [(&str, &[&str]); 29] = [
     ("openat", &["ENOSPC", "EMFILE", "EIO", "ENOMEM", "EDQUOT"]),
     ("mkdir", &["ENOSPC", "EDQUOT", "EIO", "EMLINK"]),
@@ -196,7 +196,7 @@ const CALLS: [(&str, &[&str]); 29] = [
     ("munmap", &["ENOMEM"]),
     ("mprotect", &["ENOMEM"]),
     ("madvise", &["ENOMEM", "EINVAL"]),
-    // It fails by returning an end of the heap that is not the one that was asked for.
+    // brk fails by returning another end of the heap than the caller asked for.
     ("brk", &["retval=0"]),
     ("userfaultfd", &["EPERM", "ENOSYS", "EMFILE", "ENOMEM"]),
     ("ioctl", &["EINVAL", "ENOMEM"]),
@@ -204,11 +204,11 @@ const CALLS: [(&str, &[&str]); 29] = [
     ("memfd_create", &["EMFILE", "ENOMEM"]),
 ];
 
-/// What `main` of cycle.c calls first, and nothing else does.
+/// `main` of cycle.c makes this call first. Nothing else makes this call.
 const BEGUN: &str = "getppid";
 
-/// Those that are not made to fail: they begin and end a process or a thread, cannot fail as they are called, or talk with
-/// this test; `read` reads what the kernel tells of itself, `getrandom` what has no other source.
+/// The calls that are not made to fail. They begin or end a process or a thread, cannot fail with their arguments, or
+/// communicate with this test. `read` reads facts about the kernel, and nothing can replace `getrandom`.
 const OTHERS: [&str; 18] = [
     "access",
     "arch_prctl",
@@ -230,8 +230,8 @@ const OTHERS: [&str; 18] = [
     "write",
 ];
 
-/// Every way for every call of a cycle, in one mode. The loader's own calls are left alone: where they fail, it ends the
-/// process as it likes, before there is a library.
+/// Every error of every call of a cycle, in one mode. Calls of the loader are left out: if one of them fails, the loader
+/// ends the process before the library is loaded.
 fn failures(counts: &BTreeMap<String, Count>, mode: Mode) -> Vec<(Mode, String)> {
     for call in counts.keys() {
         let known = CALLS.iter().any(|(name, _)| name == call) || OTHERS.contains(&call.as_str());
@@ -239,7 +239,7 @@ fn failures(counts: &BTreeMap<String, Count>, mode: Mode) -> Vec<(Mode, String)>
     }
     let mut all = Vec::new();
     for (call, errors) in CALLS {
-        // A shared mapping is of a file that shares blocks with others, and has no second name.
+        // In shared mode, the file under the mapping has no second name: it may share blocks with other files instead.
         let Some(count) = counts.get(call) else {
             assert!(
                 mode == Mode::Shared && call == "linkat",
@@ -250,7 +250,7 @@ fn failures(counts: &BTreeMap<String, Count>, mode: Mode) -> Vec<(Mode, String)>
         for number in count.loader + 1..=count.all {
             for error in errors {
                 for ever in ["", "+"] {
-                    // What a signal interrupts is made again, as often as it takes.
+                    // The library repeats a call that a signal interrupts, without a limit.
                     if (*error, ever) != ("EINTR", "+") {
                         let how = if error.contains('=') {
                             (*error).to_owned()
@@ -274,7 +274,7 @@ fn promise_3_system_calls_fail_in_their_turn() {
     let modes = [Mode::Private, Mode::Shared];
     let all = modes.map(|mode| failures(&counted(&cycle, mode, directory.path()), mode));
     let all = all.concat();
-    // All over them: a prime is no multiple of any part of the list.
+    // A sample from the whole list: the step is a prime, so it has no common factor with the length of the list.
     let sample = (0..all.len()).map(|number| &all[number * 7919 % all.len()]);
     let (mut runs, mut through, mut given_up, mut failed, mut syncs) = (0, 0, 0, 0, 0);
     let log = directory.path().join("log");
@@ -291,13 +291,13 @@ fn promise_3_system_calls_fail_in_their_turn() {
             Some(3) => given_up += 1,
             _ => panic!("{}", what()),
         }
-        // Not every run makes as many calls as another.
+        // The number of calls differs between runs, so this run may not have reached the call.
         if std::fs::read_to_string(&log)
             .unwrap()
             .contains("(INJECTED)")
         {
             failed += 1;
-            // A signal that comes before anything is written is no failure: the sync is made again.
+            // A signal is no failure of a sync: the sync is repeated.
             let sync = injection.starts_with("fsync") || injection.starts_with("fdatasync");
             if sync && !injection.contains("EINTR") {
                 assert!(

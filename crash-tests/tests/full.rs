@@ -1,5 +1,6 @@
-//! A full disk, at every number of free blocks: on tmpfs and on ext4, private and shared. What needs no space works,
-//! what does says so, nobody gets a signal, and when there is space again it goes on.
+//! A full disk, with every number of free blocks: on tmpfs and on ext4, in private and shared mode. Calls that need no
+//! space succeed. Calls that need space fail with the right error. No process gets a signal. When there is space again,
+//! work continues.
 
 mod support;
 

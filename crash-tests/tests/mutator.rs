@@ -14,11 +14,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::{program, run, scratch, setting, strace, text};
 
-/// What is done to a directory.
+/// The number of ways to change a directory.
 const WAYS: u64 = 17;
 
-/// Whether changing a file changes nothing but the store: a link, of either kind, leads to somebody else's, and
-/// opening a FIFO would wait.
+/// Whether the mutator may write to a file. A symbolic or hard link may lead to a file outside of the store, and opening
+/// a FIFO would wait.
 fn is_plain(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|data| data.is_file() && data.nlink() == 1)
 }
@@ -31,9 +31,9 @@ struct Mutator {
     random: u64,
     /// The directory that is changed.
     store: PathBuf,
-    /// The same store, whole, where nobody has a business.
+    /// An intact copy of the store, outside. The library must never open it.
     outside: PathBuf,
-    /// A file that is cut more often than others are.
+    /// A file that is truncated more often than the other files.
     cut: Option<&'static str>,
     done: [u64; WAYS as usize],
 }
@@ -50,7 +50,7 @@ impl Mutator {
         self.next() % limit.max(1)
     }
 
-    /// A file of the store, seen from the store's directory; one in three is a hidden one.
+    /// A random file of the store, relative to the store. One in three is a hidden file.
     fn victim(&mut self) -> PathBuf {
         let hidden = self.below(3) == 0;
         let under = if hidden { ".vmstore" } else { "." };
@@ -63,10 +63,10 @@ impl Mutator {
         Path::new(under).join(&names[number])
     }
 
-    /// One change. What it wants to change may be gone.
+    /// Makes one change. The file to change may not exist any more.
     fn change(&mut self) {
         if self.store.join(".vmstore").is_symlink() {
-            // What is below it is not the store's, and is not changed.
+            // The files below this link do not belong to the store, and stay as they are.
             if self.below(4) == 0 {
                 let _ = fs::remove_file(self.store.join(".vmstore"));
             }
@@ -85,9 +85,6 @@ impl Mutator {
         let (path, source) = (self.store.join(&file), self.outside.join(&file));
         let way = self.below(WAYS);
         self.done[way as usize] += 1;
-        let gone = || {
-            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
-        };
         let length = fs::metadata(&source).map_or(0, |data| data.len());
         let at = self.below(length + 1);
         let plain = is_plain(&path);
@@ -100,46 +97,12 @@ impl Mutator {
                 writable(&path).and_then(|file| file.write_all_at(&bytes, at))
             }
             4 => fs::remove_file(&path),
-            // To a whole one outside, which would do if it were followed.
-            5 => {
-                gone();
-                symlink(&source, &path)
-            }
-            6 => {
-                gone();
-                symlink(self.outside.join("sentinel"), &path)
-            }
-            7 => {
-                gone();
-                symlink(path.file_name().unwrap(), &path)
-            }
-            8 => {
-                gone();
-                Command::new("mkfifo")
-                    .arg(&path)
-                    .stderr(Stdio::null())
-                    .status()
-                    .map(drop)
-            }
-            9 => {
-                gone();
-                UnixListener::bind(&path).map(drop)
-            }
-            10 => {
-                gone();
-                fs::create_dir(&path)
+            5..=10 | 12 | 13 => {
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+                self.put_instead(way, &path, &source, &self.store.join(&other))
             }
             11 if plain => fs::set_permissions(&path, fs::Permissions::from_mode(0o000)),
-            // Another file of the same store under its name.
-            12 => {
-                gone();
-                fs::hard_link(self.store.join(&other), &path)
-            }
-            13 => {
-                gone();
-                fs::hard_link(self.outside.join("sentinel"), &path)
-            }
-            // A whole one takes its place in one step.
+            // An intact file takes its place in one step.
             14 => {
                 let fresh = self.store.join(".vmstore/fresh");
                 fs::copy(&source, &fresh).and_then(|_| fs::rename(&fresh, &path))
@@ -153,7 +116,34 @@ impl Mutator {
         };
     }
 
-    /// Brings everything back, file after file.
+    /// Puts something else in the place of a file that was removed. `source` is the intact file outside of the
+    /// store, `other` another file of the store.
+    fn put_instead(
+        &self,
+        way: u64,
+        path: &Path,
+        source: &Path,
+        other: &Path,
+    ) -> std::io::Result<()> {
+        let sentinel = self.outside.join("sentinel");
+        match way {
+            // A store that follows this link finds an intact file.
+            5 => symlink(source, path),
+            6 => symlink(sentinel, path),
+            7 => symlink(path.file_name().unwrap(), path),
+            8 => Command::new("mkfifo")
+                .arg(path)
+                .stderr(Stdio::null())
+                .status()
+                .map(drop),
+            9 => UnixListener::bind(path).map(drop),
+            10 => fs::create_dir(path),
+            12 => fs::hard_link(other, path),
+            _ => fs::hard_link(sentinel, path),
+        }
+    }
+
+    /// Restores the whole store, file after file.
     fn mend(&self) {
         for entry in fs::read_dir(&self.store).unwrap().flatten() {
             let path = entry.path();
@@ -162,7 +152,7 @@ impl Mutator {
         copy(&self.outside, &self.store);
     }
 
-    /// Changes and mends until a process ends.
+    /// Changes and restores the store until a process ends.
     fn besiege(&mut self, mut victim: Child) -> std::process::Output {
         while victim.try_wait().unwrap().is_none() {
             self.mend();
@@ -178,7 +168,7 @@ impl Mutator {
     }
 }
 
-/// Copies a store, but for the sentinel.
+/// Copies a store without the sentinel.
 fn copy(from: &Path, to: &Path) {
     let _ = fs::create_dir(to.join(".vmstore"));
     for under in [".", ".vmstore"] {
@@ -188,7 +178,7 @@ fn copy(from: &Path, to: &Path) {
             if let Ok(target) = fs::read_link(&path) {
                 let _ = symlink(target, place);
             } else if path.is_file() && name != "sentinel" {
-                // The library may be at work here: what it has put there in the meantime stays.
+                // The library may be working here. A file that it has made in the meantime stays.
                 if let Ok(mut new) = fs::OpenOptions::new()
                     .write(true)
                     .create_new(true)
@@ -229,8 +219,8 @@ fn siege(directory: &Path, beset: &Path) -> Mutator {
     }
 }
 
-/// What a trace says was opened that is not in the store, from the first round on. Returns how many opens and
-/// how many other calls on names it has.
+/// Checks that a trace opens nothing outside of the store, from the first round on. Returns the number of opens, and the
+/// number of other calls with names.
 fn check_trace(log: &str, store: &Path) -> (u64, u64) {
     let store = store.to_str().unwrap();
     let inside = |path: &str| {

@@ -1,6 +1,6 @@
-//! The order of the system calls that make a directory a store, seen by strace: all that a store or a clone is made of
-//! is durable before its identity has its name, and that before the call returns. In process the same is tested of the
-//! file traits; here, of what implements them.
+//! The order of the system calls that make a directory a store, seen by strace. All files of a store or a clone are durable
+//! before its identity gets its name, and this name is durable before the call returns. Tests of the library check the
+//! same order on the file traits; this test checks the implementation of the traits.
 
 mod support;
 
@@ -10,16 +10,16 @@ use std::process::Command;
 
 use support::{Cycle, run, scratch, strace};
 
-/// What is not durable yet.
+/// The changes that are not durable yet.
 #[derive(Default)]
 struct Pending {
-    /// Files with bytes that no sync followed.
+    /// Files with writes that no sync has followed.
     files: BTreeSet<String>,
-    /// Names that no sync of their directory followed.
+    /// Names that no sync of their directory has followed.
     names: BTreeSet<(String, String)>,
 }
 
-/// The path that strace names behind a descriptor: `7</a/b>`.
+/// The path that strace prints after a descriptor: `7</a/b>`.
 fn path_of(argument: &str) -> Option<&str> {
     argument
         .split_once('<')?
@@ -34,7 +34,7 @@ fn unquoted(argument: &str) -> &str {
 
 struct Trace {
     pending: Pending,
-    /// What descriptors are of.
+    /// The file of each descriptor.
     open: BTreeMap<String, String>,
     synced: u64,
     linked: u64,
@@ -71,14 +71,14 @@ impl Trace {
                     self.pending.names.insert(name(1));
                 }
             }
-            // It is asked for nothing after a power cut.
+            // Nothing reads this file after a power cut.
             "pwritev" if path.ends_with("/.vmstore/high-water") => {}
             "pwritev" | "ftruncate" | "fallocate" if !path.starts_with("/memfd:") => {
                 self.pending.files.insert(path.to_owned());
             }
             "linkat" => {
                 let number = unquoted(arguments[1]).rsplit_once('/').unwrap().1;
-                // Who only reads a store does not know whether it was ever synced.
+                // The process that reads a store does not know whether the store's files were ever synced.
                 self.pending.files.insert(self.open[number].clone());
                 self.pending.names.insert(name(3));
                 self.linked += 1;
@@ -136,7 +136,7 @@ fn follow(log: &Path, made: &Path) -> (u64, u64) {
         let arguments: Vec<&str> = arguments.split(", ").collect();
         if call == "renameat" && arguments[3].contains("identity") {
             let names = &trace.pending.names;
-            // The name of the directory in which it is may follow, and the one that it had so far goes.
+            // Two names may still be pending: that of the directory `.vmstore`, and the old name of the identity.
             let only = |(directory, name): &(String, String)| {
                 name == ".vmstore" || (*directory == hidden && name == "new-identity")
             };

@@ -1,5 +1,6 @@
-//! Promise 2 through real file systems: one cycle on ext4, XFS and btrfs over a disk that records block writes and
-//! flushes; then power cuts at any of them, with any of the unflushed writes lost, mounted, opened and compared.
+//! Promise 2 on real file systems. One cycle runs on ext4, XFS and btrfs, over a disk that records block writes and
+//! flushes. Then the power is cut after any of these events, and any unflushed writes are lost. Each time, the file
+//! system is mounted, and the store is opened and compared.
 
 #[path = "support/disk.rs"]
 mod disk;
@@ -7,7 +8,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -27,7 +28,7 @@ impl Random {
     }
 }
 
-/// How to make a file system, in as little space as it takes.
+/// Makes a file system of the smallest size that works.
 fn make(kind: &str, image: &Path) {
     let (size, program, arguments): (u64, &str, &[&str]) = match kind {
         "ext4" => (16, "mkfs.ext4", &["-q", "-F", "-b", "4096"]),
@@ -43,127 +44,145 @@ fn make(kind: &str, image: &Path) {
     run(Command::new(program).args(arguments).arg(image));
 }
 
-/// Runs the cycle on the recording disk. Returns what had been said when so much had been recorded.
-fn record(
-    kind: &str,
-    shared: bool,
-    disks: &Disks,
-    cycle: &Cycle,
-    disk: &Path,
-    at: &Path,
-) -> Vec<(usize, Said)> {
-    run(Command::new("mount")
-        .args(["-t", kind, "-o", "loop"])
-        .arg(disk)
-        .arg(at));
-    let mut command = cycle.command("run", &at.join("store"));
-    command
-        .env("CYCLE_ANSWERS", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    if shared {
-        command.env("CYCLE_SHARED", "1");
-    }
-    let mut child = command.spawn().unwrap();
-    let mut answers = child.stdin.take().unwrap();
-    let (mut marks, mut said) = (vec![(0, Said::default())], Said::default());
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        said.add(&line.unwrap());
-        // It waits for the answer: what it had written is recorded.
-        marks.push((disks.recorded(), said));
-        answers.write_all(b".").unwrap();
-    }
-    let status = child.wait().unwrap();
-    run(Command::new("umount").arg(at));
-    assert!(status.success(), "{kind}: the cycle ended with {status}");
-    marks
+/// A cycle on a file system that lies on a recording disk.
+struct Recording<'a> {
+    kind: &'a str,
+    cycle: Cycle,
+    disks: Disks,
+    /// Where the disks are mounted, as files.
+    fuse: PathBuf,
+    /// Where the file system is mounted.
+    at: PathBuf,
+    /// A file with the boot id of the host after the power cut.
+    boot: PathBuf,
 }
 
-/// Mounts what a power cut left, and checks the store in it, on a host that has booted since.
-fn check(
-    kind: &str,
-    cycle: &Cycle,
-    left: &Path,
-    at: &Path,
-    boot: &Path,
-    expected: Expected,
-) -> Result<(), Failure> {
-    let script = r#"set -e
-        mount --bind "$BOOT" /proc/sys/kernel/random/boot_id
-        mount -t "$KIND" -o loop "$LEFT" "$AT" || exit 99
-        code=0; "$CYCLE" check "$AT/store" "$@" || code=$?
-        umount "$AT"; exit $code"#;
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script, "check"])
-        .args(expected.arguments())
-        .env("BOOT", boot)
-        .env("KIND", kind)
-        .env("LEFT", left)
-        .env("AT", at)
-        .env("CYCLE", cycle.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    match output.status.code() {
-        Some(0) => Ok(()),
-        Some(99) => Err(Failure::NoFileSystem(text(&output))),
-        _ => Err(Failure::Store(text(&output))),
+impl<'a> Recording<'a> {
+    fn new(kind: &'a str, directory: &Path) -> Self {
+        let cycle = Cycle::build(directory);
+        let image = directory.join("image");
+        make(kind, &image);
+        let [fuse, at] = ["fuse", "at"].map(|name| {
+            let path = directory.join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        });
+        let boot = directory.join("boot");
+        std::fs::write(&boot, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
+        let disks = Disks::default();
+        disks.load(&image);
+        std::fs::remove_file(&image).unwrap();
+        Self {
+            kind,
+            cycle,
+            disks,
+            fuse,
+            at,
+            boot,
+        }
+    }
+
+    /// Runs the cycle. Returns what the cycle had said each time, and how many events the disk had recorded then.
+    fn run(&self, shared: bool) -> Vec<(usize, Said)> {
+        run(Command::new("mount")
+            .args(["-t", self.kind, "-o", "loop"])
+            .arg(self.fuse.join("disk"))
+            .arg(&self.at));
+        let mut command = self.cycle.command("run", &self.at.join("store"));
+        command
+            .env("CYCLE_ANSWERS", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if shared {
+            command.env("CYCLE_SHARED", "1");
+        }
+        let mut child = command.spawn().unwrap();
+        let mut answers = child.stdin.take().unwrap();
+        let (mut marks, mut said) = (vec![(0, Said::default())], Said::default());
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            said.add(&line.unwrap());
+            // The cycle waits for the answer, so all that it had written is recorded.
+            marks.push((self.disks.recorded(), said));
+            answers.write_all(b".").unwrap();
+        }
+        let status = child.wait().unwrap();
+        run(Command::new("umount").arg(&self.at));
+        assert!(
+            status.success(),
+            "{}: the cycle ended with {status}",
+            self.kind
+        );
+        marks
+    }
+
+    /// Mounts what a power cut left, and checks the store in it, on a host that has booted since.
+    fn check(&self, expected: Expected) -> Result<(), Failure> {
+        let script = r#"set -e
+            mount --bind "$BOOT" /proc/sys/kernel/random/boot_id
+            mount -t "$KIND" -o loop "$LEFT" "$AT" || exit 99
+            code=0; "$CYCLE" check "$AT/store" "$@" || code=$?
+            umount "$AT"; exit $code"#;
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "check"])
+            .args(expected.arguments())
+            .env("BOOT", &self.boot)
+            .env("KIND", self.kind)
+            .env("LEFT", self.fuse.join("left"))
+            .env("AT", &self.at)
+            .env("CYCLE", self.cycle.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        match output.status.code() {
+            Some(0) => Ok(()),
+            Some(99) => Err(Failure::NoFileSystem(text(&output))),
+            _ => Err(Failure::Store(text(&output))),
+        }
     }
 }
 
-/// What cycle.c says of a commit that is gone.
+/// A part of the message of cycle.c about a lost commit.
 const LOST: &str = "were promised";
 
-/// What can be wrong after a power cut.
+/// A failure after a power cut.
 enum Failure {
-    /// It cannot be mounted.
+    /// The file system cannot be mounted.
     NoFileSystem(String),
     Store(String),
 }
 
-/// What power cuts left.
+/// The results of power cuts.
 #[derive(Default)]
 struct Cuts {
     recordings: u64,
     events: usize,
-    /// States that differ, within a recording.
+    /// The number of different states of each recording, added up.
     states: u64,
     uncertain: usize,
-    /// Those that had some of the sectors of what was not flushed.
+    /// States in which some sectors of unflushed blocks were lost and others were not.
     torn: u64,
-    /// Those of a disk without flushes that could not be mounted.
+    /// States of a disk without flushes that could not be mounted.
     unmountable: u64,
-    /// Those of which the store could not be read.
+    /// States of a disk without flushes in which the store could not be read.
     unreadable: u64,
     failure: Option<String>,
 }
 
-/// Cuts the power of one cycle at as many places as differ, up to `wanted`.
+/// Cuts the power of one cycle in up to `wanted` different ways.
 fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &mut Cuts) {
     let directory = scratch();
-    let cycle = Cycle::build(directory.path());
-    let image = directory.path().join("image");
-    make(kind, &image);
-    let [fuse, at] = ["fuse", "at"].map(|name| {
-        let path = directory.path().join(name);
-        std::fs::create_dir(&path).unwrap();
-        path
-    });
-    let boot = directory.path().join("boot");
-    std::fs::write(&boot, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
-    let disks = Disks::default();
-    disks.load(&image);
-    std::fs::remove_file(&image).unwrap();
-    let session = disks.mount(&fuse);
-    let shared = cuts.recordings % 2 == 1;
-    let marks = record(kind, shared, &disks, &cycle, &fuse.join("disk"), &at);
+    let recording = Recording::new(kind, directory.path());
+    let session = recording.disks.mount(&recording.fuse);
+    let disks = &recording.disks;
+    let marks = recording.run(cuts.recordings % 2 == 1);
     if !flushes {
         disks.forget_flushes();
     }
     let events = disks.recorded();
     cuts.recordings += 1;
     cuts.events += events;
-    // They write it in place, with a checksum over more than a sector, and take that for atomic.
+    // These file systems write the superblock in place, with a checksum over more than a sector. They rely on this write
+    // being atomic.
     let superblock = match kind {
         "ext4" => Some(0),
         "btrfs" => Some(64 << 10),
@@ -174,8 +193,8 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
     while tried < wanted && repeated < 50 && cuts.failure.is_none() {
         let count = random.below(events as u64 + 1) as usize;
         let percent = [0, 50, 50, 90, 100][random.below(5) as usize];
-        // A disk with sectors of 512 bytes may tear a block of 4096. XFS does not stand that in its own metadata: its log
-        // leaves a block alone whose first sector says that it is newer.
+        // A disk with sectors of 512 bytes may tear a block of 4096. The metadata of XFS does not survive this: the log
+        // does not replay a block whose first sector says that the block is newer.
         let unit = match kind {
             "xfs" => 4096,
             _ => [512, 4096][random.below(2) as usize],
@@ -192,9 +211,8 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         cuts.torn += u64::from(torn);
         let said = marks.iter().rev().find(|(recorded, _)| *recorded <= count);
         let expected = said.map_or(Said::default(), |(_, said)| *said).cut();
-        let outcome = check(kind, &cycle, &fuse.join("left"), &at, &boot, expected);
-        let why = match outcome {
-            // Without flushes the file system breaks, too: what is looked for is a lost commit.
+        let why = match recording.check(expected) {
+            // Without flushes the file system can break too. This search is only for lost commits.
             Err(Failure::NoFileSystem(_)) if !flushes => {
                 cuts.unmountable += 1;
                 None
@@ -215,12 +233,12 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         tried += 1;
     }
     cuts.states += tried;
-    // At once, also where something still holds it for a moment: the thread ends when that lets go.
-    run(Command::new("umount").arg("-l").arg(&fuse));
+    // Lazily, because something may still use the mount for a moment. The thread ends when this use ends.
+    run(Command::new("umount").arg("-l").arg(&recording.fuse));
     session.join();
 }
 
-/// One test at a time: between the making of a loop device and its mount another one could take it.
+/// Only one test runs at a time: another test could take a loop device between its creation and its mount.
 static LOOP_DEVICES: Mutex<()> = Mutex::new(());
 
 fn power_cuts(kind: &str, wanted: u64, seed: u64, flushes: bool) -> Cuts {
@@ -240,7 +258,7 @@ fn promise_2_power_cuts_through_real_file_systems() {
         return;
     }
     let seed = setting("VMSTORE_SEED", 1);
-    // How many times as many as usual.
+    // The number of states is multiplied by this.
     let times = setting("VMSTORE_LONG", 1);
     for (kind, states) in [("ext4", 500), ("xfs", 100), ("btrfs", 100)] {
         let cuts = power_cuts(kind, states * times, seed, true);

@@ -1,5 +1,5 @@
-//! Room on the disk: deleting when there is none left, on tmpfs and ext4; and on XFS and btrfs rewritten files that share
-//! their blocks with those that they were made of.
+//! Space on the disk. On tmpfs and ext4, commits are deleted when no space is left. On XFS and btrfs, rewritten files
+//! share blocks with the files that they were made of.
 
 mod support;
 
@@ -15,8 +15,8 @@ use vmstore::{CommitOptions, CompactOptions, MapOptions, Store, VerifyOptions};
 
 const PAGE: usize = 4096;
 
-/// A command that the other test is just starting would have the filler open for a moment, and its room would not be
-/// free when its name is gone.
+/// Only one test runs at a time. A child process that another test starts has the filler open for a moment, and the
+/// space of the filler would stay taken after the filler is removed.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// A store with one module and the bytes of all its commits.
@@ -27,7 +27,8 @@ struct Filled {
 }
 
 impl Filled {
-    /// `commits` of a module of so many pages: the first writes all of them, the others what `dirty` says.
+    /// Makes commits of a module. The first commit writes all pages; each other commit writes the pages for which
+    /// `dirty` is true.
     fn make(at: &Path, pages: usize, commits: usize, dirty: impl Fn(usize, usize) -> bool) -> Self {
         let store = Store::open(at, vmstore::OpenOptions::default()).unwrap();
         let size = (pages * PAGE) as u64;
@@ -59,7 +60,7 @@ impl Filled {
         }
     }
 
-    /// Writes to its first page.
+    /// Writes to the first page of the module.
     fn write(&self, byte: u8) {
         let memory = OpenOptions::new().write(true).open("/proc/self/mem");
         let place = self.module.address() as u64;
@@ -80,14 +81,14 @@ impl Filled {
     }
 }
 
-/// The blocks of a directory's files, of 512 bytes.
+/// The number of blocks of 512 bytes of all files in a directory.
 fn blocks(at: &Path) -> u64 {
     let files = std::fs::read_dir(at).unwrap();
     let of = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().metadata().unwrap().blocks();
     files.map(of).sum()
 }
 
-/// Takes all room but so many blocks.
+/// Fills the disk until `left` blocks are free.
 fn fill(at: &Path, left: u64) {
     let path = at.join("filler");
     let mut file = OpenOptions::new()
@@ -102,14 +103,15 @@ fn fill(at: &Path, left: u64) {
     file.sync_all().unwrap();
 }
 
-/// Deletes all commits but the head on a full disk. Returns how many files had to stay until there was room.
+/// Deletes all commits except the head on a full disk. Returns how many files stayed until there was space.
 fn delete_all(kind: &str, at: &Path, left: u64, order: usize) -> usize {
     const COMMITS: usize = 12;
     let what = format!("{kind}, {left} free blocks, order {order}");
     let store = at.join("store");
-    // Each is worth folding into the next: they share half of their pages.
+    // Each commit writes half of the pages, and the next commit writes most of them again. To merge a commit into its
+    // child thus saves space.
     let filled = Filled::make(&store, 64, COMMITS, |number, page| (page + number) % 16 < 8);
-    // Half are below the head, and half need nothing of it.
+    // Half of the commits are ancestors of the head. The other half are its descendants.
     filled.store.restore(COMMITS as u64 / 2, None).unwrap();
     let before = blocks(&store);
     fill(at, left);
@@ -145,7 +147,7 @@ fn delete_all(kind: &str, at: &Path, left: u64, order: usize) -> usize {
         .compact(&CompactOptions::default(), None)
         .unwrap_or_else(|error| panic!("{what}: compact: {error}"));
     filled.check(&what);
-    // One image of 64 pages, where there were that one and eleven deltas of half of it.
+    // One image of 64 pages is left, of one image and eleven deltas of 32 pages each.
     assert!(
         blocks(&store) * 5 < before * 2,
         "{what}: {} of {before} blocks",
@@ -185,14 +187,14 @@ fn promise_3_deleting_needs_no_room() {
 #[derive(Clone, Copy, Debug)]
 enum Before {
     Nothing,
-    /// All is persisted by then.
+    /// Everything is persisted.
     Persist,
-    /// A retention of more deletions than there is room for.
+    /// Compaction rules delete more commits than the journal has room for.
     Retain,
 }
 
-/// Fills the disk, commits until the journal's room is used and that is refused, and fills it again. Returns how many
-/// commits there were, whether what came before was refused, and whether a persist behind all of it was.
+/// Fills the disk, commits until the room in the journal is used and a commit is refused, and fills the disk again. Returns
+/// the number of commits, whether the step `before` was refused, and whether a persist after all of this was refused.
 fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool, bool) {
     const RESTORES: u64 = 60;
     let what = format!("{}, {data} bytes of user data, {before:?}", at.display());
@@ -207,7 +209,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
     };
     let with_data = filled.store.commit(&options).unwrap();
     fill(at, left);
-    // Nothing was written: each takes a record in the journal alone.
+    // These commits have no written pages, so each takes only a record in the journal.
     let named = CommitOptions {
         label: "named".into(),
         ..CommitOptions::default()
@@ -232,7 +234,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
         }
     };
     let refused = outcome.inspect_err(|error| refusal(&what, error)).is_err();
-    // Whatever was given back is somebody else's now.
+    // Take the space that was freed.
     fill(at, 0);
     let there = filled.store.commits().unwrap();
     for time in 0..RESTORES {
@@ -261,7 +263,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
     (commits, refused, last)
 }
 
-/// Commits until the disk is full and the journal's room is used, wherever it ends then: restore and delete go on.
+/// Commits until the disk is full and the room in the journal is used. Restores and deletions must still work.
 #[test]
 fn promise_3_commits_leave_room_to_restore_and_delete() {
     let _alone = ALONE
@@ -275,7 +277,7 @@ fn promise_3_commits_leave_room_to_restore_and_delete() {
         let mounted = Mounted::new(kind, directory.path(), 16);
         for before in [Before::Nothing, Before::Persist, Before::Retain] {
             let (mut stores, mut commits, mut refused, mut last) = (0, 0, 0, 0);
-            // Blocks of the journal are reserved 64 KiB at a time.
+            // The journal reserves blocks of 64 KiB.
             for data in (0..72 << 10).step_by(5000) {
                 let (made, first, second) = without_room(&mounted.0, data, stores % 20, before);
                 commits += made;
@@ -297,7 +299,7 @@ fn promise_3_commits_leave_room_to_restore_and_delete() {
     }
 }
 
-/// A page that fits into what the journal has reserved is persisted there, if `commits` has no room.
+/// If `commits` has no room, a page that fits into the space reserved for the journal is persisted there.
 #[test]
 fn promise_3_a_small_persist_takes_the_last_room() {
     let _alone = ALONE
@@ -385,7 +387,7 @@ fn images_share_blocks_where_the_file_system_can() {
         } else {
             assert!(took > images / 2, "{kind}: {took} of {images} bytes");
         }
-        // And what they share with goes, they stay.
+        // The files that the images share blocks with are removed, and the images stay.
         for commit in 1..COMMITS {
             filled.store.delete_commit(commit as u64).unwrap();
         }

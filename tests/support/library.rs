@@ -1,9 +1,9 @@
-//! Where cargo has put the libraries that it built together with a program.
+//! Finds the libraries that cargo built together with a program.
 
 use std::path::{Path, PathBuf};
 
-/// A library that was built for a test or example, which is `program`: beside it or in `deps`; where cargo has a
-/// directory for each way in which it has built a package, as it will by default, in the newest of them.
+/// A library that cargo built for `program`, a test or an example. The library lies beside the program or in `deps`.
+/// Newer versions of cargo have a directory for each way to build a package; the library is then in the newest of these.
 pub(crate) fn built(program: &Path, name: &str) -> Option<PathBuf> {
     let directory = program.parent()?;
     let beside = [".", "../deps", ".."].map(|place| directory.join(place).join(name));

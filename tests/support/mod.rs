@@ -1,8 +1,8 @@
-//! What the tests that use the library from outside share: where cargo put it, the tools of the
-//! machine, and running them so that a failure shows what they said.
+//! What the tests of the built library share: the place where cargo put the library, the tools of the machine, and
+//! functions that run a tool and show its output if it fails.
 //!
-//! A C compiler has to be there. Where another tool is not, a test says so on stderr and passes;
-//! with `VMSTORE_REQUIRE_ALL=1`, as in CI, it fails and names the Debian package.
+//! A C compiler is required. If another tool is missing, the test says so on stderr and passes. With
+//! `VMSTORE_REQUIRE_ALL=1`, as in CI, the test fails and names the Debian package.
 
 #![allow(dead_code, reason = "each test uses a part of this")]
 
@@ -35,7 +35,7 @@ pub(crate) fn library(name: &str) -> PathBuf {
     library::built(&test, name).unwrap_or_else(|| panic!("cargo did not build {name}"))
 }
 
-/// Makes `directory` a place where linker (`-lvmstore`) and loader find the shared library.
+/// Puts links into `directory`: with them the linker (`-lvmstore`) and the loader find the shared library there.
 pub(crate) fn place_shared_library(directory: &Path) {
     for name in [SONAME, "libvmstore.so"] {
         symlink(library("libvmstore.so"), directory.join(name)).expect("the directory is fresh");
@@ -53,7 +53,7 @@ pub(crate) fn cxx_compiler() -> Option<Command> {
     tool(&name, "g++")
 }
 
-/// A tool of the machine, if it is there: `package` is the Debian package that has it.
+/// A tool of the machine, if it is installed. `package` is the Debian package with this tool.
 pub(crate) fn tool(name: &str, package: &str) -> Option<Command> {
     let mut version = command(name);
     version
@@ -76,9 +76,9 @@ pub(crate) fn tool(name: &str, package: &str) -> Option<Command> {
     None
 }
 
-/// A command that does not inherit what cargo and its caller set for other purposes: a program that
-/// is to find the library by itself must not be helped by `LD_LIBRARY_PATH`, nor an installation be
-/// led astray by `DESTDIR`, nor a nested build talk to another make's jobserver.
+/// A command without the variables that cargo and its caller set for other purposes. `LD_LIBRARY_PATH` would help a
+/// program that must find the library by itself, `DESTDIR` would change the place of an installation, and a nested
+/// build would use the jobserver of another make.
 pub(crate) fn command(program: impl Into<OsString>) -> Command {
     let mut command = Command::new(program.into());
     for name in [
@@ -93,7 +93,7 @@ pub(crate) fn command(program: impl Into<OsString>) -> Command {
     command
 }
 
-/// Runs a command that must succeed, and gives what it wrote to stdout.
+/// Runs a command that must succeed. Returns its stdout.
 pub(crate) fn run(command: &mut Command) -> String {
     let output = output(command);
     assert!(
@@ -105,7 +105,7 @@ pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs a command that must fail, and gives all that it wrote.
+/// Runs a command that must fail. Returns its stdout and stderr.
 pub(crate) fn run_refused(command: &mut Command) -> String {
     let output = output(command);
     assert!(

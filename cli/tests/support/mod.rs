@@ -1,4 +1,4 @@
-//! Stores made for the tests, and the command run on them.
+//! Makes stores for the tests, and runs the command on them.
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
@@ -11,7 +11,7 @@ use vmstore::{CommitOptions, MapOptions, Module, OpenOptions, Store};
 
 pub(crate) const PAGE: u64 = 4096;
 
-/// A directory for a test's stores, removed with it.
+/// A directory for the stores of a test. It is removed when the test ends.
 pub(crate) struct Rig {
     pub(crate) root: tempfile::TempDir,
 }
@@ -27,7 +27,7 @@ impl Rig {
     }
 }
 
-/// A store with a VMM's modules in it.
+/// A store with the modules of a VMM.
 pub(crate) struct Vmm {
     pub(crate) store: Store,
     pub(crate) ram: Module,
@@ -57,7 +57,7 @@ impl Vmm {
         }
     }
 
-    /// Writes pages of one byte each, by way of the kernel.
+    /// Fills `count` pages with a byte, through /proc/self/mem.
     pub(crate) fn write(&self, module: &Module, first: u64, count: u64, byte: u8) {
         let bytes = vec![byte; (count * PAGE) as usize];
         let address = module.address() as u64 + first * PAGE;
@@ -96,13 +96,13 @@ impl Vmm {
 
 impl Drop for Vmm {
     fn drop(&mut self) {
-        // Closing gives the lock back at once, also where a child that another test is starting has a copy
-        // of its descriptor.
+        // Closing releases the lock at once, even if a child process of another test has a copy of the
+        // descriptor.
         let _ = self.store.close();
     }
 }
 
-/// The command, deaf to the environment of whoever runs the tests.
+/// The command, with an environment that does not depend on the host.
 pub(crate) fn vmstore(store: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmstore"));
     command
@@ -131,7 +131,7 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     )
 }
 
-/// Runs the command on a store, which must end with this code. Gives stdout and stderr, one behind the other.
+/// Runs the command on a store and checks its exit code. Returns stdout, followed by stderr.
 pub(crate) fn ends(code: i32, store: &Path, arguments: &[&str]) -> String {
     let (got, out, error) = run(&mut vmstore(store, arguments));
     assert_eq!(got, code, "{arguments:?}\n{out}{error}");

@@ -1,5 +1,5 @@
-//! Two disks that are files of a FUSE file system: one records its block writes and flushes, the other shows what
-//! a power cut would have left of them, and forgets what is written to it.
+//! Two disks that are files of a FUSE file system. The first records its block writes and flushes. The second shows what a
+//! power cut leaves of the first; writes to the second are not recorded.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ const BLOCK: usize = 4096;
 
 type Blocks = BTreeMap<u64, Arc<Vec<u8>>>;
 
-/// What came to the recording disk.
+/// An event on the recording disk.
 #[derive(Clone)]
 pub(crate) enum Event {
     Write { offset: u64, data: Arc<Vec<u8>> },
@@ -27,14 +27,14 @@ pub(crate) enum Event {
 #[derive(Default)]
 struct State {
     size: u64,
-    /// What the recording began with.
+    /// The content of the disk when the recording began.
     base: Blocks,
     log: Vec<Event>,
-    /// What is on the recording disk, and on the other one.
+    /// The content of the recording disk, and of the other disk.
     disks: [Blocks; 2],
 }
 
-/// The disks; clones are the same ones.
+/// The two disks. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Disks(Arc<Mutex<State>>);
 
@@ -73,7 +73,7 @@ impl Disks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Both disks hold a file system's image; nothing is recorded yet.
+    /// Loads the image of a file system into both disks, and begins a recording.
     pub(crate) fn load(&self, image: &Path) {
         let bytes = std::fs::read(image).unwrap();
         let mut base = Blocks::new();
@@ -90,12 +90,12 @@ impl Disks {
         };
     }
 
-    /// How much has been recorded.
+    /// The number of recorded events.
     pub(crate) fn recorded(&self) -> usize {
         self.state().log.len()
     }
 
-    /// Takes every flush out of the recording, where a write of nothing takes its place.
+    /// Replaces every flush in the recording by an empty write.
     pub(crate) fn forget_flushes(&self) {
         for event in &mut self.state().log {
             if matches!(event, Event::Flush) {
@@ -105,9 +105,9 @@ impl Disks {
         }
     }
 
-    /// Brings the other disk to what is left after the first `count` events: what was flushed, and of the pieces of
-    /// `unit` bytes written after that those for which `survives` says so; the block at `whole` is one piece. Returns
-    /// which did.
+    /// Brings the other disk to the state after a power cut at event `count`. Flushed writes are there. Later writes are
+    /// cut into pieces of `unit` bytes, and `survives` decides about each piece; the block at `whole` is one piece.
+    /// Returns the decisions.
     pub(crate) fn cut(
         &self,
         count: usize,
@@ -143,7 +143,7 @@ impl Disks {
         choices
     }
 
-    /// Mounts the directory that has both disks; they are its files `disk` and `left`.
+    /// Mounts the directory that has the two disks as files, `disk` and `left`.
     pub(crate) fn mount(&self, directory: &Path) -> BackgroundSession {
         let options = [MountOption::FSName("vmstore-test-disks".into())];
         fuser::spawn_mount2(self.clone(), directory, &options)
@@ -176,7 +176,7 @@ impl Disks {
     }
 }
 
-/// Which disk an inode is.
+/// The disk that has this inode.
 fn disk(inode: u64) -> Option<usize> {
     (ROOT + 1..)
         .zip(0..NAMES.len())
@@ -196,7 +196,7 @@ impl Filesystem for Disks {
     }
 
     fn open(&mut self, _: &Request<'_>, _: u64, _: i32, reply: ReplyOpen) {
-        // No flags: what the kernel has of the file from before is dropped.
+        // Without flags, the kernel drops the file's cached pages.
         reply.opened(0, 0);
     }
 

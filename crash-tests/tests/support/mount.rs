@@ -1,4 +1,4 @@
-//! File systems of a size of one's own.
+//! File systems of a chosen size.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::run;
 
-/// A mounted file system, unmounted when it goes.
+/// A mounted file system. Drop unmounts it.
 pub(crate) struct Mounted(pub(crate) PathBuf);
 
 impl Drop for Mounted {
@@ -16,7 +16,7 @@ impl Drop for Mounted {
 }
 
 impl Mounted {
-    /// A fresh one, in `directory`; but for tmpfs on a loop device.
+    /// Makes a file system and mounts it in `directory`. All kinds except tmpfs are on a loop device.
     pub(crate) fn new(kind: &str, directory: &Path, megabytes: u64) -> Self {
         let at = directory.join(kind);
         std::fs::create_dir(&at).unwrap();

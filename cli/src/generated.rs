@@ -1,4 +1,4 @@
-//! What is written from the definition of the command line: completions and the man page.
+//! Shell completions and the man page, generated from the definition of the command line.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Outcome {
     Ok(Code::Good)
 }
 
-/// One page with all commands, so that there is one file to install.
+/// Prints one page for all commands: there is one file to install.
 pub(crate) fn man() -> Outcome {
     let mut command = Arguments::command();
     command.build();
