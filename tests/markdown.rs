@@ -132,7 +132,7 @@ fn broken_links(page: &str, directory: &Path) -> Vec<String> {
                 };
                 if !anchors(&there).iter().any(|anchor| anchor == heading) {
                     faults.push(format!(
-                        "{number}: a link to #{heading}, no heading of {target}"
+                        "{number}: a link to {target}, a heading that does not exist"
                     ));
                 }
             }
@@ -143,6 +143,9 @@ fn broken_links(page: &str, directory: &Path) -> Vec<String> {
 
 #[test]
 fn every_page_keeps_the_rules() {
+    if !source(".git").exists() {
+        return; // a packed source tree: git cannot list its pages
+    }
     let Some(mut git) = tool("git", "git") else {
         return;
     };
@@ -180,7 +183,7 @@ fn each_rule_finds_what_breaks_it() {
     assert_eq!(
         broken_links(&page, &source("")),
         [
-            "20: a link to #nowhere, no heading of #nowhere",
+            "20: a link to #nowhere, a heading that does not exist",
             "20: a link to nothing.md, which does not exist",
         ]
     );
