@@ -1,12 +1,12 @@
 /*
- * minivmm.c - a small hypervisor whose guest lives in a vmstore: it commits the guest while it runs, is
- * killed, comes back in a new process, goes back in time, and proves every byte of it.
+ * minivmm.c - a small hypervisor whose guest lives in a store. The hypervisor commits the running guest, is
+ * killed, comes back in a new process, restores older commits, and compares every byte.
  *
- * The program runs itself as a child process, the VMM, kills it, and runs a second one. A VMM opens the
- * store and runs the guest: a vCPU of /dev/kvm or, where that cannot be had, a thread that executes the
- * same machine code in software. With each commit it copies all memory into a file of the parent's (the
- * witness), with which the second VMM compares what it restores; and throughout, memory and registers
- * are compared with a model: another guest, executed in software from its first instruction.
+ * The program starts a child process, the VMM, kills it, and starts a second VMM. A VMM opens the store and
+ * runs the guest: a vCPU of /dev/kvm or, without /dev/kvm, a thread that executes the same machine code in
+ * software. At each commit the VMM copies all memory into a file that the parent keeps: the witness. The
+ * second VMM compares restored memory with the witness. Memory and registers are also compared with a
+ * model: another guest, executed in software from its first instruction.
  * How a VMM uses the library: vmm_open, vmm_commit, vmm_persist, vmm_restore. How to run it: README.md.
  */
 #define _GNU_SOURCE
@@ -59,18 +59,18 @@ static uint64_t microseconds(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* ---- The guest: 74 bytes of 64-bit code that wander through 256 MiB ---------------------------- */
+/* ---- The guest: 74 bytes of 64-bit code that read and write 256 MiB at random ------------------ */
 #define RAM_BYTES 0x10000000u   /* at guest address 0 */
 #define COUNTER   0x0000u       /* where the guest writes how many steps it has made */
 #define CODE      0x1000u
 #define TABLES    0x2000u       /* three pages: all of RAM at its own address */
-#define DATA      0x0800u       /* where in a page, also in those above, the guest writes */
-#define ROUNDS    32768u        /* random numbers from one write to the next: they set the pace */
+#define DATA      0x0800u       /* the guest writes at this offset of a page, also of the pages above */
+#define ROUNDS    32768u        /* random numbers between two writes: they set the speed */
 #define ADDEND    0x3c6ef35fu
 #define LE32(n)   (n) & 255, (n) >> 8 & 255, (n) >> 16 & 255, (n) >> 24 & 255
 
-/* Each step draws a page and adds what it finds there to the generator's state, so that one wrong byte sends
- * the guest down another path for ever. eax: generator, ecx: rounds left, esi: steps. It changes no flags. */
+/* Each step chooses a random page and adds the number in that page to the generator's state. After one wrong
+ * byte the guest takes another path for ever. eax: generator, ecx: rounds left, esi: steps. No flags change. */
 static const uint8_t guest_code[] = {
     0xb9, LE32(ROUNDS),             /* 00 next: mov   ecx, ROUNDS                           */
     0x8d, 0x84, 0x80, LE32(ADDEND), /* 05 mix:  lea   eax, [rax + rax*4 + ADDEND]           */
@@ -89,7 +89,7 @@ static const uint8_t guest_code[] = {
     0xeb, 0xb6,                     /* 48       jmp   next                                  */
 };
 
-/* Before the first instruction. The page tables are marked accessed and dirty, so that the processor does not do it. */
+/* Before the first instruction. The page tables are marked accessed and dirty: the processor need not write there. */
 static void boot(uint32_t *ram, struct kvm_regs *r)
 {
     uint64_t *tables = (uint64_t *)(void *)ram + TABLES / 8;
@@ -122,8 +122,8 @@ static inline void execute(uint32_t *ram, struct kvm_regs *r)
     }
 }
 
-/* ---- The vCPU: run it, pause it, take its state out and put it back ---------------------------- */
-/* The `devices` module: all that this guest has; others have interrupt controllers, clocks, MSRs. */
+/* ---- The vCPU: run it, pause it, save its state and load it ------------------------------------ */
+/* The `devices` module: all state of this guest. Other guests have interrupt controllers, clocks, MSRs. */
 struct machine {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
@@ -135,7 +135,7 @@ enum direction { SAVE, LOAD };
 static const struct {
     size_t at;
     unsigned long request[2];
-} parts[] = {   /* in the order in which they are put back */
+} parts[] = {   /* in the order of loading */
     { offsetof(struct machine, sregs), { KVM_GET_SREGS, KVM_SET_SREGS } },
     { offsetof(struct machine, regs), { KVM_GET_REGS, KVM_SET_REGS } },
     { offsetof(struct machine, fpu), { KVM_GET_FPU, KVM_SET_FPU } },
@@ -146,9 +146,9 @@ static struct kvm_run software_run;
 static struct {
     uint32_t *ram;              /* the `ram` module */
     struct machine *devices;    /* the `devices` module */
-    int vcpu;                   /* negative: the guest is played in software, with these registers */
+    int vcpu;                   /* negative: a thread executes the guest in software, with these registers */
     struct kvm_regs software;
-    struct kvm_run *run;        /* the software guest minds its immediate_exit, as KVM does */
+    struct kvm_run *run;        /* the software guest obeys immediate_exit, as KVM does */
     pthread_t thread;
     sem_t go, parked;
     bool running;
@@ -171,7 +171,7 @@ static void *guest_thread(void *unused)
 {
     for (;;) {
         while (sem_wait(&vm.go))
-            ;   /* interrupted by a signal that came late */
+            ;   /* a late signal interrupted it */
         while (!__atomic_load_n(&vm.run->immediate_exit, __ATOMIC_SEQ_CST))
             if (vm.vcpu < 0)
                 execute(vm.ram, &vm.software);
@@ -184,7 +184,7 @@ static void *guest_thread(void *unused)
     return unused;
 }
 
-/* To pause, the signal takes the vCPU out of KVM_RUN; immediate_exit, set before, catches it going in. */
+/* To pause, a signal interrupts KVM_RUN. immediate_exit is set before: a vCPU that is about to enter leaves again. */
 static void guest_go(bool go)
 {
     __atomic_store_n(&vm.run->immediate_exit, !go, __ATOMIC_SEQ_CST);
@@ -195,9 +195,9 @@ static void guest_go(bool go)
     vm.running = go;
 }
 
-static void on_signal(int number) { (void)number; /* interrupting KVM_RUN was all its work */ }
+static void on_signal(int number) { (void)number; /* the signal has interrupted KVM_RUN; there is no other work */ }
 
-/* Puts a vCPU on the `ram` module. Returns NULL, or why that cannot be done here. */
+/* Makes a vCPU that runs in the `ram` module. Returns NULL, or the reason why this host cannot. */
 static const char *kvm_start(void)
 {
     struct kvm_userspace_memory_region slot = { .memory_size = RAM_BYTES, .userspace_addr = (uintptr_t)vm.ram };
@@ -209,7 +209,7 @@ static const char *kvm_start(void)
     void *run = mmap(NULL, bytes < 0 ? 0 : (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
     if (run == MAP_FAILED || ioctl(machine, KVM_SET_USER_MEMORY_REGION, &slot)
         || ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0)
-        return "it opens, but cannot run this machine";
+        return "/dev/kvm opens, but cannot run this machine";
     vm.run = run, vm.vcpu = vcpu;
     return NULL;
 }
@@ -220,7 +220,7 @@ static void guest_boot(void)
     struct kvm_sregs *s = &vm.devices->sregs;
     struct kvm_segment flat = { .limit = UINT32_MAX, .selector = 0x13, .dpl = 3, .type = 3,
                                 .present = 1, .db = 1, .s = 1, .g = 1 };
-    vcpu_state(SAVE);               /* what KVM begins with */
+    vcpu_state(SAVE);               /* the state that KVM begins with */
     s->ds = s->es = s->fs = s->gs = s->ss = s->cs = flat;
     s->cs.selector = 0x1b, s->cs.type = 11, s->cs.l = 1, s->cs.db = 0;
     s->cr3 = TABLES;
@@ -232,7 +232,7 @@ static void guest_boot(void)
 
 /* ---- The proofs -------------------------------------------------------------------------------- */
 
-static int witness, parent;     /* a file with all memory of commit N at N times its size; a pipe */
+static int witness, parent;     /* a file: all memory of commit N lies at N times the memory's size; a pipe */
 static _Alignas(4096) uint32_t model_ram[RAM_BYTES / 4];
 static struct kvm_regs model;
 
@@ -249,10 +249,10 @@ static void bear_witness(uint64_t commit)
             fail("the witness cannot be written: %s", strerror(errno));
 }
 
-/* Runs the model, from its first instruction if need be, until its registers are these. */
+/* Runs the model, if necessary from its first instruction, until its registers are equal to `goal`. */
 static bool model_reaches(struct kvm_regs goal)
 {
-    goal.rflags &= ~0x10000ull;     /* RF, which leaving the guest may have set */
+    goal.rflags &= ~0x10000ull;     /* RF: the exit from the guest can set it */
     if (goal.rsi <= model.rsi || model.rip == 0) {
         madvise(model_ram, sizeof model_ram, MADV_DONTNEED);    /* zeros again */
         boot(model_ram, &model);
@@ -260,7 +260,7 @@ static bool model_reaches(struct kvm_regs goal)
     for (; model.rsi <= goal.rsi; execute(model_ram, &model)) {
         if (model.rip == goal.rip && memcmp(&model, &goal, sizeof goal) == 0)
             return true;
-        while (model.rip == CODE + 0x05 && model.rsi < goal.rsi && model.rcx > 1)   /* the same, only quicker */
+        while (model.rip == CODE + 0x05 && model.rsi < goal.rsi && model.rcx > 1)   /* the same, but faster */
             model.rax = __builtin_bswap32((uint32_t)model.rax * 5 + ADDEND), model.rcx--;
     }
     return false;
@@ -284,12 +284,12 @@ static void prove(uint64_t commit)
     commit ? say("PROVED", "all memory is as it was in commit %lu", commit)
            : say("PROVED", "all memory and registers are the model's at step %llu, rip 0x%llx", r->rsi, r->rip);
     if (write(parent, "p", 1) != 1)
-        exit(1);    /* it is gone */
+        exit(1);    /* the parent has ended */
 }
 
 static int is_shown(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
-/* `ls` of the store, a line for each module. The links must point to the head that is expected. */
+/* Lists the store's files, a line for each module. The links must point to the expected head. */
 static void show_files(uint64_t head)
 {
     struct dirent **found;
@@ -336,7 +336,7 @@ static void vmm_open(uint64_t expected_head)
     must(store_probe(NULL, &host), "store_probe");
     say("tracker", "%s: %s", host.auto_tracker == VMSTORE_TRACKER_KERNEL ? "kernel" : "compare", host.tracker_reason);
     const char *why_not = kvm_start();
-    say("guest", why_not ? "a thread that plays it in software; no /dev/kvm: %s" : "a vCPU of /dev/kvm%s",
+    say("guest", why_not ? "a thread executes it in software; no /dev/kvm: %s" : "a vCPU of /dev/kvm%s",
         why_not ? why_not : "");
     head ? prove(head) : guest_boot();
     vcpu_state(LOAD);
@@ -346,7 +346,7 @@ static void vmm_open(uint64_t expected_head)
     show_files(head);
 }
 
-/* Lets the guest go on until it has made some more steps; it does not stop then. */
+/* Lets the guest run until it has made so many more steps. The guest continues to run then. */
 static void vmm_run(uint32_t steps)
 {
     uint32_t from = steps_made();
@@ -355,7 +355,7 @@ static void vmm_run(uint32_t steps)
         usleep(100);
 }
 
-/* The guest runs before and after; it is paused for the capture only. */
+/* The guest runs before and after the commit. It is paused for the capture only. */
 static void vmm_commit(uint64_t expected, const char *label)
 {
     vmstore_commit_options options = { .struct_size = sizeof options, .label = label };
@@ -367,7 +367,7 @@ static void vmm_commit(uint64_t expected, const char *label)
     vcpu_state(SAVE);
     must(store_capture(store, &options, &capture), "store_capture");
     uint64_t pause = microseconds() - begin;
-    prove(0);       /* these two are for the proof alone and not counted: no other VMM would pause for them */
+    prove(0);       /* only the proof needs these two calls: their time is not counted */
     bear_witness(expected);
     begin = microseconds();
     uint32_t steps = steps_made();
@@ -401,7 +401,7 @@ static void vmm_restore(uint64_t commit)
     show_files(commit);
 }
 
-/* Runs the guest from where it is, and compares what it has become. */
+/* Lets the guest continue, pauses it, and compares it with the model. */
 static void vmm_carry_on(uint32_t steps)
 {
     vmm_run(steps);
@@ -412,46 +412,46 @@ static void vmm_carry_on(uint32_t steps)
 
 static int vmm_main(int life)
 {
-    alarm(120);     /* a guest that does not move ends as a failure too */
+    alarm(120);     /* a guest that makes no steps is a failure too */
     if (life == 1) {
         title("1  A new store, and a guest in it");
         vmm_open(0);
-        title("2  A commit; the guest goes on");
+        title("2  A commit; the guest continues");
         vmm_commit(1, "awake");
-        title("3  Another; it costs what was written since");
+        title("3  A second commit: its cost is that of the pages written since the first");
         vmm_commit(2, "further on");
-        title("4  Persist: no power cut can take these two away now");
+        title("4  Persist: both commits now survive a power cut");
         vmm_persist(2);
-        title("5  A third, not persisted");
+        title("5  A third commit, not persisted");
         vmm_commit(3, "at the edge");
         vmm_run(300);
-        return write(parent, "k", 1) == 1 ? pause() : 1;    /* asks to be killed; the guest goes on */
+        return write(parent, "k", 1) == 1 ? pause() : 1;    /* asks to be killed; the guest runs meanwhile */
     }
-    title("7  A new process: the guest is where commit 3 left it, and carries on");
+    title("7  A new process: memory has the bytes of commit 3, and the guest continues");
     vmm_open(3);
     vmm_carry_on(300);
-    title("8  Back to commit 1, in place; the guest carries on from there, into a branch");
+    title("8  Restore commit 1 in place; the guest continues from there: a branch");
     vmm_restore(1);
     vmm_carry_on(300);
     vmm_commit(4, "another way");
     vmm_persist(4);
-    title("9  Across to commit 3, and on");
+    title("9  Restore commit 3, on the other branch; the guest continues");
     vmm_restore(3);
     vmm_carry_on(300);
-    title("10 The history; every file of it is verified");
+    title("10 The history; every file is verified");
     for (uint64_t n = 1; n <= 4; n++) {
         vmstore_commit_info info = { .struct_size = sizeof info };
         must(store_commit_info(store, n, &info), "store_commit_info");
         say("commit", "%lu on %lu%s  %s", n, info.parent, info.persisted ? ", persisted:" : ":", info.label);
     }
     must(store_verify(store, NULL), "store_verify");
-    must(store_close(store), "store_close");    /* the guest is paused: its memory goes away */
+    must(store_close(store), "store_close");    /* the guest is paused: store_close unmaps its memory */
     return 0;
 }
 
 /* ---- The parent -------------------------------------------------------------------------------- */
 
-/* Runs a VMM, kills it when it asks for that, and returns how many proofs it gave. */
+/* Starts a VMM, kills it when it asks for that, and returns the number of its proofs. */
 static int live(const char *life, int expected_status)
 {
     int ends[2], status, proofs = 0;
@@ -478,7 +478,7 @@ int main(int argc, char **argv)
 {
     char fresh[4096];
     int life;
-    setvbuf(stdout, NULL, _IOLBF, 0);   /* two processes write to it in turn */
+    setvbuf(stdout, NULL, _IOLBF, 0);   /* two processes write to stdout in turn */
     if (argc == 3 && sscanf(argv[2], "%d %d %d", &life, &parent, &witness) == 3) {
         directory = argv[1];
         return vmm_main(life);
@@ -491,7 +491,7 @@ int main(int argc, char **argv)
     printf("minivmm: a guest with 256 MiB in vmstore %s, in %s\n", store_version(), directory);
     int proofs = live("1", SIGKILL);
     title("6  SIGKILL");
-    say("killed", "with the guest running, 300 steps and more after commit 3");
+    say("killed", "while the guest ran, at least 300 steps after commit 3");
     proofs += live("2", 0);
     printf("\nPROVED: %d times all 256 MiB were right, byte for byte: 4 commits, 1 SIGKILL, 2 restores.\n", proofs);
     return argc > 1 ? 0 : execlp("rm", "rm", "-rf", "--", directory, NULL);

@@ -27,8 +27,8 @@ pub(crate) fn become_program<A: AsRef<OsStr>>(
         )
     })?;
 
-    // Made aside and renamed, so that two runs at once do not see each other's half-made files. The loader
-    // looks for the library by its SONAME.
+    // Made in a directory of their own and renamed: two runs at once see only whole files. The loader looks for
+    // the library by its SONAME.
     let place = examples.join(format!("{name}-c"));
     let aside = place.join(process::id().to_string());
     fs::create_dir_all(&aside)?;

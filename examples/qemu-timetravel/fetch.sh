@@ -1,14 +1,14 @@
 #!/bin/sh
-# fetch.sh DIRECTORY - makes sure of a QEMU, and puts the guest into DIRECTORY: `vmlinuz` and `initramfs`, made
-# of packages of the Debian that this is. What is there already is not fetched again. Installing QEMU needs
-# root; fetching the rest does not. What $QEMU, $KERNEL and $BUSYBOX name is taken as it is.
+# fetch.sh DIRECTORY - installs QEMU where there is none, and puts the guest into DIRECTORY: `vmlinuz` and
+# `initramfs`, from packages of this host's Debian. Files that are there already are not fetched again.
+# Installing QEMU needs root; fetching the rest does not. $QEMU, $KERNEL and $BUSYBOX name files to use instead.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 [ -z "${BUSYBOX:-}" ] || BUSYBOX=$(realpath "$BUSYBOX")
 mkdir -p "$1"
 cd "$1"
 exec 9>lock
-flock 9 # one of us at a time; the kernel gives the lock back, however this ends
+flock 9 # one run at a time; the kernel releases the lock when this process ends
 work=$(mktemp -d ./fetching.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -20,7 +20,7 @@ no() {
     exit 1
 }
 
-# apt-get $@, without its chatter; on failure the chatter is all that there is to go by.
+# apt-get $@, without its output. On failure the output is shown: it has the reason.
 apt() {
     LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 \
         -o APT::Sandbox::User="$(id -un)" "$@" >"$work/log" 2>&1 && return
@@ -28,19 +28,19 @@ apt() {
     return 1
 }
 
-# Says how to do without where the package $1, in place of which $2 could be set, cannot be had. Lists of packages
-# may be missing or old, as in a container; only root can get new ones.
+# Looks for the package $1; the variable $2 can name a file to use instead. When there is no such package, ends
+# and says so. Lists of packages may be missing or old, as in a container; only root can update them.
 updated=
 look_for() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-        no "no apt-get and dpkg-deb here to get $1 with; set $2 to one of your own (README.md)"
+        no "$1 needs apt-get and dpkg-deb, and they are not here; set $2 to your own file (README.md)"
     if [ -z "$updated" ] && [ "$(id -u)" = 0 ]; then
         say updating "the lists of packages"
-        apt update || say "" "that failed; going on with those that are there"
+        apt update || say "" "the update failed; the old lists are used"
     fi
     updated=yes
     apt-cache show "$1" >"$work/log" 2>&1 ||
-        no "apt-get knows no package $1; as root: apt-get update. Or set $2 to one of your own (README.md)"
+        no "apt-get knows no package $1; as root: apt-get update. Or set $2 to your own file (README.md)"
 }
 
 # Unpacks the package $1 into the current directory, $work.
@@ -72,7 +72,7 @@ if [ -z "${BUSYBOX:-}" ] && [ ! -f busybox ]; then
     mv "$(find "$work" -name busybox -type f -perm -u+x | head -n 1)" busybox
 fi
 
-# A fresh initramfs each time: $here/init may have been edited. busybox is a cpio too.
+# A new initramfs each time: $here/init may have been edited. busybox has a cpio.
 root=$work/root
 mkdir -p "$root/bin" "$root/dev" "$root/tmp"
 cp "${BUSYBOX:-busybox}" "$root/bin/busybox"

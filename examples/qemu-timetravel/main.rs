@@ -1,6 +1,6 @@
 //! `cargo run --example qemu-timetravel`: fetches QEMU and a guest from Debian with `fetch.sh`, into
-//! `target/qemu-timetravel`, compiles `timetravel.c`, and becomes that program. `$QEMU`, `$KERNEL` and `$BUSYBOX` name
-//! others to use.
+//! `target/qemu-timetravel`, compiles `timetravel.c`, and becomes that program. `$QEMU`, `$KERNEL` and
+//! `$BUSYBOX` name other files to use.
 
 use std::env;
 use std::error::Error;

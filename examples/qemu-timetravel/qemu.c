@@ -15,9 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MONITOR_SECONDS 60      /* for the answer to any one command: a slow machine has other work too */
+#define MONITOR_SECONDS 60      /* for the answer to one command: the machine can be slow */
 
-/* What came through a socket from QEMU, and has not been taken yet. */
+/* Text that came from QEMU through a socket and is not used yet. */
 struct channel {
     const char *name;
     int fd;
@@ -77,7 +77,7 @@ static void remember(const char *text, size_t bytes)
     tail[old + bytes] = 0;
 }
 
-/* Reads what there is. When QEMU closes a socket it has ended or is about to, which is a failure. */
+/* Reads the text that is there. When QEMU closes a socket, it has ended or ends soon: that is a failure. */
 static void receive(struct channel *channel)
 {
     memmove(channel->text, channel->text + channel->taken, channel->used - channel->taken);
@@ -106,7 +106,7 @@ static void receive(struct channel *channel)
     channel->text[channel->used] = 0;
 }
 
-/* The next whole line that was received, without its end, or NULL. It is changed by the next `receive`. */
+/* The next whole line that was received, without its end, or NULL. Valid until the next `receive`. */
 static char *next_line(struct channel *channel)
 {
     char *begin = channel->text + channel->taken, *end = memchr(begin, '\n', channel->used - channel->taken);
@@ -154,7 +154,7 @@ static void command(const char *text, int passed)
         fail("QEMU's monitor does not take %s: %s", text, strerror(errno));
 }
 
-/* The answer to the last command. What QEMU tells in between, events, is skipped. */
+/* The answer to the last command. Events in between are skipped. */
 static const char *answer(const char *text)
 {
     for (;;) {
@@ -172,7 +172,7 @@ static const char *ask(const char *text)
     return answer(text);
 }
 
-/* Passes a file under the name `state`, and lets QEMU migrate to it, or from it. */
+/* Passes a file to QEMU under the name `state`, and lets QEMU migrate to the file, or from it. */
 static void migrate(int file, const char *text)
 {
     const char *getfd = "{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"state\"}}", *said;
@@ -194,7 +194,7 @@ void qemu_continue(void) { ask("{\"execute\":\"cont\"}"); }
 
 /* ---- The process ------------------------------------------------------------------------------- */
 
-/* Makes a socket for a fresh QEMU and returns QEMU's end. */
+/* Makes a socket for a new QEMU and returns QEMU's end. */
 static int channel_open(struct channel *channel)
 {
     int ends[2];
@@ -233,14 +233,14 @@ void qemu_start(const struct guest *guest, bool incoming)
     if ((qemu = fork()) < 0)
         qemu = 0, fail("no process for QEMU: %s", strerror(errno));
     if (qemu == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);   /* however we end, it does too */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);   /* when this process ends, QEMU ends too */
         if (getppid() == parent && !fcntl(ends[0], F_SETFD, 0) && !fcntl(ends[1], F_SETFD, 0))
             execvp(guest->qemu, (char **)(uintptr_t)arguments);
         fprintf(stderr, "%s does not start: %s\n", guest->qemu, strerror(errno));
         _exit(127);
     }
     close(ends[0]), close(ends[1]);
-    wait_line(&monitor, MONITOR_SECONDS);   /* its greeting */
+    wait_line(&monitor, MONITOR_SECONDS);   /* the monitor's greeting */
     ask("{\"execute\":\"qmp_capabilities\"}");
     ask("{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
         "[{\"capability\":\"x-ignore-shared\",\"state\":true}]}}");

@@ -10,7 +10,7 @@
 
 struct guest {
     const char *qemu, *kernel, *initramfs;
-    const char *memory;     /* the file that is its RAM */
+    const char *memory;     /* the file of the guest's RAM */
     uint64_t memory_bytes;
 };
 
@@ -19,21 +19,21 @@ _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)
 void say(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t milliseconds(void);
 
-/* Starts QEMU; it boots the kernel, or, incoming, waits for a device state. It dies with this process. */
+/* Starts QEMU. QEMU boots the kernel or, with `incoming`, waits for a device state. QEMU ends with this process. */
 void qemu_start(const struct guest *guest, bool incoming);
 void qemu_kill(void);
 void qemu_stop(void);
 void qemu_continue(void);
-/* Moves the state of all devices, and of no RAM that is in `memory`, into an empty file, or out of one. Stopped. */
+/* Writes the state of all devices into an empty file, or loads it. RAM in `memory` is left out. QEMU is stopped. */
 void qemu_save(int file);
 void qemu_load(int file);
 
-/* The console's next whole line, waited for `seconds` at most; valid until the next call. */
+/* The console's next whole line, after at most `seconds`. Valid until the next call. */
 const char *console_line(int seconds);
-/* The next whole line if there is one, without waiting, else NULL; then `console_rest` is the beginning of the next. */
+/* The next whole line, without waiting, or NULL: then `console_rest` is the beginning of the next line. */
 const char *console_line_there(void);
 const char *console_rest(void);
-/* What the guest of a fresh QEMU had said of a line when its device state was saved. */
+/* The beginning of a line that the guest had printed when its device state was saved. */
 void console_begin(const char *rest);
 void console_type(const char *word);
 

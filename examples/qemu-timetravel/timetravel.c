@@ -1,11 +1,11 @@
 /*
  * timetravel.c - an unmodified QEMU whose guest, a Linux, goes back in time.
  *
- * The guest's RAM is the module `ram`, a shared mapping: its backing file is what QEMU maps too. What
- * QEMU knows of its devices goes into the module `devices`. This process never touches the RAM: it
- * tells QEMU to stop, has both modules committed, and to go back it starts another QEMU on what
- * store_restore put into them. How it uses the library: modules_map, commit, travel. How to run it, and
- * what it proves: README.md. QEMU itself is in qemu.c.
+ * The guest's RAM is the module `ram`, a shared mapping. QEMU maps the backing file of `ram` too. The state
+ * of QEMU's devices goes into the module `devices`. For a commit, this process stops QEMU and commits both
+ * modules. To go back, it kills QEMU, calls store_restore, and starts another QEMU on the restored modules.
+ * How it uses the library: modules_map, commit, travel. How to run it, and what it proves: README.md.
+ * qemu.c starts QEMU and talks to it.
  */
 #define _GNU_SOURCE
 #include "qemu.h"
@@ -25,18 +25,18 @@
 #define DEVICES_BYTES  (4ull << 20)
 #define BOOT_SECONDS   100
 #define LINE_SECONDS   30
-#define LIFE_SECONDS   240          /* no wait in a life is longer than its own limit: this one is for defects */
+#define LIFE_SECONDS   240          /* each wait has its own, shorter limit: this limit catches defects */
 #define FOLLOWING      5            /* lines of the console that are compared after a commit and its restores */
 #define COMMITS        3
 
-/* The `devices` module: what belongs to a commit besides RAM. */
+/* The `devices` module: the part of a commit that is not RAM. */
 struct devices {
     uint64_t state_bytes;
-    char line[LINE], rest[LINE];    /* the console's last whole line, and what it had said of the next */
+    char line[LINE], rest[LINE];    /* the console's last whole line, and the beginning of the next */
     unsigned char state[];          /* QEMU's migration stream */
 };
 
-/* Lines that followed each commit when it was made, in memory that both lives share with their parent. */
+/* The lines that followed each commit when it was made. Both child processes share this memory with the parent. */
 struct witness {
     char lines[COMMITS + 1][FOLLOWING][LINE];
     unsigned commits, restores, qemus, proved;
@@ -61,13 +61,13 @@ static void must(int status, const char *what)
 
 /* ---- The guest, as its console shows it -------------------------------------------------------- */
 
-/* Takes a line of the console: it counts one more than the last one. */
+/* Takes a line of the console. Its count must be one higher than that of the last line. */
 static void heard_line(const char *line)
 {
     unsigned long before = 0, count;
     char heard[32], files[33];
     if (sscanf(line, "count %lu, heard %31[a-z], files %32[0-9a-f]", &count, heard, files) != 3 || strlen(files) != 32)
-        fail("this is no line of the guest's: \"%s\"", line);
+        fail("this is not a line of the guest: \"%s\"", line);
     if (*last_line)
         sscanf(last_line, "count %lu", &before);
     if (count != before + 1)
@@ -77,7 +77,7 @@ static void heard_line(const char *line)
 
 static void next_line(void) { heard_line(console_line(LINE_SECONDS)); }
 
-/* What the guest says after a commit must be, to the letter, what it said when the commit was made. */
+/* After a restore the guest must say exactly the same as it said when the commit was made. */
 static void follow(uint64_t commit, bool first_time)
 {
     say("was at", "%s", last_line);
@@ -121,8 +121,8 @@ static int on_module(const vmstore_module_info *info, void *unused)
     return 0;
 }
 
-/* QEMU writes `ram` through a mapping of its own, where the kernel's tracker for ours sees nothing: so it is
- * compared. `devices` is written here, and any tracker does. Both come up at the head. */
+/* QEMU writes to `ram` through its own mapping. The kernel tracker of our mapping does not see these writes, so
+ * `ram` is compared. This process writes `devices`: any tracker works. Both modules come up at the head. */
 static void modules_map(void)
 {
     vmstore_map_options shared = { .struct_size = sizeof shared, .flags = VMSTORE_MAP_SHARED,
@@ -142,7 +142,7 @@ static int state_file(void)
     return file;
 }
 
-/* Copies the device state of the stopped QEMU, and what the console has said, into `devices`. */
+/* Copies the device state of the stopped QEMU, and the console's last lines, into `devices`. */
 static void devices_save(void)
 {
     const char *line;
@@ -179,11 +179,11 @@ static void show_file(const char *module, uint64_t commit)
     struct stat about;
     snprintf(path, sizeof path, "%s/%s_Commit%lu", directory, module, commit);
     if (stat(path, &about))
-        fail("commit %lu found nothing changed in %s: there is no %s", commit, module, path);
+        fail("commit %lu found no changed page in %s: there is no %s", commit, module, path);
     say("file", "%s_Commit%lu: %ld KiB on disk", module, commit, about.st_blocks / 2);
 }
 
-/* Stops the guest for the device state and the capture; it runs on while the commit is written. */
+/* Stops the guest for the device state and the capture. The guest runs while the commit is written. */
 static void commit(uint64_t expected, const char *label)
 {
     vmstore_commit_options options = { .struct_size = sizeof options, .label = label };
@@ -217,7 +217,7 @@ static void start(bool incoming)
     witness->qemus++;
 }
 
-/* How many pages of the modules differ from the head. The capture is only looked at, and given up. */
+/* How many pages of the modules differ from the head. The capture is only counted, and then cancelled. */
 static uint64_t pages_changed(void)
 {
     vmstore_stats stats = { .struct_size = sizeof stats };
@@ -228,7 +228,7 @@ static uint64_t pages_changed(void)
     return stats.last_dirty_pages;
 }
 
-/* Starts a QEMU on what is in the modules now, which is what `number` holds. */
+/* Starts a QEMU on the modules, which now have the bytes of commit `number`. */
 static void resume(uint64_t number)
 {
     uint64_t begin = milliseconds();
@@ -243,7 +243,7 @@ static void resume(uint64_t number)
     follow(number, false);
 }
 
-/* Kills QEMU while its guest runs, and goes to a commit in place. */
+/* Kills QEMU while its guest runs, and restores a commit in place. */
 static void travel(uint64_t number)
 {
     vmstore_stats stats = { .struct_size = sizeof stats };
@@ -284,7 +284,7 @@ static void history(void)
     must(store_verify(store, NULL), "store_verify");
 }
 
-/* ---- Two lives of this program, and their parent ----------------------------------------------- */
+/* ---- Two child processes, one after the other, and their parent -------------------------------- */
 static void first_life(void)
 {
     title("1  A new store; QEMU boots a Linux in it");
@@ -296,16 +296,16 @@ static void first_life(void)
     say("booted", "in %lu ms: %s", milliseconds() - begin, last_line);
     for (int i = 0; i < FOLLOWING; i++)
         next_line();
-    title("2  A commit; the guest goes on, and is told something");
+    title("2  A commit; the guest continues, and hears a word");
     commit(1, "heard nothing");
     tell("apple");
-    title("3  Another commit");
+    title("3  A second commit");
     commit(2, "heard of an apple");
-    title("4  Back to commit 1, in another QEMU; the guest is told something else: commit 3, a branch");
+    title("4  Back to commit 1, in another QEMU; the guest hears another word: commit 3, a branch");
     travel(1);
     tell("pear");
     commit(3, "heard of a pear");
-    title("5  Across to commit 2");
+    title("5  Restore commit 2, on the other branch");
     travel(2);
     title("6  Persist, while the guest runs; then this process is killed too");
     begin = milliseconds();
@@ -318,14 +318,14 @@ static void first_life(void)
 
 static void second_life(void)
 {
-    title("7  A new process: the store is at commit 2, and restored to commit 1 before anything is mapped");
+    title("7  A new process: the head is commit 2; commit 1 is restored before the modules are mapped");
     open_store(2);
     must(store_restore(store, 1, NULL), "store_restore");
     modules_map();
     resume(1);
-    title("8  Across to the branch");
+    title("8  Restore commit 3, the branch");
     travel(3);
-    title("9  The history; every file of it is verified");
+    title("9  The history; every file is verified");
     qemu_kill();
     history();
     must(store_close(store), "store_close");
@@ -338,7 +338,7 @@ static void too_long(int number)
     _exit(write(STDOUT_FILENO, text, sizeof text - 1) < 0 ? 2 : 1);
 }
 
-/* Runs a life, and waits for all that it leaves behind: no QEMU outlives it. */
+/* Runs a child process, and waits for all processes that it leaves behind: no QEMU outlives it. */
 static void live(void (*life)(void), int expected_status)
 {
     pid_t parent = getpid(), child, ended;
@@ -377,13 +377,13 @@ int main(int argc, char **argv)
     if (!directory || witness == MAP_FAILED || prctl(PR_SET_CHILD_SUBREAPER, 1))
         fail("no temporary directory, or no memory: %s", strerror(errno));
     if (strchr(directory, ','))
-        fail("a comma in the store's path, %s, means something else to QEMU", directory);
+        fail("the store's path has a comma, which ends a path for QEMU: %s", directory);
     snprintf(memory, sizeof memory, "%s/ram", directory);
     guest.memory = memory;
     printf("qemu-timetravel: a Linux in QEMU in vmstore %s, in %s\n", store_version(), directory);
     live(first_life, SIGKILL);
     live(second_life, 0);
-    printf("\nPROVED: after %u of %u restores the guest went on as it had when the commit was made; %u commits, %u QEMUs.\n",
+    printf("\nPROVED: after %u of %u restores the guest continued as it did when the commit was made; %u commits, %u QEMUs.\n",
            witness->proved, witness->restores, witness->commits, witness->qemus);
     if (witness->proved != 4)
         return 1;
