@@ -1,5 +1,5 @@
-//! What a run prints: each row with contestant, floor or peer, ratio, target, met or missed; and the
-//! same as markdown.
+//! The output of a run: for each row the contestant, the floor or peer, the ratio, the target, and whether the target
+//! is met. The same as markdown.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,11 +17,11 @@ pub enum Target {
     Below(f64),
     /// At least this value; there is no other contestant.
     Above(f64),
-    /// Shown, not judged.
+    /// There is no target.
     Shown,
 }
 
-/// One judged pair.
+/// A contestant beside its floor or peer.
 pub struct Line {
     pub row: &'static str,
     pub case: String,
@@ -89,19 +89,34 @@ fn short(value: f64) -> String {
     }
 }
 
+/// An item of a markdown list, in lines of at most 100 columns.
+fn item(text: &str) -> String {
+    let (mut item, mut line) = (String::new(), "-".to_owned());
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > 100 {
+            item.push_str(&line);
+            item.push('\n');
+            line = " ".to_owned();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    item + &line + "\n"
+}
+
 /// All lines of a run.
 pub struct Report {
     pub conditions: Vec<String>,
     pub lines: Vec<Line>,
     pub notes: Vec<String>,
-    /// Thresholds are not looked at.
+    /// Targets are not judged.
     pub smoke: bool,
-    /// For a program that reads it.
+    /// The output is for a program, not for people.
     pub raw: bool,
 }
 
 impl Report {
-    /// Takes a line and prints it.
+    /// Adds a line and prints it.
     pub fn line(
         &mut self,
         row: &'static str,
@@ -169,7 +184,7 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         for condition in &self.conditions {
-            let _ = writeln!(text, "- {condition}");
+            text.push_str(&item(condition));
         }
         let mut row = "";
         for line in &self.lines {
@@ -186,7 +201,7 @@ impl Report {
             let _ = writeln!(text);
         }
         for note in &self.notes {
-            let _ = writeln!(text, "- {note}");
+            text.push_str(&item(note));
         }
         text
     }

@@ -183,7 +183,7 @@ pub fn memory(bench: &mut Bench) {
     memory::dirty(base(&module), &pages, 0);
     store.restore(head, None).expect("a restore");
     bench.report.note(format!(
-        "memory: an arena of 16 MiB, {} pages ({} MiB) dirty: committed with {} spill(s), restored; the arena has {} MiB",
+        "memory: with an arena of 16 MiB, {} dirty pages ({} MiB) were committed with {} spill(s), and restored; the arena then had {} MiB",
         count,
         (count * page_size()) >> 20,
         stats.arena_spills,
