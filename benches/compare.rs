@@ -1,4 +1,4 @@
-//! Two commits of the project side by side: both are built with these rows, and run in turns.
+//! Two commits of the project compared: both are built with these rows and run in turns.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::workspace;
 
 /// Turns of each commit.
 const TURNS: usize = 3;
-/// What is called a regression: beyond what turns of one commit differ by on a quiet machine.
+/// The ratio that counts as a regression. On a quiet machine turns of one commit differ by less.
 const REGRESSION: f64 = 1.1;
 
 fn run(command: &mut Command) -> String {
@@ -41,7 +41,7 @@ fn build(commit: &str) -> PathBuf {
             .arg(&tree)
             .arg(id.trim()));
     }
-    // The rows are ours in both; the library, and only it, is the commit's.
+    // Both use the rows of this tree. Only the library is that of the commit.
     let benches = tree.join("benches");
     let _ = std::fs::remove_dir_all(&benches);
     run(Command::new("cp")

@@ -1,9 +1,9 @@
-//! How a contest is held: contestants in random order, round after round, their times kept by name.
+//! How a contest runs: contestants in random order, round after round. Their times are recorded by name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Xorshift: the same contest again for the same seed.
+/// Xorshift: the same seed repeats the same contest.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -33,7 +33,7 @@ impl Rng {
     }
 }
 
-/// What was measured of one contestant, in microseconds unless its name says otherwise.
+/// The measured values of one contestant, in microseconds unless its name says otherwise.
 #[derive(Clone, Default)]
 pub struct Times(Vec<f64>);
 
@@ -91,7 +91,7 @@ impl Sheet {
     }
 }
 
-/// Time is that of this thread on a processor, not that on the wall.
+/// Times are processor time of this thread, not wall-clock time.
 pub static PROCESSOR_TIME: AtomicBool = AtomicBool::new(false);
 
 /// A moment from which to count.
@@ -122,7 +122,7 @@ fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// A contestant: does what has to be done before, and times what counts.
+/// A contestant: prepares, and times the part that counts.
 pub type Player<'a> = Box<dyn FnMut(&mut Sheet, &mut Rng) + 'a>;
 
 /// Lets every contestant play once a round, in a new random order each time. The first rounds are not

@@ -1,4 +1,4 @@
-//! The machine and its condition, as far as they decide what a figure means.
+//! The machine and its condition: what a reader must know to judge a figure.
 
 use std::fs;
 use std::path::Path;
@@ -83,7 +83,7 @@ pub fn written_by_us() -> u64 {
     line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
 
-/// Bytes that the device under a directory has written, by anybody.
+/// Bytes that the device under a directory has written, for all processes.
 pub fn written_by_device(directory: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     let device = fs::metadata(directory).ok()?.dev();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::contest::Rng;
 use crate::machine::page_size;
 
-/// A mapping of our own.
+/// A mapping that is unmapped when dropped.
 pub struct Region {
     pub base: *mut u8,
     pub length: usize,
@@ -44,7 +44,7 @@ impl Region {
         }
     }
 
-    /// Touched memory to copy into, in huge pages where there are some, as the store's arena is.
+    /// Touched memory to copy into; like the store's arena, in huge pages where the host has them.
     pub fn arena(length: usize) -> Self {
         let region = Self::anonymous(length);
         // SAFETY: the mapping is ours.
@@ -68,7 +68,7 @@ impl Drop for Region {
     }
 }
 
-/// Touches all of a mapping, with every page different from every other.
+/// Touches all of a mapping. All pages differ.
 pub fn fill(base: *mut u8, length: usize, rng: &mut Rng) {
     for word in 0..length / 8 {
         // SAFETY: inside the mapping, and aligned.
@@ -76,7 +76,7 @@ pub fn fill(base: *mut u8, length: usize, rng: &mut Rng) {
     }
 }
 
-/// One store to each page, of a value it did not have.
+/// Writes one new value to each page.
 pub fn dirty(base: *mut u8, pages: &[usize], value: u64) {
     let page = page_size();
     for at in pages {
@@ -89,7 +89,7 @@ pub fn dirty(base: *mut u8, pages: &[usize], value: u64) {
     }
 }
 
-/// One load from each page.
+/// Reads one value from each page.
 pub fn read(base: *const u8, pages: &[usize]) {
     let page = page_size();
     for at in pages {
@@ -98,7 +98,7 @@ pub fn read(base: *const u8, pages: &[usize]) {
     }
 }
 
-/// Packs pages one behind the other: the memcpy that no capture can do without.
+/// Packs pages one after the other: the memcpy that every capture needs.
 pub fn gather(base: *const u8, pages: &[usize], into: &Region) {
     let page = page_size();
     for (slot, at) in pages.iter().enumerate() {
@@ -111,7 +111,7 @@ pub fn gather(base: *const u8, pages: &[usize], into: &Region) {
     }
 }
 
-/// The way back.
+/// Copies packed pages back to their places.
 pub fn scatter(from: &Region, base: *mut u8, pages: &[usize]) {
     let page = page_size();
     for (slot, at) in pages.iter().enumerate() {

@@ -268,7 +268,7 @@ impl Peer for Msync {
     }
 }
 
-/// The bare steps of files, without a store.
+/// The bare steps on files, without a store.
 pub struct Floors {
     directory: PathBuf,
     handle: File,
@@ -295,7 +295,7 @@ impl Floors {
         }
     }
 
-    /// What an append costs that is durable when it returns: no new name, no second file.
+    /// An append that is durable when it returns: no new name, no second file.
     pub fn append(&mut self, packed: &[u8]) {
         self.appended
             .write_all_at(packed, self.tail)
@@ -314,7 +314,7 @@ impl Floors {
         file
     }
 
-    /// A record of a commit that a killed process does not lose.
+    /// A record of a commit that survives a kill.
     pub fn note(&mut self) {
         self.log
             .write_all_at(&[1; 200], 200 * self.record)
@@ -326,14 +326,14 @@ impl Floors {
         self.handle.sync_all().expect("a sync of the directory");
     }
 
-    /// The record that makes everything before it count.
+    /// A record that makes everything before it durable.
     pub fn sync_record(&mut self) {
         self.note();
         self.log.sync_data().expect("a sync");
     }
 }
 
-/// Says whether a peer has the pages it was given.
+/// Checks that a peer has the pages that it was given.
 pub fn check(peer: &dyn Peer, pages: &[usize], base: *const u8) {
     let page = page_size();
     let one = Region::anonymous(page);

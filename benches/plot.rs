@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 type Points = Vec<(f64, f64)>;
 
-/// Lines by the plot they belong to.
+/// The lines of each plot.
 #[derive(Default)]
 pub struct Plots(BTreeMap<&'static str, Vec<(String, Points)>>);
 

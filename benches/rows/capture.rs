@@ -8,8 +8,8 @@ use crate::machine::page_size;
 use crate::memory::{self, Armed, Region};
 use crate::report::Target;
 
-/// Captures are cancelled, so that no file is written: the pages are dirty again, and the same pages are
-/// written before the next one.
+/// Captures are cancelled, so no file is written. The pages are dirty again, and the same pages are written before the
+/// next capture.
 pub fn capture(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));
@@ -107,7 +107,7 @@ pub fn capture(bench: &mut Bench) {
     }
 }
 
-/// One helper thread beside none.
+/// One helper thread, compared with none.
 pub fn helper(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let store = open(&scratch.path().join("store"));

@@ -8,7 +8,7 @@ use crate::machine::{file_system, page_size};
 use crate::memory;
 use crate::report::Target;
 
-/// A store whose module has a chain of `depth` commits, which hold the same pages between them.
+/// A store whose module has a chain of `depth` commits. Together they always hold the same pages.
 fn chain(
     bench: &mut Bench,
     store: &Store,
@@ -78,7 +78,7 @@ pub fn depth(bench: &mut Bench) {
     history(bench);
 }
 
-/// Writes what is there over every page, and commits that nothing has changed.
+/// Writes to every page the bytes that it has, and makes a commit in which nothing differs.
 fn touch(store: &Store, module: &vmstore::Module, length: usize) {
     for at in (0..length).step_by(page_size()) {
         // SAFETY: inside the module, which nobody else writes.
@@ -120,8 +120,8 @@ fn history(bench: &mut Bench) {
             last.push(time);
         }
         if number == total / 100 {
-            // From here on memory is mapped over an image and touched, in every window: the kernel's scan of a page
-            // that is there takes longer than of one that is not, and of one that came from a file.
+            // How long the kernel scans a page depends on whether the page is present, and on whether it came from a file.
+            // So from here on the memory of every window is mapped over an image, and touched.
             store.close().expect("a close");
             store = open(&path);
             module = store

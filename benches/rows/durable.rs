@@ -1,4 +1,4 @@
-//! Commits that survive power loss, beside stores that make the same pages durable.
+//! Commits that survive a power cut, compared with other stores that make the same pages durable.
 
 use std::cell::RefCell;
 
@@ -34,7 +34,7 @@ pub fn durable(bench: &mut Bench) {
     for (size, count) in counts.iter().enumerate() {
         let pages = &bench.rng.scattered(*count, length / page_size());
         let packed = count * page_size();
-        // Each contestant takes the pages out of the same memory.
+        // Each contestant copies the pages from the same memory.
         let taken = |value: u64| {
             memory::dirty(base(&module), pages, value);
             memory::gather(base(&module), pages, &into);
@@ -120,7 +120,7 @@ pub fn durable(bench: &mut Bench) {
     }
 }
 
-/// Commits of 64 pages each, and nothing durable yet.
+/// Makes commits of 64 pages each, none of them durable yet.
 fn burst(store: &Store, at: *mut u8, count: usize, pages: usize, rng: &mut crate::contest::Rng) {
     for _ in 0..count {
         memory::dirty(at, &rng.scattered(64, pages), rng.next());
@@ -232,7 +232,7 @@ pub fn bytes(bench: &mut Bench) {
             dirty(),
             target,
         );
-        // Everybody's writes, and the journal of the file system: the least disturbed round counts.
+        // This counts the writes of all processes and the file system's journal: the round with the fewest counts.
         let device = Times::of(device.at(0.0));
         bench.report.line(
             "bytes",

@@ -1,4 +1,4 @@
-//! A new process comes up at the head. The program runs itself again for each round.
+//! A new process starts at the head. This program runs itself again for each round.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::machine::{file_system, page_size};
 use crate::memory::{self, Region};
 use crate::report::Target;
 
-/// What the child does, by the kind of start; prints its figures in microseconds.
+/// The child's work for each kind of start. It prints its figures in microseconds.
 pub fn child(kind: &str, path: &Path) {
     let begun = crate::contest::begin();
     let page = page_size();

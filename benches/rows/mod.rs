@@ -1,4 +1,4 @@
-//! The rows: each a contest, or a few.
+//! The rows. A row is one contest, or a few.
 
 mod capture;
 mod commit;
@@ -29,15 +29,15 @@ pub struct Bench {
     pub report: Report,
     pub plots: Plots,
     pub rounds: usize,
-    /// One on each file system.
+    /// A directory on each file system.
     pub directories: Vec<PathBuf>,
     /// Small and quick, for CI.
     pub smoke: bool,
-    /// 16 GiB are there to be touched.
+    /// The machine has 16 GiB of free memory.
     pub big: bool,
 }
 
-/// A row's name, what it is about, and itself.
+/// A row: its name, what it is about, and its function.
 pub type Row = (&'static str, &'static str, fn(&mut Bench));
 
 pub const ROWS: &[Row] = &[
@@ -96,12 +96,12 @@ pub const ROWS: &[Row] = &[
 ];
 
 impl Bench {
-    /// The module of most rows.
+    /// The size of the module of most rows.
     pub fn module_bytes(&self) -> usize {
         if self.smoke { 32 << 20 } else { 1 << 30 }
     }
 
-    /// Numbers of dirty pages that fit.
+    /// The numbers of dirty pages that fit into the module.
     pub fn dirty_sets(&self, wanted: &[usize]) -> Vec<usize> {
         let most = self.module_bytes() / page_size() / 2;
         wanted
@@ -115,7 +115,7 @@ impl Bench {
         tempfile::tempdir_in(directory).expect("a directory for the run")
     }
 
-    /// A directory whose file system matters least: that in memory, if it is among them.
+    /// The directory whose file system costs least: the one in memory, if there is one.
     pub fn quiet_directory(&self) -> PathBuf {
         self.directories[self.directories.len() - 1].clone()
     }

@@ -1,4 +1,4 @@
-//! Restore in place, beside what else could put pages back.
+//! Restore in place, compared with other ways to put pages back.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use crate::machine::{file_system, page_size};
 use crate::memory::{self, Region};
 use crate::report::Target;
 
-/// The same private mapping of a file, laid over memory again: its private copies are gone.
+/// Maps the same file privately over memory again, which drops the private copies.
 fn remap(region: &Region, file: &File) {
     use std::os::fd::AsRawFd;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -47,7 +47,7 @@ pub fn restore(bench: &mut Bench) {
     let file = File::open(&path).expect("the plain file");
     let mapped = Region::private(&file, length);
     let kept = Region::arena(length / 2);
-    // As large as piecrust's memories are; pages of 64 KiB are its own choice, with fewer faults.
+    // As large as piecrust's memories. Pages of 64 KiB are piecrust's own choice: fewer faults.
     let small = length / 4;
     let mut crumbs = crumbles::Mmap::new(small / 65536, 65536).expect("a mapping of crumbles");
     memory::fill(crumbs.as_mut_ptr(), small, &mut bench.rng);
@@ -67,7 +67,7 @@ pub fn restore(bench: &mut Bench) {
             }),
             Box::new(|sheet, rng| {
                 memory::dirty(mapped.base, pages, rng.next());
-                // The guest writes to most of those pages again: that is how they became dirty.
+                // A guest that made these pages dirty writes to most of them again.
                 sheet.time("remap", || {
                     remap(&mapped, &file);
                     memory::dirty(mapped.base, pages, 1);

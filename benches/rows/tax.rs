@@ -1,4 +1,4 @@
-//! What the guest pays for being tracked: its first write to a page after a commit.
+//! What tracking costs the guest: its first write to a page after a commit.
 
 use vmstore::{MapMode, MapOptions};
 

@@ -1,4 +1,4 @@
-//! What parts of the library are worth: each beside the same work without it.
+//! What parts of the library save: each part is compared with the same work without it.
 
 use std::fs::File;
 use std::process::Command;
@@ -26,7 +26,7 @@ pub fn worth(bench: &mut Bench) {
         .note("copying compared with remapping: see row restore, \"remap + refault by writing\"");
 }
 
-/// Pages that were written and are as before, pages that became zero, and pages that have to be
+/// Commits of pages that were written and are as before, of pages that became zero, and of pages that have to be
 /// written.
 fn elision(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
@@ -47,7 +47,7 @@ fn elision(bench: &mut Bench) {
         let before = bytes(store);
         sheet.time("changed", || durable(store));
         sheet.add("changed bytes", bytes(store) - before);
-        // One byte more differs, so that the commit is not left out as a whole.
+        // One more byte differs: the library makes no commit if nothing differs.
         memory::dirty(base(&module), pages, value);
         memory::dirty(base(&module), &pages[..1], value + 1);
         let before = bytes(store);
@@ -87,7 +87,7 @@ fn elision(bench: &mut Bench) {
             Target::Faster(10.0),
         );
     }
-    // What looking for them costs when there are none: of the page's bytes only the first words are read.
+    // The cost of looking for zeros where there are none: only the first words of each page are read.
     let player: Player<'_> = Box::new(|sheet, _| {
         let page = page_size();
         sheet.time("zero check", || {
@@ -167,8 +167,8 @@ fn arming(bench: &mut Bench) {
         .line("worth", case, "us", lazy(), plain, Target::Within(1.1));
 }
 
-/// Snapshots inside a qcow2 file, made and gone back to by qemu-img: a process for each step, whose mere
-/// start is measured beside.
+/// Snapshots inside a qcow2 file, which qemu-img makes and restores. Each step is a process, and the start of a process
+/// is measured too.
 pub fn qemu(bench: &mut Bench) {
     let directory = bench.directories[0].clone();
     let scratch = bench.scratch(&directory);

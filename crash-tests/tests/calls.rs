@@ -1,5 +1,5 @@
-//! Promises 1 and 3 on the linked library: one cycle killed before every single system call that it makes, and
-//! system calls that fail in their turn, once and for ever. strace does both.
+//! Promises 1 and 3 on the linked library. strace kills one cycle before every single system call that it makes, and lets
+//! system calls fail in turn, once and for ever.
 
 mod support;
 
@@ -25,7 +25,7 @@ impl Mode {
     }
 }
 
-/// A cycle with something done to one of its calls, which is in the log where there is to be one.
+/// Runs a cycle in which strace changes one call. If a log is wanted, the changed call is in it.
 fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path, log: Option<&Path>) -> Output {
     let mut command = Command::new("timeout");
     command
@@ -41,7 +41,7 @@ fn traced(cycle: &Cycle, mode: Mode, injection: &str, store: &Path, log: Option<
     command.output().unwrap()
 }
 
-/// How often a process makes a call: the loader before `main`, and both in all.
+/// How often a process makes a call: in the loader before `main`, and in all.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     loader: u64,
@@ -73,7 +73,7 @@ fn counted(cycle: &Cycle, mode: Mode, directory: &Path) -> BTreeMap<String, Coun
     counts
 }
 
-/// What became of cycles that were to be killed.
+/// The outcomes of cycles that were to be killed.
 #[derive(Default)]
 struct Killed {
     private: u64,
@@ -83,7 +83,7 @@ struct Killed {
 }
 
 impl Killed {
-    /// Kills a cycle before each of these calls, and checks what it leaves in `store`.
+    /// Kills a cycle before each of these calls, and checks what the cycle leaves in `store`.
     fn each<'a>(
         cycle: &Cycle,
         store: &Path,
@@ -96,7 +96,7 @@ impl Killed {
             let said = Said::of(&output);
             let what = || format!("{mode:?}, killed before {call} {number}: {}", text(&output));
             if signal(output.status) != Some(KILLED) {
-                // Not every run makes as many calls as another.
+                // The number of calls varies a little from run to run.
                 assert!(output.status.success(), "{}", what());
                 killed.unkilled += 1;
             } else if *mode == Mode::Private {
@@ -127,7 +127,7 @@ fn promise_1_killed_before_every_system_call() {
     let cycle = Cycle::build(directory.path());
     let (mut names, mut calls) = (BTreeSet::new(), Vec::new());
     for mode in [Mode::Private, Mode::Shared] {
-        // Most of it is the same in shared mode: one in five is tried there, and all with VMSTORE_LONG.
+        // Shared mode is mostly the same. One call in five is tried there, and every call with VMSTORE_LONG.
         let step = if mode == Mode::Shared && setting("VMSTORE_LONG", 1) == 1 {
             5
         } else {
@@ -196,7 +196,7 @@ const CALLS: [(&str, &[&str]); 29] = [
     ("munmap", &["ENOMEM"]),
     ("mprotect", &["ENOMEM"]),
     ("madvise", &["ENOMEM", "EINVAL"]),
-    // It fails by returning an end of the heap that is not the one that was asked for.
+    // A failing brk returns another end of the heap than the requested one.
     ("brk", &["retval=0"]),
     ("userfaultfd", &["EPERM", "ENOSYS", "EMFILE", "ENOMEM"]),
     ("ioctl", &["EINVAL", "ENOMEM"]),
@@ -204,11 +204,11 @@ const CALLS: [(&str, &[&str]); 29] = [
     ("memfd_create", &["EMFILE", "ENOMEM"]),
 ];
 
-/// What `main` of cycle.c calls first, and nothing else does.
+/// The call that `main` of cycle.c makes first, and that occurs nowhere else.
 const BEGUN: &str = "getppid";
 
-/// Those that are not made to fail: they begin and end a process or a thread, cannot fail as they are called, or talk with
-/// this test; `read` reads what the kernel tells of itself, `getrandom` what has no other source.
+/// Calls that are not made to fail. They begin or end a process or a thread, cannot fail with their arguments, or talk to
+/// this test. `read` reads facts of the kernel, and `getrandom` has no substitute.
 const OTHERS: [&str; 18] = [
     "access",
     "arch_prctl",
@@ -230,16 +230,16 @@ const OTHERS: [&str; 18] = [
     "write",
 ];
 
-/// Every way for every call of a cycle, in one mode. The loader's own calls are left alone: where they fail, it ends the
-/// process as it likes, before there is a library.
+/// Every way to fail for every call of a cycle, in one mode. The loader's own calls are left alone: where they fail, the
+/// loader ends the process, before the library is there.
 fn failures(counts: &BTreeMap<String, Count>, mode: Mode) -> Vec<(Mode, String)> {
     for call in counts.keys() {
         let known = CALLS.iter().any(|(name, _)| name == call) || OTHERS.contains(&call.as_str());
-        assert!(known, "{call}: nobody has said how this call fails");
+        assert!(known, "{call}: no table says how this call fails");
     }
     let mut all = Vec::new();
     for (call, errors) in CALLS {
-        // A shared mapping is of a file that shares blocks with others, and has no second name.
+        // In shared mode the mapped file has no second name: it shares blocks with other files.
         let Some(count) = counts.get(call) else {
             assert!(
                 mode == Mode::Shared && call == "linkat",
@@ -250,7 +250,7 @@ fn failures(counts: &BTreeMap<String, Count>, mode: Mode) -> Vec<(Mode, String)>
         for number in count.loader + 1..=count.all {
             for error in errors {
                 for ever in ["", "+"] {
-                    // What a signal interrupts is made again, as often as it takes.
+                    // An interrupted call is repeated until it is not interrupted, so EINTR for ever would never end.
                     if (*error, ever) != ("EINTR", "+") {
                         let how = if error.contains('=') {
                             (*error).to_owned()
@@ -274,7 +274,7 @@ fn promise_3_system_calls_fail_in_their_turn() {
     let modes = [Mode::Private, Mode::Shared];
     let all = modes.map(|mode| failures(&counted(&cycle, mode, directory.path()), mode));
     let all = all.concat();
-    // All over them: a prime is no multiple of any part of the list.
+    // The sample is spread over the whole list, because the step is a prime.
     let sample = (0..all.len()).map(|number| &all[number * 7919 % all.len()]);
     let (mut runs, mut through, mut given_up, mut failed, mut syncs) = (0, 0, 0, 0, 0);
     let log = directory.path().join("log");
@@ -291,20 +291,16 @@ fn promise_3_system_calls_fail_in_their_turn() {
             Some(3) => given_up += 1,
             _ => panic!("{}", what()),
         }
-        // Not every run makes as many calls as another.
+        // The number of calls varies a little from run to run.
         if std::fs::read_to_string(&log)
             .unwrap()
             .contains("(INJECTED)")
         {
             failed += 1;
-            // A signal that comes before anything is written is no failure: the sync is made again.
+            // An interrupted sync is no failure: the library repeats it.
             let sync = injection.starts_with("fsync") || injection.starts_with("fdatasync");
             if sync && !injection.contains("EINTR") {
-                assert!(
-                    said.told > 0,
-                    "nothing is said of a failed sync: {}",
-                    what()
-                );
+                assert!(said.told > 0, "no call reported a failed sync: {}", what());
                 syncs += 1;
             }
         }
@@ -315,8 +311,9 @@ fn promise_3_system_calls_fail_in_their_turn() {
         }
     }
     println!(
-        "{runs} of {} failing system calls tried, {failed} of them came to fail, {syncs} syncs, each told of: {through} cycles got through, {given_up} gave up because calls kept \
-         failing; no signal, nothing lost, no wrong byte, all go on",
+        "{runs} of {} failing system calls tried, {failed} of them came to fail, {syncs} of them syncs, each reported: \
+         {through} cycles got through, {given_up} gave up because calls kept failing; no signal, nothing lost, no wrong \
+         byte, all go on",
         all.len()
     );
     assert!(runs == wanted.min(all.len()) && through > 20 && given_up > 20);

@@ -1,7 +1,7 @@
-//! A store whose directory another process keeps changing: `beset.c` opens, maps, reads, restores, verifies, commits
-//! and compacts, while files are renamed, cut, overwritten, linked, and replaced by links, FIFOs, sockets and
-//! directories. It must not crash, hang, give wrong bytes, or open anything outside of the directory, which a
-//! trace of its system calls shows.
+//! A store whose directory another process keeps changing. `beset.c` opens, maps, reads, restores, verifies, commits and
+//! compacts, while files are renamed, cut, overwritten, linked, and replaced by links, FIFOs, sockets and directories. The
+//! library must not crash, hang, give wrong bytes, or open anything outside of the directory. A trace of the system calls
+//! shows what it opens.
 
 mod support;
 
@@ -14,11 +14,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::{program, run, scratch, setting, strace, text};
 
-/// What is done to a directory.
+/// The number of ways in which a directory is changed.
 const WAYS: u64 = 17;
 
-/// Whether changing a file changes nothing but the store: a link, of either kind, leads to somebody else's, and
-/// opening a FIFO would wait.
+/// Whether a change of this file changes the store alone. A symbolic or hard link leads to a file outside, and opening a
+/// FIFO would wait.
 fn is_plain(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|data| data.is_file() && data.nlink() == 1)
 }
@@ -31,9 +31,9 @@ struct Mutator {
     random: u64,
     /// The directory that is changed.
     store: PathBuf,
-    /// The same store, whole, where nobody has a business.
+    /// A whole copy of the store, which no process may touch.
     outside: PathBuf,
-    /// A file that is cut more often than others are.
+    /// A file that is cut more often than the others.
     cut: Option<&'static str>,
     done: [u64; WAYS as usize],
 }
@@ -63,10 +63,10 @@ impl Mutator {
         Path::new(under).join(&names[number])
     }
 
-    /// One change. What it wants to change may be gone.
+    /// Makes one change. The file to be changed may be gone.
     fn change(&mut self) {
         if self.store.join(".vmstore").is_symlink() {
-            // What is below it is not the store's, and is not changed.
+            // The files below the link are not the store's, and are not changed.
             if self.below(4) == 0 {
                 let _ = fs::remove_file(self.store.join(".vmstore"));
             }
@@ -100,7 +100,7 @@ impl Mutator {
                 writable(&path).and_then(|file| file.write_all_at(&bytes, at))
             }
             4 => fs::remove_file(&path),
-            // To a whole one outside, which would do if it were followed.
+            // A link to a whole file outside: the library would accept it if it followed links.
             5 => {
                 gone();
                 symlink(&source, &path)
@@ -139,7 +139,7 @@ impl Mutator {
                 gone();
                 fs::hard_link(self.outside.join("sentinel"), &path)
             }
-            // A whole one takes its place in one step.
+            // A whole file takes its place in one step.
             14 => {
                 let fresh = self.store.join(".vmstore/fresh");
                 fs::copy(&source, &fresh).and_then(|_| fs::rename(&fresh, &path))
@@ -153,7 +153,7 @@ impl Mutator {
         };
     }
 
-    /// Brings everything back, file after file.
+    /// Restores everything, file after file.
     fn mend(&self) {
         for entry in fs::read_dir(&self.store).unwrap().flatten() {
             let path = entry.path();
@@ -178,7 +178,7 @@ impl Mutator {
     }
 }
 
-/// Copies a store, but for the sentinel.
+/// Copies a store without the sentinel.
 fn copy(from: &Path, to: &Path) {
     let _ = fs::create_dir(to.join(".vmstore"));
     for under in [".", ".vmstore"] {
@@ -188,7 +188,7 @@ fn copy(from: &Path, to: &Path) {
             if let Ok(target) = fs::read_link(&path) {
                 let _ = symlink(target, place);
             } else if path.is_file() && name != "sentinel" {
-                // The library may be at work here: what it has put there in the meantime stays.
+                // The library may be at work here. A file that it has made in the meantime stays.
                 if let Ok(mut new) = fs::OpenOptions::new()
                     .write(true)
                     .create_new(true)
@@ -229,14 +229,14 @@ fn siege(directory: &Path, beset: &Path) -> Mutator {
     }
 }
 
-/// What a trace says was opened that is not in the store, from the first round on. Returns how many opens and
-/// how many other calls on names it has.
+/// Checks in a trace that nothing outside of the store was opened, from the first round on. Returns the number of opens
+/// and of other calls on names.
 fn check_trace(log: &str, store: &Path) -> (u64, u64) {
     let store = store.to_str().unwrap();
     let inside = |path: &str| {
         path == store
             || path.strip_prefix(store).is_some_and(|rest| rest.starts_with('/'))
-            // Facts about the host that the library asks for.
+            // The library reads facts about the host there.
             || path.starts_with("/proc/")
             || path.starts_with("/sys/")
     };
@@ -267,7 +267,7 @@ fn check_trace(log: &str, store: &Path) -> (u64, u64) {
                 "{line}"
             );
         }
-        // Names below descriptors of the store have no way out.
+        // Names below the store's descriptors must not lead out of it.
         let mut parts = rest.split('"');
         while let (Some(before), Some(name)) = (parts.next(), parts.next()) {
             if before.contains(&format!("<{store}")) && !call.ends_with("symlinkat") {
@@ -326,13 +326,13 @@ fn a_directory_that_others_change_does_no_harm() {
     );
     let changes: u64 = mutator.done.iter().sum();
     let told = text(&output);
-    // "opened 1000 times: mapped 1790, verified ...": each kind of call must have gone through now and then.
+    // The output is "opened 1000 times: mapped 1790, verified ...". Each kind of call must have succeeded sometimes.
     let wanted = [
         ("mapped", 20),
         ("verified", 50),
         ("read", 20),
         ("restored", 20),
-        // Whatever is in the way of one file is in its way.
+        // A commit needs all files, so a change of any file stops it.
         ("committed", 250),
     ];
     for (kind, one_in) in wanted {
@@ -346,7 +346,7 @@ fn a_directory_that_others_change_does_no_harm() {
         );
     }
     println!(
-        "{}; {changes} changes by somebody else, each of {WAYS} ways; {opens} opens and {others} other calls on names, none \
+        "{}; {changes} changes by another process, in each of {WAYS} ways; {opens} opens and {others} other calls on names, none \
          outside of the directory; no signal, no hang, no wrong byte",
         String::from_utf8_lossy(&output.stdout).trim()
     );
@@ -381,5 +381,8 @@ fn a_lazily_mapped_image_that_others_cut_is_sigbus_there_and_nowhere_else() {
     assert!(output.status.success(), "seed {seed}: {}", text(&output));
     let told = String::from_utf8_lossy(&output.stdout);
     println!("{}", told.trim());
-    assert!(!told.contains(" 0 with SIGBUS"), "it was never tried");
+    assert!(
+        !told.contains(" 0 with SIGBUS"),
+        "no round ended with SIGBUS"
+    );
 }

@@ -1,6 +1,6 @@
-//! The order of the system calls that make a directory a store, seen by strace: all that a store or a clone is made of
-//! is durable before its identity has its name, and that before the call returns. In process the same is tested of the
-//! file traits; here, of what implements them.
+//! The order of the system calls that make a directory a store, as strace shows it. All files of a new store or clone are
+//! durable before its identity gets its name, and that name is durable before the call returns. The tests in process check
+//! the same order on the file traits; this test checks their implementation.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use support::{Cycle, run, scratch, strace};
 
-/// What is not durable yet.
+/// Files and names that are not durable yet.
 #[derive(Default)]
 struct Pending {
     /// Files with bytes that no sync followed.
@@ -34,7 +34,7 @@ fn unquoted(argument: &str) -> &str {
 
 struct Trace {
     pending: Pending,
-    /// What descriptors are of.
+    /// The path of each descriptor.
     open: BTreeMap<String, String>,
     synced: u64,
     linked: u64,
@@ -71,14 +71,14 @@ impl Trace {
                     self.pending.names.insert(name(1));
                 }
             }
-            // It is asked for nothing after a power cut.
+            // The file means nothing after a power cut, so it is never synced.
             "pwritev" if path.ends_with("/.vmstore/high-water") => {}
             "pwritev" | "ftruncate" | "fallocate" if !path.starts_with("/memfd:") => {
                 self.pending.files.insert(path.to_owned());
             }
             "linkat" => {
                 let number = unquoted(arguments[1]).rsplit_once('/').unwrap().1;
-                // Who only reads a store does not know whether it was ever synced.
+                // A reader does not know whether the file was ever synced.
                 self.pending.files.insert(self.open[number].clone());
                 self.pending.names.insert(name(3));
                 self.linked += 1;
@@ -108,7 +108,7 @@ impl Trace {
     }
 }
 
-/// Follows a log of strace until the store in `made` is finished. Returns how many syncs that took, and how many links.
+/// Follows a log of strace until the store in `made` is finished. Returns the number of syncs and of links.
 fn follow(log: &Path, made: &Path) -> (u64, u64) {
     let hidden = made.join(".vmstore").display().to_string();
     let mut trace = Trace {
@@ -136,7 +136,7 @@ fn follow(log: &Path, made: &Path) -> (u64, u64) {
         let arguments: Vec<&str> = arguments.split(", ").collect();
         if call == "renameat" && arguments[3].contains("identity") {
             let names = &trace.pending.names;
-            // The name of the directory in which it is may follow, and the one that it had so far goes.
+            // The name of `.vmstore` may become durable later, and the temporary name goes with the rename.
             let only = |(directory, name): &(String, String)| {
                 name == ".vmstore" || (*directory == hidden && name == "new-identity")
             };

@@ -1,5 +1,6 @@
-//! Promise 2 through real file systems: one cycle on ext4, XFS and btrfs over a disk that records block writes and
-//! flushes; then power cuts at any of them, with any of the unflushed writes lost, mounted, opened and compared.
+//! Promise 2 through real file systems. One cycle runs on ext4, XFS and btrfs over a disk that records block writes and
+//! flushes. Then power cuts come at any of them and lose any of the unflushed writes; the result is mounted, opened and
+//! compared.
 
 #[path = "support/disk.rs"]
 mod disk;
@@ -43,7 +44,7 @@ fn make(kind: &str, image: &Path) {
     run(Command::new(program).args(arguments).arg(image));
 }
 
-/// Runs the cycle on the recording disk. Returns what had been said when so much had been recorded.
+/// Runs the cycle on the recording disk. Returns what the cycle had said at each length of the recording.
 fn record(
     kind: &str,
     shared: bool,
@@ -69,7 +70,7 @@ fn record(
     let (mut marks, mut said) = (vec![(0, Said::default())], Said::default());
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         said.add(&line.unwrap());
-        // It waits for the answer: what it had written is recorded.
+        // The cycle waits for the answer, so all that it wrote before is recorded.
         marks.push((disks.recorded(), said));
         answers.write_all(b".").unwrap();
     }
@@ -79,7 +80,7 @@ fn record(
     marks
 }
 
-/// Mounts what a power cut left, and checks the store in it, on a host that has booted since.
+/// Mounts what a power cut left, and checks the store in it, on a host that has rebooted.
 fn check(
     kind: &str,
     cycle: &Cycle,
@@ -111,17 +112,17 @@ fn check(
     }
 }
 
-/// What cycle.c says of a commit that is gone.
+/// What cycle.c prints about a lost commit.
 const LOST: &str = "were promised";
 
-/// What can be wrong after a power cut.
+/// The failures after a power cut.
 enum Failure {
-    /// It cannot be mounted.
+    /// The file system cannot be mounted.
     NoFileSystem(String),
     Store(String),
 }
 
-/// What power cuts left.
+/// The counts of power cuts.
 #[derive(Default)]
 struct Cuts {
     recordings: u64,
@@ -129,16 +130,16 @@ struct Cuts {
     /// States that differ, within a recording.
     states: u64,
     uncertain: usize,
-    /// Those that had some of the sectors of what was not flushed.
+    /// States with some of the sectors of an unflushed block, and not the others.
     torn: u64,
-    /// Those of a disk without flushes that could not be mounted.
+    /// States of a disk without flushes that could not be mounted.
     unmountable: u64,
-    /// Those of which the store could not be read.
+    /// States of a disk without flushes whose store could not be read.
     unreadable: u64,
     failure: Option<String>,
 }
 
-/// Cuts the power of one cycle at as many places as differ, up to `wanted`.
+/// Cuts the power of one cycle in up to `wanted` different ways.
 fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &mut Cuts) {
     let directory = scratch();
     let cycle = Cycle::build(directory.path());
@@ -163,7 +164,7 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
     let events = disks.recorded();
     cuts.recordings += 1;
     cuts.events += events;
-    // They write it in place, with a checksum over more than a sector, and take that for atomic.
+    // These file systems write the superblock in place, with a checksum over more than a sector, and take it for atomic.
     let superblock = match kind {
         "ext4" => Some(0),
         "btrfs" => Some(64 << 10),
@@ -174,8 +175,8 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
     while tried < wanted && repeated < 50 && cuts.failure.is_none() {
         let count = random.below(events as u64 + 1) as usize;
         let percent = [0, 50, 50, 90, 100][random.below(5) as usize];
-        // A disk with sectors of 512 bytes may tear a block of 4096. XFS does not stand that in its own metadata: its log
-        // leaves a block alone whose first sector says that it is newer.
+        // A disk with sectors of 512 bytes may tear a block of 4096. XFS does not survive that in its own metadata: its log
+        // skips a block whose first sector says that the block is newer.
         let unit = match kind {
             "xfs" => 4096,
             _ => [512, 4096][random.below(2) as usize],
@@ -194,7 +195,7 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         let expected = said.map_or(Said::default(), |(_, said)| *said).cut();
         let outcome = check(kind, &cycle, &fuse.join("left"), &at, &boot, expected);
         let why = match outcome {
-            // Without flushes the file system breaks, too: what is looked for is a lost commit.
+            // Without flushes the file system breaks, too. The test looks for a lost commit only.
             Err(Failure::NoFileSystem(_)) if !flushes => {
                 cuts.unmountable += 1;
                 None
@@ -215,12 +216,12 @@ fn cut_one(kind: &str, wanted: u64, random: &mut Random, flushes: bool, cuts: &m
         tried += 1;
     }
     cuts.states += tried;
-    // At once, also where something still holds it for a moment: the thread ends when that lets go.
+    // A lazy unmount does not wait if something still holds the file system. The thread ends when that lets go.
     run(Command::new("umount").arg("-l").arg(&fuse));
     session.join();
 }
 
-/// One test at a time: between the making of a loop device and its mount another one could take it.
+/// One test at a time: between the making of a loop device and its mount another test could take it.
 static LOOP_DEVICES: Mutex<()> = Mutex::new(());
 
 fn power_cuts(kind: &str, wanted: u64, seed: u64, flushes: bool) -> Cuts {
@@ -240,14 +241,15 @@ fn promise_2_power_cuts_through_real_file_systems() {
         return;
     }
     let seed = setting("VMSTORE_SEED", 1);
-    // How many times as many as usual.
+    // A multiple of the usual number.
     let times = setting("VMSTORE_LONG", 1);
     for (kind, states) in [("ext4", 500), ("xfs", 100), ("btrfs", 100)] {
         let cuts = power_cuts(kind, states * times, seed, true);
         assert!(cuts.failure.is_none(), "{}", cuts.failure.unwrap());
         println!(
             "{kind}, seed {seed}: {} power cuts in {} cycles of {} block writes and flushes in all, {} unflushed blocks and sectors \
-             left to chance; {} of the cuts left some sectors of 512 bytes and not others; each mounted, opened and compared: nothing persisted was lost",
+             lost or kept at random; {} of the cuts left some sectors of 512 bytes and not others; each was mounted, opened and \
+             compared: nothing persisted was lost",
             cuts.states, cuts.recordings, cuts.events, cuts.uncertain, cuts.torn
         );
         assert!(cuts.uncertain as u64 > cuts.states && cuts.events > 50);

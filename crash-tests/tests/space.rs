@@ -15,8 +15,8 @@ use vmstore::{CommitOptions, CompactOptions, MapOptions, Store, VerifyOptions};
 
 const PAGE: usize = 4096;
 
-/// A command that the other test is just starting would have the filler open for a moment, and its room would not be
-/// free when its name is gone.
+/// A command that another test is just starting has the filler open for a moment. Then the filler's room is not free when
+/// its name is gone.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// A store with one module and the bytes of all its commits.
@@ -27,7 +27,7 @@ struct Filled {
 }
 
 impl Filled {
-    /// `commits` of a module of so many pages: the first writes all of them, the others what `dirty` says.
+    /// Makes `commits` of a module of so many pages. The first writes all pages, the others those that `dirty` says.
     fn make(at: &Path, pages: usize, commits: usize, dirty: impl Fn(usize, usize) -> bool) -> Self {
         let store = Store::open(at, vmstore::OpenOptions::default()).unwrap();
         let size = (pages * PAGE) as u64;
@@ -87,7 +87,7 @@ fn blocks(at: &Path) -> u64 {
     files.map(of).sum()
 }
 
-/// Takes all room but so many blocks.
+/// Fills the disk and leaves so many blocks free.
 fn fill(at: &Path, left: u64) {
     let path = at.join("filler");
     let mut file = OpenOptions::new()
@@ -107,9 +107,9 @@ fn delete_all(kind: &str, at: &Path, left: u64, order: usize) -> usize {
     const COMMITS: usize = 12;
     let what = format!("{kind}, {left} free blocks, order {order}");
     let store = at.join("store");
-    // Each is worth folding into the next: they share half of their pages.
+    // Each commit is worth merging into the next: they share half of their pages.
     let filled = Filled::make(&store, 64, COMMITS, |number, page| (page + number) % 16 < 8);
-    // Half are below the head, and half need nothing of it.
+    // Half of the commits are below the head, and half are above.
     filled.store.restore(COMMITS as u64 / 2, None).unwrap();
     let before = blocks(&store);
     fill(at, left);
@@ -181,18 +181,19 @@ fn promise_3_deleting_needs_no_room() {
     }
 }
 
-/// What a store does on a full disk before it restores and deletes.
+/// The calls on a full disk before the restores and deletions.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     Nothing,
-    /// All is persisted by then.
+    /// Everything is persisted by then.
     Persist,
     /// A retention of more deletions than there is room for.
     Retain,
 }
 
-/// Fills the disk, commits until the journal's room is used and that is refused, and fills it again. Returns how many
-/// commits there were, whether what came before was refused, and whether a persist behind all of it was.
+/// Fills the disk, commits until the journal's room is used and a commit is refused, makes the calls of `before`, and fills
+/// the disk again; then restores and deletes. Returns the number of commits, whether `before` was refused, and whether a
+/// last persist was refused.
 fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool, bool) {
     const RESTORES: u64 = 60;
     let what = format!("{}, {data} bytes of user data, {before:?}", at.display());
@@ -207,7 +208,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
     };
     let with_data = filled.store.commit(&options).unwrap();
     fill(at, left);
-    // Nothing was written: each takes a record in the journal alone.
+    // No page was written, so each commit needs only a record in the journal.
     let named = CommitOptions {
         label: "named".into(),
         ..CommitOptions::default()
@@ -218,7 +219,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
             Ok(_) => commits += 1,
             Err(error) => break refusal(&what, &error),
         }
-        assert!(commits < 10_000, "{what}: it never ends");
+        assert!(commits < 10_000, "{what}: commits are never refused");
     }
     let outcome = match before {
         Before::Nothing => Ok(()),
@@ -232,7 +233,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
         }
     };
     let refused = outcome.inspect_err(|error| refusal(&what, error)).is_err();
-    // Whatever was given back is somebody else's now.
+    // Other processes take all room that was given back.
     fill(at, 0);
     let there = filled.store.commits().unwrap();
     for time in 0..RESTORES {
@@ -297,7 +298,7 @@ fn promise_3_commits_leave_room_to_restore_and_delete() {
     }
 }
 
-/// A page that fits into what the journal has reserved is persisted there, if `commits` has no room.
+/// If `commits` has no room, a page that fits into the journal's reserved room is persisted there.
 #[test]
 fn promise_3_a_small_persist_takes_the_last_room() {
     let _alone = ALONE
@@ -366,7 +367,7 @@ fn images_share_blocks_where_the_file_system_can() {
         let part = |number: usize, page: usize| page / (PAGES / COMMITS) == number - 1;
         let filled = Filled::make(&mounted.0.join("store"), PAGES, COMMITS, part);
         let before = free(&mounted.0);
-        // Every commit becomes an image.
+        // A compaction makes every commit an image.
         let options = CompactOptions {
             image_percent: 1,
             ..CompactOptions::default()
@@ -385,7 +386,7 @@ fn images_share_blocks_where_the_file_system_can() {
         } else {
             assert!(took > images / 2, "{kind}: {took} of {images} bytes");
         }
-        // And what they share with goes, they stay.
+        // The images must stay whole when the files that they share blocks with are deleted.
         for commit in 1..COMMITS {
             filled.store.delete_commit(commit as u64).unwrap();
         }

@@ -17,7 +17,7 @@ const BLOCK: usize = 4096;
 
 type Blocks = BTreeMap<u64, Arc<Vec<u8>>>;
 
-/// What came to the recording disk.
+/// An operation on the recording disk.
 #[derive(Clone)]
 pub(crate) enum Event {
     Write { offset: u64, data: Arc<Vec<u8>> },
@@ -27,14 +27,14 @@ pub(crate) enum Event {
 #[derive(Default)]
 struct State {
     size: u64,
-    /// What the recording began with.
+    /// The contents when the recording began.
     base: Blocks,
     log: Vec<Event>,
-    /// What is on the recording disk, and on the other one.
+    /// The contents of the recording disk and of the other disk.
     disks: [Blocks; 2],
 }
 
-/// The disks; clones are the same ones.
+/// The disks. A clone is a handle to the same disks.
 #[derive(Clone, Default)]
 pub(crate) struct Disks(Arc<Mutex<State>>);
 
@@ -73,7 +73,7 @@ impl Disks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Both disks hold a file system's image; nothing is recorded yet.
+    /// Puts a file system's image on both disks. Nothing is recorded yet.
     pub(crate) fn load(&self, image: &Path) {
         let bytes = std::fs::read(image).unwrap();
         let mut base = Blocks::new();
@@ -90,12 +90,12 @@ impl Disks {
         };
     }
 
-    /// How much has been recorded.
+    /// The number of recorded operations.
     pub(crate) fn recorded(&self) -> usize {
         self.state().log.len()
     }
 
-    /// Takes every flush out of the recording, where a write of nothing takes its place.
+    /// Replaces every flush of the recording by a write of no bytes.
     pub(crate) fn forget_flushes(&self) {
         for event in &mut self.state().log {
             if matches!(event, Event::Flush) {
@@ -105,9 +105,9 @@ impl Disks {
         }
     }
 
-    /// Brings the other disk to what is left after the first `count` events: what was flushed, and of the pieces of
-    /// `unit` bytes written after that those for which `survives` says so; the block at `whole` is one piece. Returns
-    /// which did.
+    /// Puts on the other disk what a power cut after the first `count` events leaves: everything that was flushed, and of
+    /// the later writes those pieces of `unit` bytes for which `survives` returns true. The block at `whole` is one piece.
+    /// Returns the choices.
     pub(crate) fn cut(
         &self,
         count: usize,
@@ -196,7 +196,7 @@ impl Filesystem for Disks {
     }
 
     fn open(&mut self, _: &Request<'_>, _: u64, _: i32, reply: ReplyOpen) {
-        // No flags: what the kernel has of the file from before is dropped.
+        // Without flags the kernel drops its cached pages of the file.
         reply.opened(0, 0);
     }
 

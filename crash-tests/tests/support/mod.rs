@@ -1,5 +1,5 @@
-//! What these tests share: the program `cycle.c` linked with the library, what it said, and what they need of
-//! the machine.
+//! Shared by these tests: the program `cycle.c` linked with the library, its output, and what the tests need from the
+//! machine.
 
 #![allow(dead_code, reason = "each test uses a part of this")]
 
@@ -19,7 +19,7 @@ pub(crate) const STEPS: u64 = 6;
 /// Deletions of one cycle.
 pub(crate) const DELETIONS: u64 = 2;
 
-/// A number from the environment, or what is usual.
+/// A number from the environment, or the usual one.
 pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| {
         text.parse()
@@ -27,7 +27,8 @@ pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     })
 }
 
-/// Whether what needs root, FUSE and loop devices is to be left out: only when told so, and aloud.
+/// Whether to leave out a test that needs root, FUSE and loop devices: only if the environment says so, and the test prints
+/// that.
 pub(crate) fn skipped(test: &str) -> bool {
     let skip = env::var_os("VMSTORE_SKIP_ROOT").is_some_and(|value| value != "0");
     if skip {
@@ -51,8 +52,7 @@ pub(crate) fn text(output: &Output) -> String {
     format!("{} {out}{error}", output.status)
 }
 
-/// A directory of its own for each test, in memory where there is such a place: what is tried there is the
-/// library, and disks have other tests.
+/// A directory for one test, in memory where the host has such a place. These tests try the library; other tests try disks.
 pub(crate) fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() {
@@ -91,7 +91,7 @@ pub(crate) fn program(directory: &Path, name: &str) -> PathBuf {
         .arg(&object)
         .arg(here.join(format!("{name}.c")));
     linker.arg("-o").arg(&program).arg(&object);
-    // Where the library is instrumented (.ci/sanitize): the program, too, with the same runtime.
+    // If the library is instrumented (.ci/sanitize), the program is too, with the same runtime.
     if let (Some(sanitize), Some(runtime)) = (
         env::var_os("VMSTORE_C_SANITIZE"),
         env::var_os("VMSTORE_C_RUNTIME"),
@@ -136,7 +136,7 @@ impl Cycle {
         command
     }
 
-    /// The store holds what `promised` says and at most what `begun` says, all of it whole, and goes on.
+    /// Checks that the store holds what `expected` says, all of it whole, and goes on.
     pub(crate) fn check(&self, store: &Path, expected: Expected, what: &dyn Fn() -> String) {
         let mut command = self.command("check", store);
         command.args(expected.arguments());
@@ -145,8 +145,8 @@ impl Cycle {
     }
 }
 
-/// What a cycle had said when it ended: the last commit made, the last kept; how many deletions were begun, done,
-/// and kept.
+/// What a cycle had printed when it ended: the last commit that was made, the last that was persisted, and how many
+/// deletions were begun, done, and persisted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) made: u64,
@@ -154,11 +154,11 @@ pub(crate) struct Said {
     pub(crate) going: u64,
     pub(crate) gone: u64,
     pub(crate) kept_gone: u64,
-    /// Calls of the library's that failed and said so.
+    /// Calls of the library that reported a failure.
     pub(crate) told: u64,
 }
 
-/// What a check is to find: the commits up to one of these, less one of so many deletions.
+/// What a check must find: the commits up to a number in this range, less a number of deletions in this range.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected {
     commits: [u64; 2],
@@ -166,7 +166,7 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// A cycle that went through.
+    /// After a cycle that went through.
     pub(crate) const ALL: Self = Self {
         commits: [STEPS; 2],
         deletions: [DELETIONS; 2],
@@ -203,7 +203,7 @@ impl Said {
         said
     }
 
-    /// What must be there when the process is killed.
+    /// What must be there after the process was killed.
     pub(crate) fn killed(self) -> Expected {
         Expected {
             commits: [self.made, STEPS.min(self.made + 1)],

@@ -1,4 +1,4 @@
-//! File systems of a size of one's own.
+//! Mounted file systems of any size.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ impl Drop for Mounted {
 }
 
 impl Mounted {
-    /// A fresh one, in `directory`; but for tmpfs on a loop device.
+    /// Makes a file system in `directory`: tmpfs, or another kind on a loop device.
     pub(crate) fn new(kind: &str, directory: &Path, megabytes: u64) -> Self {
         let at = directory.join(kind);
         std::fs::create_dir(&at).unwrap();
