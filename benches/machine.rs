@@ -62,8 +62,8 @@ pub fn conditions(seed: u64, directories: &[std::path::PathBuf]) -> Vec<String> 
             directories.iter().map(|d| file_system(d)).collect::<Vec<_>>().join(", "),
             vmstore::probe(None).map_or("?".into(), |probe| probe.tracker_reason),
         ),
-        "memory is pre-touched, every page different from every other, dirty pages scattered over all of it, \
-         unless a line says otherwise; contestants play in a new random order each round"
+        "unless a line says otherwise: all memory was touched before, all pages differ, dirty pages are scattered over \
+         all of it; contestants run in a new random order each round"
             .into(),
     ];
     if load > 0.5 {

@@ -19,17 +19,17 @@ use rows::{Bench, ROWS};
 const USAGE: &str = "cargo bench -p vmstore-bench -- [option ...] [row ...]
 
 Without rows, all of them. RocksDB takes part with `--features rocksdb` before the `--`.
-  --smoke              small and quick, no thresholds: does it run?
+  --smoke              small and quick, no targets: does it run?
   --rounds N           rounds of each contest; 15 (smoke: 2)
-  --seed N             of the order and the pages; else from the clock
-  --directory PATH     where stores lie, once for each file system; the last is used where the disk does
-                       not matter. Default: target/ of this workspace, and /dev/shm
-  --processor-time     count the thread's time on a processor instead of the time on the wall: ratios of rows that
-                       do not wait for the disk stay true on a busy machine; those of others mean nothing
+  --seed N             seed of the order and the pages; default: from the clock
+  --directory PATH     directory for the stores, once for each file system; rows that do not depend on the disk
+                       use the last. Default: target/ of this workspace, and /dev/shm
+  --processor-time     count processor time of the thread instead of wall-clock time: ratios of rows that do not
+                       wait for the disk stay true on a busy machine; ratios of other rows mean nothing
   --big                also a module of 16 GiB: needs 18 GiB of free memory
   --write              write the tables into docs/performance.md and the plots beside it
   --compare OLD NEW    build two commits of the project and run the rows with both, in turns
-  --list               the rows
+  --list               print the rows
 ";
 
 fn workspace() -> &'static Path {

@@ -68,7 +68,7 @@ impl Drop for Region {
     }
 }
 
-/// Touches all of a mapping, with every page different from every other.
+/// Touches all of a mapping. All pages differ.
 pub fn fill(base: *mut u8, length: usize, rng: &mut Rng) {
     for word in 0..length / 8 {
         // SAFETY: inside the mapping, and aligned.

@@ -21,7 +21,7 @@ pub trait Peer {
     fn page(&self, page: usize) -> Vec<u8>;
 }
 
-/// The peers that were built, each with a whole module in it.
+/// The peers that this build has, each with a whole module in it.
 pub fn all(directory: &Path, module: &[u8]) -> Vec<Box<dyn Peer>> {
     let mut peers: Vec<Box<dyn Peer>> = vec![
         Box::new(Lmdb::new(&directory.join("lmdb"), module.len())),
@@ -41,14 +41,14 @@ pub fn all(directory: &Path, module: &[u8]) -> Vec<Box<dyn Peer>> {
 }
 
 pub const CONFIGURATIONS: &[&str] = &[
-    "LMDB (heed): map of 4 x the module, one unnamed database with integer-ordered keys, default (full) durability: it syncs twice a commit. \
-     NOSYNC and NOMETASYNC would lose commits; WRITEMAP lets a stray store of the VMM damage the file, so it is left out",
-    "SQLite (rusqlite, bundled): WAL, synchronous=FULL (what makes a commit durable there), pages of 4096, 512 MiB of cache, statements prepared once, \
-     checkpoint each 64 MiB of log instead of each 4 MiB, so that most commits do not pay for one",
+    "LMDB (heed): map of 4 x the module, one unnamed database with integer-ordered keys, default (full) durability, which syncs twice for \
+     each commit. NOSYNC and NOMETASYNC would lose commits. WRITEMAP is left out: a stray write of the VMM could damage the file",
+    "SQLite (rusqlite, bundled): WAL, synchronous=FULL (needed for durable commits), pages of 4096 bytes, 512 MiB of cache, statements prepared once, \
+     a checkpoint for each 64 MiB of log instead of each 4 MiB, so most commits do not pay for one",
     "redb: Durability::Immediate (default), 1 GiB of cache, one table of u64 to bytes",
     "RocksDB: one WriteBatch with sync=true into the log, no compression, 256 MiB memtables, compaction in its background threads (--features rocksdb)",
-    "mmap + msync: a shared mapping of a file, MS_SYNC over the one page, or over all of it for more. Not atomic: a power cut leaves some of \
-     the pages",
+    "mmap + msync: a shared mapping of a file, MS_SYNC over the one page, or over the whole mapping for more pages. Not atomic: a power \
+     cut may leave only some of the pages",
 ];
 
 struct Lmdb {
@@ -314,7 +314,7 @@ impl Floors {
         file
     }
 
-    /// A record of a commit that a killed process does not lose.
+    /// A record of a commit that survives a kill.
     pub fn note(&mut self) {
         self.log
             .write_all_at(&[1; 200], 200 * self.record)

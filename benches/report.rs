@@ -1,5 +1,5 @@
-//! What a run prints: each row with contestant, floor or peer, ratio, target, met or missed; and the
-//! same as markdown.
+//! The output of a run: for each row the contestant, the floor or peer, the ratio, the target, and whether the target
+//! is met. The same as markdown.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -115,7 +115,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes a line and prints it.
+    /// Adds a line and prints it.
     pub fn line(
         &mut self,
         case: &Case,
@@ -182,7 +182,7 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         for condition in &self.conditions {
-            let _ = writeln!(text, "- {condition}");
+            text.push_str(&item(condition));
         }
         let mut row = "";
         for line in &self.lines {
@@ -199,7 +199,7 @@ impl Report {
             let _ = writeln!(text);
         }
         for note in &self.notes {
-            let _ = writeln!(text, "- {note}");
+            text.push_str(&item(note));
         }
         text
     }

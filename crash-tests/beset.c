@@ -1,10 +1,11 @@
-/* A store whose directory somebody else keeps changing.
+/* A store whose directory another process keeps changing.
  *
- *   beset make DIRECTORY           a store of STEPS commits. The label of each says what it holds.
- *   beset endure DIRECTORY ROUNDS  opens it, maps, reads, restores, verifies, commits, persists, exports and compacts,
- *                                  until it was opened so many times. Any call may fail; what succeeds gives the right bytes.
- *   beset lazy DIRECTORY ROUNDS    maps images lazily, in a child for each round, and touches them. A child may die
- *                                  of SIGBUS there, if its address is in a module, and of nothing else.
+ *   beset make DIRECTORY           makes a store of STEPS commits. The label of each says what the commit holds.
+ *   beset endure DIRECTORY ROUNDS  opens the store, maps, reads, restores, verifies, commits, persists, exports and
+ *                                  compacts, until the store was opened so many times. Any call may fail. A call that
+ *                                  succeeds must give the right bytes.
+ *   beset lazy DIRECTORY ROUNDS    maps images lazily, in a child for each round, and touches them. A child may die of
+ *                                  SIGBUS at an address in a module, and of no other signal.
  *
  * A call that takes longer than a minute ends the program with SIGALRM. Prints counts. */
 #define _GNU_SOURCE
@@ -28,7 +29,7 @@ static vmstore_module *modules[MODULES];
 static unsigned char *memories[MODULES], *reserved[MODULES];
 static unsigned long opened, mapped, restored, read_back, verified, committed, refused;
 
-/* Whether a call succeeded; it may fail for what is in the directory, and for nothing else. */
+/* Whether a call succeeded. It may fail only for reasons in the directory. */
 static int went(const char *call, int status)
 {
     alarm(MINUTE);
@@ -37,11 +38,11 @@ static int went(const char *call, int status)
     if (status == VMSTORE_E_INTERNAL || status == VMSTORE_E_INVALID || status == VMSTORE_E_HANDLE ||
         status == VMSTORE_E_LOCKED || status == VMSTORE_E_FORKED || status == VMSTORE_E_CANCELLED)
         FAIL("%s: %d: %s", call, status, why());
-    if (!why()[0]) FAIL("%s: %d, and not a word", call, status);
+    if (!why()[0]) FAIL("%s: %d, without a message", call, status);
     return 0;
 }
 
-/* What a commit holds; 0: nobody knows. */
+/* The number of the contents of a commit; 0: not known. */
 static uint64_t holds(uint64_t commit)
 {
     vmstore_commit_info info = {.struct_size = sizeof info};
@@ -83,7 +84,7 @@ static int map(uint32_t flags, uint64_t size)
         }
         uint64_t bytes = size ? (uint64_t)pages[m] * PAGE : 0;
         int status = store_map_module(store, ids[m], bytes, &options, &modules[m]);
-        /* What the head does not know has no size. */
+        /* A module that the head does not have has no size. */
         if (status == VMSTORE_E_INVALID || !went("map", status)) {
             all = 0;
             continue;
@@ -171,12 +172,12 @@ static void died(int signal, siginfo_t *info, void *context)
     _exit(TOUCHED + 1);
 }
 
-/* Whether it had something to touch. */
+/* Returns whether there was a mapping to touch. */
 static int touch(unsigned round)
 {
     struct sigaction action = {.sa_sigaction = died, .sa_flags = SA_SIGINFO};
     sigaction(SIGBUS, &action, NULL);
-    /* Where it will be is known beforehand, because mapping it touches it, too. */
+    /* The address is reserved before: mapping the module touches it, and may already end in SIGBUS. */
     for (int m = 0; m < MODULES; m++) {
         void *at = mmap(NULL, (size_t)pages[m] * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (at == MAP_FAILED) FAIL("no address space");
@@ -226,7 +227,7 @@ int main(int argc, char **argv)
                 _exit(touch(round) ? 0 : REFUSED);
             }
             int status;
-            if (child < 0 || waitpid(child, &status, 0) != child) FAIL("a child cannot be had");
+            if (child < 0 || waitpid(child, &status, 0) != child) FAIL("fork failed");
             if (WIFEXITED(status) && WEXITSTATUS(status) == 0) whole++;
             else if (WIFEXITED(status) && WEXITSTATUS(status) == TOUCHED) touched++;
             else if (!WIFEXITED(status) || WEXITSTATUS(status) != REFUSED) FAIL("round %u: a child ended with %#x", round, status);

@@ -1,4 +1,4 @@
-/* What commit n of every store of these programs holds: it follows from n alone. And how they fail. */
+/* The contents of commit n in every store of these programs, which follow from n alone; and FAIL. */
 #ifndef CONTENTS_H
 #define CONTENTS_H
 

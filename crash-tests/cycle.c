@@ -1,20 +1,20 @@
 /* One full cycle of a store, with calls that may fail at any place, and the check of what it left.
  *
  *   cycle run DIRECTORY          commits 1 to STEPS, persists, restores, deletes commit 2, closes and reopens, and
- *                                compacts, which drops commit 1. Says on stdout "made N" and "kept N" as soon as commit N
- *                                is made, and all that was done is persisted; "going N" before the Nth deletion and "gone N"
- *                                behind it.
+ *                                compacts, which drops commit 1. Prints "made N" when commit N is made, "kept N" when
+ *                                commit N and all before it are persisted, "going N" before the Nth deletion, and
+ *                                "gone N" after it.
  *   cycle check DIRECTORY L M G H
- *                                the store holds commits 1 to k with L <= k <= M, but for the first G' of those deleted
- *                                with G <= G' <= H, each with its bytes, its label and its user data; its head is the
- *                                newest of them, or where the restores may have left it; and it goes on.
- *   cycle clone DIRECTORY TO     clones the store as one who only reads it.
- *   cycle full DIRECTORY S N     as run, with the file system filled at step S up to N blocks of 4096 bytes: what
- *                                must work there works, and after that the space is given back.
+ *                                checks that the store holds commits 1 to k with L <= k <= M, without the first G' of
+ *                                the deleted commits, with G <= G' <= H. Each has its bytes, its label and its user data.
+ *                                The head is the newest, or where the restores may have left it. The store goes on.
+ *   cycle clone DIRECTORY TO     clones the store as a reader.
+ *   cycle full DIRECTORY S N     as run, but fills the file system at step S up to N free blocks of 4096 bytes. Checks
+ *                                that what must work there works. Then the space is given back.
  *
- * A failing call is made again a few times, the store reopened where it is poisoned. The contents of commit n
- * follow from n alone, as do its label and user data. CYCLE_SHARED=1 maps in shared mode, CYCLE_ANSWERS=1 waits for a byte on stdin after each
- * line. Exit: 0, 1 a check failed, 3 given up because calls kept failing. */
+ * A failing call is repeated a few times, and a poisoned store is reopened. The contents, the label and the user data of
+ * commit n follow from n alone. CYCLE_SHARED=1 maps in shared mode. CYCLE_ANSWERS=1 waits for a byte on stdin after each
+ * line. Exit: 0; 1 if a check failed; 3 if calls kept failing. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +29,7 @@
 
 enum { STEPS = 6, TRIES = 4, GIVEN_UP = 3 };
 
-/* What is deleted, one after the other, and the number of the last commit then. */
+/* The deleted commits in their order, and the number of the last commit at that time. */
 enum { DELETED = 2 };
 static const uint64_t deleted[DELETED] = {2, 1}, deleted_at[DELETED] = {4, 6};
 
@@ -80,7 +80,7 @@ static void give_space_back(void)
     is_full = 0;
 }
 
-/* On a full disk a call may fail for want of space and nothing else; what is there can be listed and restored. */
+/* On a full disk a call may fail for want of space only. Commits can still be listed and restored. */
 static void refused_for_space(int status)
 {
     uint64_t head, commits[STEPS];
@@ -144,7 +144,7 @@ static int commit_step(uint64_t *number)
     return store_commit(store, &options, number);
 }
 
-/* Keeps all but the oldest, and has something to rewrite. */
+/* Drops the oldest commits, and rewrites files. */
 static int compact_step(void)
 {
     vmstore_compact_options options = {.struct_size = sizeof options, .image_percent = 1, .keep_last = STEPS - DELETED};
@@ -153,7 +153,7 @@ static int compact_step(void)
 
 enum call { COMMIT, PERSIST, RESTORE, DELETE, COMPACT };
 
-/* Makes a call until it succeeds. Memory stays what it is when it fails. */
+/* Makes a call until it succeeds. A failed call must not change memory. */
 static void make(enum call call, uint64_t n)
 {
     unsigned char before[MODULES][8 * PAGE];
@@ -182,7 +182,7 @@ static void make(enum call call, uint64_t n)
             uint64_t was = now;
             shut();
             open_again();
-            /* Its last commit may have been made all the same. */
+            /* The failed commit may have been made all the same. */
             if (call == COMMIT && now == n) return;
             if (now != was) FAIL("the head was %llu", (unsigned long long)was);
         }
@@ -199,7 +199,7 @@ static void fill_up(void)
     if (fd < 0) FAIL("%s: %s", filler, strerror(errno));
     is_full = 1;
     if (room > blocks_left * 4096ull && posix_fallocate(fd, 0, (off_t)(room - blocks_left * 4096ull)) != 0) {
-        /* File systems keep blocks for themselves: all there is, then. */
+        /* File systems keep blocks for themselves: fill all that there is. */
         char block[4096] = {1};
         while (write(fd, block, sizeof block) == (ssize_t)sizeof block) {}
     }
@@ -243,7 +243,7 @@ static void run(void)
     give_space_back();
 }
 
-/* Which of the commits 1 to the newest are there; returns how many deletions that takes. */
+/* Checks that the commits 1 to the newest are there, without those of some first deletions. Returns how many. */
 static size_t check_numbers(const uint64_t *commits, size_t count, uint64_t newest)
 {
     size_t gone = (size_t)newest - count;
@@ -262,7 +262,7 @@ static size_t check_numbers(const uint64_t *commits, size_t count, uint64_t newe
     return gone;
 }
 
-/* What a commit says of itself. */
+/* Checks parent, label, user data and modules of a commit. */
 static void check_about(uint64_t n, uint64_t parent)
 {
     vmstore_commit_info info = {.struct_size = sizeof info};
@@ -295,7 +295,7 @@ static void check(uint64_t least, uint64_t most, size_t least_gone, size_t most_
     size_t gone = check_numbers(commits, count, newest);
     if (gone < least_gone || gone > most_gone)
         FAIL("%zu deletions are done; %zu were promised, %zu begun", gone, least_gone, most_gone);
-    /* The head is mapped, the others restored, the newest last: it is what a new commit changes. */
+    /* The head is mapped, the other commits are restored. The newest comes last, because a new commit changes it. */
     if (count) {
         open_again();
         for (size_t i = 0; i < count; i++) {

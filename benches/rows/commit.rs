@@ -40,14 +40,14 @@ pub fn commit(bench: &mut Bench) {
                         let bytes = &into.bytes()[..packed];
                         let sums: Vec<u64> = bytes.chunks_exact(page_size()).map(xxh3_64).collect();
                         std::hint::black_box(sums);
-                        // Kept, as the store keeps its files: so both need fresh page cache.
+                        // The file stays, as the store's files do: both need fresh page cache.
                         floors.create(bytes);
                         floors.note();
                     });
                 }),
             ];
             let sheet = hold(bench.rounds, 3, &mut bench.rng, players);
-            // What was written goes now, and not during the next contest.
+            // Written now, and not during the next contest.
             store.persist(None).expect("a persist");
             let case = format!(
                 "{count} pages of {} MiB, {}",

@@ -34,7 +34,7 @@ pub fn durable(bench: &mut Bench) {
     for (size, count) in counts.iter().enumerate() {
         let pages = &bench.rng.scattered(*count, length / page_size());
         let packed = count * page_size();
-        // Each contestant takes the pages out of the same memory.
+        // Each contestant copies the pages from the same memory.
         let taken = |value: u64| {
             memory::dirty(base(&module), pages, value);
             memory::gather(base(&module), pages, &into);

@@ -1,4 +1,4 @@
-//! A fuzzer's reset: few pages, the same commit, again and again.
+//! A fuzzer's reset: few pages, always the same commit.
 
 use vmstore::{MapOptions, Tracker};
 

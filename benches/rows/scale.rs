@@ -8,7 +8,7 @@ use crate::machine::{anonymous_memory, page_size};
 use crate::memory::{self, Region, Scanner};
 use crate::report::{Case, Target};
 
-/// A module of touched memory, which is zeros so that its image needs no disk.
+/// A module of touched memory. It is zero, so its image needs no disk.
 fn touched(store: &Store, name: &str, length: usize) -> Module {
     let module = store
         .map_module(name, length as u64, &MapOptions::default())
@@ -48,7 +48,8 @@ pub fn scale(bench: &mut Bench) {
                 memory::dirty(base(&module), pages, rng.next());
                 capture(&store, "capture", sheet);
             }),
-            // The same memory: the store does not learn of these writes, and of none that differ from its own.
+            // The floor's scan takes the marks of these writes, so the store does not learn of them. The store's turn
+            // writes to the same pages, so nothing is missing.
             Box::new(|sheet, rng| {
                 memory::dirty(base(&module), pages, rng.next());
                 sheet.time("floor", || {
@@ -123,7 +124,7 @@ pub fn memory(bench: &mut Bench) {
     let scratch = bench.scratch(&bench.quiet_directory());
     let length = bench.module_bytes();
     let mib = |bytes: f64| bytes / f64::from(1 << 20);
-    // What was given back to the allocator, before or after, is not what the library holds.
+    // Memory that was given back to the allocator is not memory that the library holds.
     let trim = || {
         // SAFETY: it has no preconditions.
         unsafe { libc::malloc_trim(0) };
@@ -175,7 +176,7 @@ pub fn memory(bench: &mut Bench) {
     memory::dirty(base(&module), &pages, 0);
     store.restore(head, None).expect("a restore");
     bench.report.note(format!(
-        "memory: an arena of 16 MiB, {} pages ({} MiB) dirty: committed with {} spill(s), restored; the arena has {} MiB",
+        "memory: with an arena of 16 MiB, {} dirty pages ({} MiB) were committed with {} spill(s), and restored; the arena then had {} MiB",
         count,
         (count * page_size()) >> 20,
         stats.arena_spills,

@@ -23,7 +23,7 @@ pub fn worth(bench: &mut Bench) {
     arming(bench);
     bench
         .report
-        .note("copying beside remapping: row restore, \"remap + refault by writing\"");
+        .note("copying compared with remapping: see row restore, \"remap + refault by writing\"");
 }
 
 /// Three kinds of pages: written with the same bytes, written with zeros, and changed.
@@ -270,7 +270,7 @@ pub fn qemu(bench: &mut Bench) {
         Target::Shown,
     );
     bench.report.note(format!(
-        "qemu: starting a process of it costs {:.0} us of that, twice in the first line",
+        "qemu: the start of a QEMU process takes {:.0} us; the first line has two starts",
         start.median()
     ));
 }

@@ -83,7 +83,7 @@ struct Killed {
 }
 
 impl Killed {
-    /// Kills a cycle before each of these calls, and checks what it leaves in `store`.
+    /// Kills a cycle before each of these calls, and checks what the cycle leaves in `store`.
     fn each<'a>(
         cycle: &Cycle,
         store: &Path,
@@ -235,7 +235,7 @@ const OTHERS: [&str; 18] = [
 fn failures(counts: &BTreeMap<String, Count>, mode: Mode) -> Vec<(Mode, String)> {
     for call in counts.keys() {
         let known = CALLS.iter().any(|(name, _)| name == call) || OTHERS.contains(&call.as_str());
-        assert!(known, "{call}: nobody has said how this call fails");
+        assert!(known, "{call}: no table says how this call fails");
     }
     let mut all = Vec::new();
     for (call, errors) in CALLS {
@@ -300,11 +300,7 @@ fn promise_3_system_calls_fail_in_their_turn() {
             // A signal is no failure of a sync: the sync is repeated.
             let sync = injection.starts_with("fsync") || injection.starts_with("fdatasync");
             if sync && !injection.contains("EINTR") {
-                assert!(
-                    said.told > 0,
-                    "nothing is said of a failed sync: {}",
-                    what()
-                );
+                assert!(said.told > 0, "no call reported a failed sync: {}", what());
                 syncs += 1;
             }
         }
@@ -315,8 +311,9 @@ fn promise_3_system_calls_fail_in_their_turn() {
         }
     }
     println!(
-        "{runs} of {} failing system calls tried, {failed} of them came to fail, {syncs} syncs, each told of: {through} cycles got through, {given_up} gave up because calls kept \
-         failing; no signal, nothing lost, no wrong byte, all go on",
+        "{runs} of {} failing system calls tried, {failed} of them came to fail, {syncs} of them syncs, each reported: \
+         {through} cycles got through, {given_up} gave up because calls kept failing; no signal, nothing lost, no wrong \
+         byte, all go on",
         all.len()
     );
     assert!(runs == wanted.min(all.len()) && through > 20 && given_up > 20);

@@ -9,11 +9,11 @@ use std::path::Path;
 use support::mount::Mounted;
 use support::{Cycle, Expected, scratch, skipped, text};
 
-/// Levels in a row at which nothing is refused: there is room for all, and more of them tell nothing.
+/// When so many levels in a row refuse nothing, there is room for everything, and more levels would show nothing new.
 const ENOUGH: u64 = 12;
 
-/// Returns how many cycles were tried, how many calls were refused for want of space, and the most free blocks at
-/// which one was.
+/// Returns how many cycles were tried, how many calls were refused for want of space, and the most free blocks at which a
+/// call was refused.
 fn every_level(kind: &str, cycle: &Cycle, directory: &Path) -> (u64, u64, u64) {
     let megabytes = if kind == "tmpfs" { 2 } else { 8 };
     let mounted = Mounted::new(kind, directory, megabytes);
@@ -24,7 +24,7 @@ fn every_level(kind: &str, cycle: &Cycle, directory: &Path) -> (u64, u64, u64) {
             while enough < ENOUGH {
                 let store = mounted.0.join("store");
                 let mut command = cycle.command("full", &store);
-                // Filled before there is a store, the directory must be there to be measured.
+                // At step 0 the disk is filled before there is a store: the directory must be there to be measured.
                 std::fs::create_dir(&store).unwrap();
                 command.args([step.to_string(), blocks.to_string()]);
                 if shared {

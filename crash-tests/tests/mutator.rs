@@ -1,7 +1,7 @@
-//! A store whose directory another process keeps changing: `beset.c` opens, maps, reads, restores, verifies, commits
-//! and compacts, while files are renamed, cut, overwritten, linked, and replaced by links, FIFOs, sockets and
-//! directories. It must not crash, hang, give wrong bytes, or open anything outside of the directory, which a
-//! trace of its system calls shows.
+//! A store whose directory another process keeps changing. `beset.c` opens, maps, reads, restores, verifies, commits and
+//! compacts, while files are renamed, cut, overwritten, linked, and replaced by links, FIFOs, sockets and directories. The
+//! library must not crash, hang, give wrong bytes, or open anything outside of the directory. A trace of the system calls
+//! shows what it opens.
 
 mod support;
 
@@ -226,7 +226,7 @@ fn check_trace(log: &str, store: &Path) -> (u64, u64) {
     let inside = |path: &str| {
         path == store
             || path.strip_prefix(store).is_some_and(|rest| rest.starts_with('/'))
-            // Facts about the host that the library asks for.
+            // The library reads facts about the host there.
             || path.starts_with("/proc/")
             || path.starts_with("/sys/")
     };
@@ -257,7 +257,7 @@ fn check_trace(log: &str, store: &Path) -> (u64, u64) {
                 "{line}"
             );
         }
-        // Names below descriptors of the store have no way out.
+        // Names below the store's descriptors must not lead out of it.
         let mut parts = rest.split('"');
         while let (Some(before), Some(name)) = (parts.next(), parts.next()) {
             if before.contains(&format!("<{store}")) && !call.ends_with("symlinkat") {
@@ -316,13 +316,13 @@ fn a_directory_that_others_change_does_no_harm() {
     );
     let changes: u64 = mutator.done.iter().sum();
     let told = text(&output);
-    // "opened 1000 times: mapped 1790, verified ...": each kind of call must have gone through now and then.
+    // The output is "opened 1000 times: mapped 1790, verified ...". Each kind of call must have succeeded sometimes.
     let wanted = [
         ("mapped", 20),
         ("verified", 50),
         ("read", 20),
         ("restored", 20),
-        // Whatever is in the way of one file is in its way.
+        // A commit needs all files, so a change of any file stops it.
         ("committed", 250),
     ];
     for (kind, one_in) in wanted {
@@ -336,7 +336,7 @@ fn a_directory_that_others_change_does_no_harm() {
         );
     }
     println!(
-        "{}; {changes} changes by somebody else, each of {WAYS} ways; {opens} opens and {others} other calls on names, none \
+        "{}; {changes} changes by another process, in each of {WAYS} ways; {opens} opens and {others} other calls on names, none \
          outside of the directory; no signal, no hang, no wrong byte",
         String::from_utf8_lossy(&output.stdout).trim()
     );
@@ -371,5 +371,8 @@ fn a_lazily_mapped_image_that_others_cut_is_sigbus_there_and_nowhere_else() {
     assert!(output.status.success(), "seed {seed}: {}", text(&output));
     let told = String::from_utf8_lossy(&output.stdout);
     println!("{}", told.trim());
-    assert!(!told.contains(" 0 with SIGBUS"), "it was never tried");
+    assert!(
+        !told.contains(" 0 with SIGBUS"),
+        "no round ended with SIGBUS"
+    );
 }

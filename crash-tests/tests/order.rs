@@ -108,7 +108,7 @@ impl Trace {
     }
 }
 
-/// Follows a log of strace until the store in `made` is finished. Returns how many syncs that took, and how many links.
+/// Follows a log of strace until the store in `made` is finished. Returns the number of syncs and of links.
 fn follow(log: &Path, made: &Path) -> (u64, u64) {
     let hidden = made.join(".vmstore").display().to_string();
     let mut trace = Trace {

@@ -265,7 +265,8 @@ fn promise_2_power_cuts_through_real_file_systems() {
         assert!(cuts.failure.is_none(), "{}", cuts.failure.unwrap());
         println!(
             "{kind}, seed {seed}: {} power cuts in {} cycles of {} block writes and flushes in all, {} unflushed blocks and sectors \
-             left to chance; {} of the cuts left some sectors of 512 bytes and not others; each mounted, opened and compared: nothing persisted was lost",
+             lost or kept at random; {} of the cuts left some sectors of 512 bytes and not others; each was mounted, opened and \
+             compared: nothing persisted was lost",
             cuts.states, cuts.recordings, cuts.events, cuts.uncertain, cuts.torn
         );
         assert!(cuts.uncertain as u64 > cuts.states && cuts.events > 50);

@@ -183,7 +183,7 @@ fn promise_3_deleting_needs_no_room() {
     }
 }
 
-/// What a store does on a full disk before it restores and deletes.
+/// The calls on a full disk before the restores and deletions.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     Nothing,
@@ -220,7 +220,7 @@ fn without_room(at: &Path, data: usize, left: u64, before: Before) -> (u64, bool
             Ok(_) => commits += 1,
             Err(error) => break refusal(&what, &error),
         }
-        assert!(commits < 10_000, "{what}: it never ends");
+        assert!(commits < 10_000, "{what}: commits are never refused");
     }
     let outcome = match before {
         Before::Nothing => Ok(()),
@@ -368,7 +368,7 @@ fn images_share_blocks_where_the_file_system_can() {
         let part = |number: usize, page: usize| page / (PAGES / COMMITS) == number - 1;
         let filled = Filled::make(&mounted.0.join("store"), PAGES, COMMITS, part);
         let before = free(&mounted.0);
-        // Every commit becomes an image.
+        // A compaction makes every commit an image.
         let options = CompactOptions {
             image_percent: 1,
             ..CompactOptions::default()

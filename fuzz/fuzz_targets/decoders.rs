@@ -1,4 +1,4 @@
-//! Each decoder of the format. What an input means: src/store/tests/fuzz/decoders.rs.
+//! Each decoder of the format. The module `decoders` of the library's fuzz tests says what an input means.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A store directory, damaged or forged. What an input means: src/store/tests/fuzz/directory.rs.
+//! A store directory, damaged or forged. The module `directory` of the library's fuzz tests says what an input means.
 
 #![no_main]
 

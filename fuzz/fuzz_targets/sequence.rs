@@ -1,4 +1,5 @@
-//! Calls with failing operations and crashes, against the model. What an input means: src/store/tests/fuzz/sequence.rs.
+//! Calls with failing operations and crashes, against the model. The module `sequence` of the library's fuzz tests says
+//! what an input means.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The stream of an export, imported. What an input means: src/store/tests/fuzz/stream.rs.
+//! An export, which a store imports. The module `stream` of the library's fuzz tests says what an input means.
 
 #![no_main]
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::mutate::mutate;
 use crate::{Mutant, run};
 
-/// The copy with these mutants in it.
+/// Writes these mutants into the copy. Returns those that have no place there.
 pub fn write(library: &Path, copy: &Path, mutants: &[&Mutant]) -> Vec<usize> {
     let mut by_file: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
     for mutant in mutants {
@@ -44,7 +44,7 @@ pub fn prepare(library: &Path, copy: &Path) {
         cp.arg(library.join(name));
     }
     run(&mut cp);
-    // The library alone.
+    // The manifest of the library alone.
     let manifest = fs::read_to_string(library.join("Cargo.toml")).expect("the manifest");
     let manifest: Vec<&str> = manifest
         .lines()
@@ -55,7 +55,7 @@ pub fn prepare(library: &Path, copy: &Path) {
     let mut text = fs::read_to_string(&root).expect("the root");
     text.push_str(
         "
-/// Whether this mutant is to be.
+/// Whether this mutant is chosen.
 #[allow(missing_docs, unreachable_pub, dead_code)]
 #[inline]
 pub(crate) fn mutated(number: u32) -> bool {
@@ -69,10 +69,10 @@ pub(crate) fn mutated(number: u32) -> bool {
     fs::write(&root, text).expect("the root");
 }
 
-/// The programs of the tests, by what they test.
+/// The test programs, by the name of their target.
 pub type Programs = BTreeMap<String, PathBuf>;
 
-/// Builds the tests; the mutants that the compiler complains of, or the programs.
+/// Builds the tests. Returns the programs, or the mutants that do not compile.
 pub fn build(
     copy: &Path,
     library: &Path,
@@ -111,7 +111,7 @@ pub fn build(
             let text = fs::read_to_string(copy.join(file)).unwrap_or_default();
             let start = span["byte_start"].as_u64().unwrap_or(0) as usize;
             let end = span["byte_end"].as_u64().unwrap_or(0) as usize;
-            // The last number before the complaint, or in it, if that is of this file.
+            // The first mutant's number inside the span of the error, or the last one before it.
             let upto = text.get(..end).unwrap_or_default();
             let inside = upto.get(start..).unwrap_or_default();
             let near = match inside.find("crate::mutated(") {
@@ -145,7 +145,7 @@ pub fn build(
     }
     assert!(
         !bad.is_empty(),
-        "it cannot be built, and no mutant is to blame in {}",
+        "the copy of {} does not build, and no mutant is the reason",
         library.display()
     );
     Err(bad)

@@ -1,9 +1,9 @@
-//! Builds all mutants that cargo-mutants lists into one copy of the library, behind a number, and runs the tests
-//! in process with each of them.
+//! Builds all mutants that cargo-mutants lists into one copy of the library, each behind a number, and runs the tests in
+//! process with each of them.
 //!
 //! cargo-mutants builds the crate once for each mutant, which takes most of its time. Here each becomes
-//! `if crate::mutated(N) { the mutant } else { the original }` in a copy of the source that is built once; those that
-//! do not compile are found by the compiler and taken out, as cargo-mutants' own "unviable".
+//! `if crate::mutated(N) { the mutant } else { the original }` in a copy of the source that is built once. The compiler
+//! finds those that do not compile, and they are taken out, like the "unviable" ones of cargo-mutants.
 
 mod copy;
 mod mutate;
@@ -25,9 +25,10 @@ use mutate::Lines;
 const USAGE: &str = "\
 usage: vmstore-mutants LIBRARY COPY [--quick] [--only NUMBER,...] [FILE ...]
   LIBRARY   the project's directory
-  COPY      a directory that is made for the mutated copy and its build; `outcomes` is what was found, which a second
-            run goes on from; `unbuilt` are those that no `if` can have, or that do not compile: for cargo-mutants itself
-  --quick   the quick tests alone: what they miss is `left` for a run without this
+  COPY      a directory that is made for the mutated copy and its build. Its file `outcomes` has the results, from which
+            a second run goes on. Its file `unbuilt` lists the mutants that no `if` can hold or that do not compile:
+            cargo-mutants itself can try these
+  --quick   only the quick tests: mutants that they miss are `left` for a run without this option
   FILE      as for `cargo mutants -f`; default: format, journal, pages, and recover.rs and keep.rs of store";
 const FILES: [&str; 5] = [
     "src/format/**",
@@ -36,7 +37,8 @@ const FILES: [&str; 5] = [
     "src/store/recover.rs",
     "src/store/keep.rs",
 ];
-/// Tests that most mutants fail, in the order of what they take: of which program, which, and seconds. All in the end.
+/// The stages: program, filters of its tests, and a limit in seconds. Quick tests that most mutants fail come first, all
+/// tests come last.
 const STAGES: [(&str, &[&str], u64); 6] = [
     (
         LIBRARY,
@@ -89,7 +91,7 @@ const STAGES: [(&str, &[&str], u64); 6] = [
     ),
     (LIBRARY, &[], 900),
 ];
-/// The stages that `--quick` has.
+/// The number of stages of `--quick`.
 const QUICK: usize = 3;
 const LIBRARY: &str = "vmstore";
 
@@ -145,20 +147,20 @@ fn list(library: &Path, files: &[String]) -> Vec<Mutant> {
     .collect()
 }
 
-/// What the tests say of a mutant.
+/// Runs the tests with one mutant. Returns the outcome.
 fn try_one(programs: &Programs, copy: &Path, number: usize, quick: bool) -> String {
     let begun = Instant::now();
     for (stage, (program, filters, seconds)) in STAGES.iter().enumerate() {
         if quick && stage == QUICK {
             return format!("left {} s", begun.elapsed().as_secs());
         }
-        // The last stage has what no other had.
+        // The last stage runs the tests that no other stage has run.
         let mut before: Vec<&str> = Vec::new();
         if stage + 1 == STAGES.len() {
             let own = STAGES.iter().filter(|(of, ..)| *of == LIBRARY);
             before.extend(own.flat_map(|(_, filters, _)| filters.iter().copied()));
         }
-        // Some would take all memory.
+        // Some mutants would take all memory.
         let mut tests = Command::new("sh");
         tests
             .args(["-c", "ulimit -v 8388608; exec \"$@\"", "sh"])
@@ -226,7 +228,7 @@ fn main() {
     }
     let library = library.canonicalize().expect("the project's directory");
     let mutants = list(&library, &files);
-    // Tests may have changed; what was found of mutants that are listed in other places means nothing any more.
+    // Tests may have changed. The outcomes of a list with other numbers mean nothing any more.
     prepare(&library, &copy);
     let copy = copy.canonicalize().expect("the copy's directory");
     let mut viable: Vec<&Mutant> = mutants.iter().collect();
@@ -234,7 +236,7 @@ fn main() {
     let left: BTreeSet<usize> = write(&library, &copy, &viable).into_iter().collect();
     viable.retain(|mutant| !left.contains(&mutant.number));
     println!(
-        "{} mutants; {} that cannot stand behind an `if`",
+        "{} mutants; {} cannot stand behind an `if`",
         mutants.len(),
         left.len()
     );

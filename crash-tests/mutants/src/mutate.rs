@@ -1,4 +1,4 @@
-//! Putting mutants into a source: each behind an `if` of its own, around the expression that it is in.
+//! Puts mutants into a source: each behind its own `if`, around the expression that contains it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use syn::visit::{self, Visit};
 
 use crate::Mutant;
 
-/// Offsets of the lines of a text.
+/// The offsets of the lines of a text.
 pub struct Lines(Vec<usize>);
 
 impl Lines {
@@ -17,21 +17,21 @@ impl Lines {
         Self(starts)
     }
 
-    /// Of a line from 1 and a column from 0, in characters; sources are ASCII.
+    /// The offset of a line, counted from 1, and a column, counted from 0, in characters. Sources are ASCII.
     pub fn offset(&self, line: usize, column: usize) -> usize {
         self.0[line - 1] + column
     }
 }
 
-/// Where expressions, match arms and bodies of functions are.
+/// The places of expressions and match arms.
 struct Places<'a> {
     lines: &'a Lines,
-    /// Of binary, unary and struct expressions, and whether a `let` in them keeps them from being moved.
+    /// Binary, unary and struct expressions, and whether a `let` in them keeps them from being moved.
     expressions: Vec<(usize, usize, bool)>,
     arms: Vec<Arm>,
 }
 
-/// An arm of a match: where it begins, its guard, and where its `=>` is.
+/// An arm of a match: its beginning, its guard, and the place of its `=>`.
 struct Arm {
     start: usize,
     guard: Option<(usize, usize)>,
@@ -84,16 +84,16 @@ impl<'ast> Visit<'ast> for Places<'_> {
     }
 }
 
-/// Text that goes in at a place. What closes goes before what opens, the innermost first.
+/// A text to be inserted at a place. Closing texts come before opening texts, the innermost first.
 struct Insertion {
     at: usize,
-    /// Length of what it belongs to, for the order.
+    /// The length of the expression that it belongs to, for the order.
     length: usize,
     opens: bool,
     text: String,
 }
 
-/// One source with the mutants in it; those that have no place are returned.
+/// Returns one source with the mutants in it, and the mutants that have no place.
 pub fn mutate(source: &str, mutants: &[&Mutant]) -> (String, Vec<usize>) {
     let lines = Lines::of(source);
     let parsed = syn::parse_file(source).expect("Rust");
@@ -111,7 +111,7 @@ pub fn mutate(source: &str, mutants: &[&Mutant]) -> (String, Vec<usize>) {
         let ((start, end), number) = (mutant.span, mutant.number);
         match mutant.genre.as_str() {
             "FnValue" => {
-                // The span is the body without its braces, or with them.
+                // The span is the body with or without its braces.
                 let brace = source[start..].starts_with('{');
                 insertions.push(Insertion {
                     at: start + usize::from(brace),

@@ -202,7 +202,7 @@ impl Said {
         said
     }
 
-    /// What must be there when the process is killed.
+    /// What must be there after the process was killed.
     pub(crate) fn killed(self) -> Expected {
         Expected {
             commits: [self.made, STEPS.min(self.made + 1)],
