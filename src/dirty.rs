@@ -307,13 +307,13 @@ impl Tracking {
     /// Takes the module's memory out of the kernel's hands before it is unmapped.
     pub(crate) fn stop(&self, memory: &Memory) {
         // In a forked child the descriptor is still about the parent's memory.
-        if let Self::Kernel { kernel, .. } = self
-            && !kernel.marker.forked()
-        {
-            // The host may have unmapped it already.
-            let _ = kernel
-                .userfault
-                .unregister(memory.address(), memory.length());
+        if let Self::Kernel { kernel, .. } = self {
+            if !kernel.marker.forked() {
+                // The host may have unmapped it already.
+                let _ = kernel
+                    .userfault
+                    .unregister(memory.address(), memory.length());
+            }
         }
     }
 }

@@ -221,12 +221,11 @@ fn look_beyond(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
     let mut left = 4 * bytes.len();
     let mut at = bad;
     while at + HEAD <= bytes.len() {
-        if bytes[at..at + 4] == RECORD_MAGIC.to_le_bytes()
-            && left > 0
-            && let Ok(parsed) = parse(bytes, at, store).inspect_err(|_| {
-                left = left.saturating_sub(payload_at(bytes, at, store));
-            })
-        {
+        if left == 0 || bytes[at..at + 4] != RECORD_MAGIC.to_le_bytes() {
+            at += 8;
+            continue;
+        }
+        if let Ok(parsed) = parse(bytes, at, store) {
             scan.damaged |= parsed.batch > bad as u64;
             if let Ok(Some(event)) = parsed.event("") {
                 scan.beyond.push(Record {
@@ -237,6 +236,7 @@ fn look_beyond(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
             }
             at = parsed.next;
         } else {
+            left = left.saturating_sub(payload_at(bytes, at, store));
             at += 8;
         }
     }

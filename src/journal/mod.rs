@@ -147,10 +147,10 @@ impl Stream {
     /// Journal: says up to where it is written, unless a sync is under way.
     fn set_high_water(&mut self) {
         let mark = self.mark();
-        if let Some(high_water) = &mut self.high_water
-            && !self.header.syncing
-        {
-            high_water.set(mark);
+        if let Some(high_water) = &mut self.high_water {
+            if !self.header.syncing {
+                high_water.set(mark);
+            }
         }
     }
 

@@ -217,12 +217,12 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, reader: Reader) -> Resu
         .into_iter()
         .filter(|record| record.sequence > last)
         .collect();
-    if let Tail::Bad(why) = &scanned.tail
-        && ((judged && !header.syncing) || reader == Reader::Salvager)
-    {
-        // Nothing is lost but by a power cut or a failed sync, and there was none.
-        damage.note(Error::corrupt(name.clone(), why.clone()));
-        damage.beyond.extend(scanned.beyond);
+    if let Tail::Bad(why) = &scanned.tail {
+        if (judged && !header.syncing) || reader == Reader::Salvager {
+            // Nothing is lost but by a power cut or a failed sync, and there was none.
+            damage.note(Error::corrupt(name.clone(), why.clone()));
+            damage.beyond.extend(scanned.beyond);
+        }
     }
     if judged && journal.file.is_some() {
         // All that was acknowledged is there, for the same reason. Not where a sync is under way; but then the mark says
@@ -305,12 +305,10 @@ fn read_commits(
     let mut scanned = record::scan(&found.bytes, &found.header, store, name::COMMITS)?;
     // Its first write was durable before it got its name.
     let first = scanned.first;
-    if let Some(known) = promised.filter(|_| journal.syncing)
-        && judged
-        && reader == Reader::Owner
-        && let known = known.max(first)
-        && known < length
-    {
+    let known = promised.filter(|_| journal.syncing);
+    let known = known.map(|known| known.max(first));
+    let owned = judged && reader == Reader::Owner;
+    if let Some(known) = known.filter(|known| owned && *known < length) {
         // A sync may have failed here. What was behind the last good one may be in memory only,
         // clean in the kernel's eyes, so that another sync would not write it. If the journal has it
         // too, it is cut off and appended again. If not, it is the journal's header that a failed sync has taken back to

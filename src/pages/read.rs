@@ -129,12 +129,12 @@ impl<'a> Reading<'a> {
             while start < piece.run.end() {
                 let part = Part::new(&piece.source, start, (piece.run.end() - start).min(most))?;
                 start += part.run.count;
-                if let Some(last) = parts.last()
-                    && !last.is_followed_by(&part, bytes, page_size)
-                {
-                    each(self, &parts, bytes as usize)?;
-                    parts.clear();
-                    bytes = 0;
+                if let Some(last) = parts.last() {
+                    if !last.is_followed_by(&part, bytes, page_size) {
+                        each(self, &parts, bytes as usize)?;
+                        parts.clear();
+                        bytes = 0;
+                    }
                 }
                 bytes += part.run.count * page_size;
                 parts.push(part);

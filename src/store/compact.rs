@@ -265,7 +265,7 @@ impl CompactOptions {
         let keeps = |(at, commit): &(u64, &Arc<Commit>)| {
             commit.number == history.head()
                 || at + self.keep_last >= count
-                || (self.keep_every > 0 && commit.number.is_multiple_of(self.keep_every))
+                || (self.keep_every > 0 && commit.number % self.keep_every == 0)
                 || (self.keep_younger_ns > 0
                     && now.saturating_sub(commit.time) < self.keep_younger_ns)
                 || (self.keep_labelled && !commit.label.is_empty())

@@ -206,7 +206,7 @@ impl Store {
         let page = self.0.pages.page_size;
         let borrowed = memfd::borrow(number)?;
         let granule = borrowed.granule.max(page);
-        if !offset.is_multiple_of(granule) || !fill.size.is_multiple_of(granule) {
+        if offset % granule != 0 || fill.size % granule != 0 {
             return Err(Error::invalid(
                 format!("fd_offset {offset}, size {}", fill.size),
                 format!("both must be multiples of the descriptor's page size, {granule}"),

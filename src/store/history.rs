@@ -79,13 +79,13 @@ impl History {
 
     /// Keeps what can be had of events with gaps between them; the newest commit becomes the head.
     pub(crate) fn salvage(&mut self, event: &Event) {
-        if self.apply(event, true).is_err()
-            && let Event::Committed(commit) = event
-        {
-            self.commits.entry(commit.number).or_insert(Entry {
-                commit: commit.clone(),
-                persisted: true,
-            });
+        if self.apply(event, true).is_err() {
+            if let Event::Committed(commit) = event {
+                self.commits.entry(commit.number).or_insert(Entry {
+                    commit: commit.clone(),
+                    persisted: true,
+                });
+            }
         }
     }
 

@@ -89,14 +89,16 @@ impl Store {
         }
         self.0.pages.forget(&index.module, index.commit);
         self.0.pages.remember(index.clone());
-        if above && let Some(bound) = state.modules.get_mut(&index.module) {
-            let old: Vec<u64> = chain.iter().map(|index| index.commit).collect();
-            bound.table.replace(&old, &index);
+        if above {
+            if let Some(bound) = state.modules.get_mut(&index.module) {
+                let old: Vec<u64> = chain.iter().map(|index| index.commit).collect();
+                bound.table.replace(&old, &index);
+            }
         }
-        if let Some(lineage) = &mut state.lineage
-            && let Some(family) = lineage.modules.get_mut(&index.module)
-        {
-            family.set_parent(index.commit, index.parent);
+        if let Some(lineage) = &mut state.lineage {
+            if let Some(family) = lineage.modules.get_mut(&index.module) {
+                family.set_parent(index.commit, index.parent);
+            }
         }
         Ok(())
     }

@@ -123,12 +123,12 @@ impl Store {
         }
         state.stats.syncs += 1;
         self.check_poison()?;
-        if let Some(journal) = &mut state.journal
-            && let Err(error) = journal.set_kept(last)
-        {
-            // The next open would take what was just made durable for doubtful, so this is no success.
-            self.leave_sync_mark(&mut state);
-            return Err(error);
+        if let Some(journal) = &mut state.journal {
+            if let Err(error) = journal.set_kept(last) {
+                // The next open would take what was just made durable for doubtful, so this is no success.
+                self.leave_sync_mark(&mut state);
+                return Err(error);
+            }
         }
         for file in &kept.files {
             gate.carrying.add(file.bytes.len() as u64);

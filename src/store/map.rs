@@ -223,7 +223,7 @@ impl Store {
                 "0 takes the recorded size, and the head does not know this module",
             ));
         }
-        if !size.is_multiple_of(page) {
+        if size % page != 0 {
             return Err(Error::invalid(
                 what,
                 format!("it must be a multiple of the page size, {page}"),

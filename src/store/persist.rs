@@ -74,13 +74,13 @@ impl Store {
             .pending
             .last()
             .is_none_or(|event| event.sequence <= last);
-        if let Some(journal) = &mut state.journal
-            && let Err(error) = journal.persisted(durable, all)
-        {
-            // The next open would take what was just made durable for doubtful, so this is no success. It
-            // is made again from here: `gate` knows what `commits` has.
-            self.leave_sync_mark(&mut state);
-            return Err(error);
+        if let Some(journal) = &mut state.journal {
+            if let Err(error) = journal.persisted(durable, all) {
+                // The next open would take what was just made durable for doubtful, so this is no success. It
+                // is made again from here: `gate` knows what `commits` has.
+                self.leave_sync_mark(&mut state);
+                return Err(error);
+            }
         }
         gate.kept = last;
         if all {
@@ -111,13 +111,13 @@ impl Store {
     pub(super) fn leave_sync_mark(&self, state: &mut State) {
         let doubt = |file: &Unsynced| matches!(file.state, SyncState::Suspect);
         let keep = self.check_poison().is_err() || state.unsynced.iter().any(doubt);
-        if let Some(journal) = &mut state.journal
-            && let Err(error) = journal.set_syncing(keep)
-        {
-            // It stays, which costs the next open time only.
-            self.log(LogLevel::Warning, || {
-                format!("the journal's header: {error}")
-            });
+        if let Some(journal) = &mut state.journal {
+            if let Err(error) = journal.set_syncing(keep) {
+                // It stays, which costs the next open time only.
+                self.log(LogLevel::Warning, || {
+                    format!("the journal's header: {error}")
+                });
+            }
         }
     }
 

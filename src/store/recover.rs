@@ -423,12 +423,13 @@ fn remove_leftovers(
     let named = history.files();
     let mut unnamed = Vec::new();
     for entry in files.list(Dir::Root)? {
-        if entry.kind == Kind::File
-            && !named.contains(&entry.name)
-            && let Some((module, commit)) = name::parse_module_commit(&entry.name)
-            && name::check_module_id(module).is_ok()
-        {
-            unnamed.push((module.to_owned(), commit, entry.name.clone()));
+        if entry.kind != Kind::File || named.contains(&entry.name) {
+            continue;
+        }
+        if let Some((module, commit)) = name::parse_module_commit(&entry.name) {
+            if name::check_module_id(module).is_ok() {
+                unnamed.push((module.to_owned(), commit, entry.name.clone()));
+            }
         }
     }
     let mut condemned = Vec::new();

@@ -160,11 +160,10 @@ impl Store {
                 );
                 next = parent;
             }
-            if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit))
-                && wanted.meant.len() < 2
-                && !wanted.meant.contains(module)
-            {
-                wanted.meant.push(module.clone());
+            if let Some(wanted) = wanted.get_mut(&(module.id.clone(), module.module_commit)) {
+                if wanted.meant.len() < 2 && !wanted.meant.contains(module) {
+                    wanted.meant.push(module.clone());
+                }
             }
         }
         let total = wanted.values().map(|wanted| wanted.bytes).sum();
