@@ -201,10 +201,10 @@ fn a_store_made_now_has_the_golden_pages_and_names() {
                 fs::read(then.join(&name)).unwrap(),
                 fs::read(now.join(&name)).unwrap(),
             );
-            assert_eq!(old.len(), new.len(), "{}", name.display());
+            assert_eq!(old.len(), new.len(), "{name:?}");
             // Pages and index runs; the footer and what is seeded with the store's id differ.
             let pages = (old.len() - 512) / PAGE * PAGE;
-            assert_eq!(old[..pages], new[..pages], "{}", name.display());
+            assert_eq!(old[..pages], new[..pages], "{name:?}");
             compared += 1;
         }
     }

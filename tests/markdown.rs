@@ -11,12 +11,7 @@ const COLUMNS: usize = 100;
 const ITEM_LINES: usize = 3;
 
 /// Pages whose lines are not checked yet.
-const NOT_YET: &[&str] = &[
-    "docs/architecture.md",
-    "docs/format.md",
-    "docs/performance.md",
-    "docs/reliability.md",
-];
+const NOT_YET: &[&str] = &["docs/architecture.md"];
 
 /// What a line is to the rules.
 #[derive(Clone, Copy, PartialEq)]

@@ -64,10 +64,10 @@ pub(crate) fn find_or_nothing(store: &Store, name: &str) -> Result<u64, Failure>
 /// A name without `~` or `^`.
 fn plain(store: &Store, name: &str) -> Result<Option<u64>, Failure> {
     let commits = store.commits()?;
-    if let Ok(number) = name.parse::<u64>()
-        && commits.binary_search(&number).is_ok()
-    {
-        return Ok(Some(number));
+    if let Ok(number) = name.parse::<u64>() {
+        if commits.binary_search(&number).is_ok() {
+            return Ok(Some(number));
+        }
     }
     if name == "head" || name == "HEAD" || name == "@" {
         return match store.head()? {
@@ -78,10 +78,10 @@ fn plain(store: &Store, name: &str) -> Result<Option<u64>, Failure> {
             head => Ok(Some(head)),
         };
     }
-    if !name.is_empty()
-        && let Ok(commit) = store.find_commit(name)
-    {
-        return Ok(Some(commit));
+    if !name.is_empty() {
+        if let Ok(commit) = store.find_commit(name) {
+            return Ok(Some(commit));
+        }
     }
     by_id(store, &commits, name)
 }

@@ -72,14 +72,14 @@ impl Mutator {
             }
             return;
         }
-        if let Some(name) = self.cut
-            && self.below(3) == 0
-        {
-            let path = self.store.join(name);
-            if is_plain(&path) {
-                let _ = writable(&path).and_then(|file| file.set_len(4096));
+        if let Some(name) = self.cut {
+            if self.below(3) == 0 {
+                let path = self.store.join(name);
+                if is_plain(&path) {
+                    let _ = writable(&path).and_then(|file| file.set_len(4096));
+                }
+                return;
             }
-            return;
         }
         let (file, other) = (self.victim(), self.victim());
         let (path, source) = (self.store.join(&file), self.outside.join(&file));
@@ -239,16 +239,16 @@ fn check_trace(log: &str, store: &Path) -> (u64, u64) {
         if call.ends_with("openat") || call.ends_with("open") || call.ends_with("openat2") {
             opens += 1;
             // openat(3</store>, "name", ...) = 5</store/name>
-            if let Some((_, descriptor)) = line.rsplit_once(" = ")
-                && let Some((_, path)) = descriptor.split_once('<')
-            {
-                let path = path.trim_end_matches(" (deleted)").trim_end_matches('>');
-                let path = path
-                    .split('<')
-                    .next()
-                    .unwrap()
-                    .trim_end_matches("(deleted)");
-                assert!(inside(path), "opened outside of the store: {line}");
+            if let Some((_, descriptor)) = line.rsplit_once(" = ") {
+                if let Some((_, path)) = descriptor.split_once('<') {
+                    let path = path.trim_end_matches(" (deleted)").trim_end_matches('>');
+                    let path = path
+                        .split('<')
+                        .next()
+                        .unwrap()
+                        .trim_end_matches("(deleted)");
+                    assert!(inside(path), "opened outside of the store: {line}");
+                }
             }
         } else {
             others += 1;

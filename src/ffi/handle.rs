@@ -71,10 +71,10 @@ fn own() -> Result<&'static Table> {
         let seen = TABLE.load(Ordering::Acquire);
         // SAFETY: a table, once published, is never freed.
         let table = unsafe { seen.as_ref() };
-        if let Some(table) = table
-            && !table.marker.forked()
-        {
-            return Ok(table);
+        if let Some(table) = table {
+            if !table.marker.forked() {
+                return Ok(table);
+            }
         }
         let fresh = Box::into_raw(Box::new(Table {
             marker: ForkMarker::new()?,

@@ -37,6 +37,12 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The little-endian words of a list; what is left behind the last whole word is not among them.
+pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    let words = bytes.chunks_exact(8);
+    words.map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
+}
+
 /// Writes little-endian fields one after another.
 pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::bytes::{Reader, Writer};
+use super::bytes::{Reader, Writer, words};
 use super::checksum::{self, Digest, Pieces};
 use super::{StoreId, VERSION, name};
 use crate::error::try_vec;
@@ -122,12 +122,11 @@ pub(crate) enum PageLookup {
 impl Index {
     /// Adds pages behind the others.
     pub(crate) fn push(&mut self, start: u64, count: u64, content: Content) {
-        if let Some(last) = self.runs.last_mut()
-            && last.end() == start
-            && last.content == content
-        {
-            last.count += count;
-            return;
+        if let Some(last) = self.runs.last_mut() {
+            if last.end() == start && last.content == content {
+                last.count += count;
+                return;
+            }
         }
         let slot = self.data_pages();
         self.runs.push(IndexRun {
@@ -222,8 +221,7 @@ impl Index {
         }
         self.check_checksums(checksum::metadata(store, bytes), file)?;
         let mut list = try_vec(bytes.len() / 8, "an index")?;
-        let words = bytes.as_chunks::<8>().0.iter();
-        list.extend(words.map(|word| u64::from_le_bytes(*word)));
+        list.extend(words(bytes));
         // Another thread may have been first, with the same ones.
         Ok(self.checksums.known.get_or_init(|| list))
     }
@@ -391,7 +389,7 @@ impl Footer {
         name::check_module_id(&index.module).ok()?;
         let page = index.page_size;
         let pages = (page.is_power_of_two() && page >= 512).then(|| index.size / page)?;
-        let whole = index.size.is_multiple_of(page) && pages > 0;
+        let whole = index.size % page == 0 && pages > 0;
         let counts = self.data_pages.checked_add(self.zero_pages)? <= pages
             && self.run_count <= self.data_pages + self.zero_pages
             && index.changed.is_none_or(|changed| changed <= pages);
@@ -469,12 +467,11 @@ impl Runs {
     /// Takes the next piece, of whole words.
     pub(crate) fn add(&mut self, bytes: &[u8], file: &str) -> Result<()> {
         self.sum.add(bytes);
-        let (words, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() {
+        if bytes.len() % 8 != 0 {
             return Err(nonsense(file));
         }
-        for word in words {
-            self.words[self.held] = u64::from_le_bytes(*word);
+        for word in words(bytes) {
+            self.words[self.held] = word;
             self.held += 1;
             let [start, count, content] = self.words;
             let run = Run { start, count };

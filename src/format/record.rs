@@ -217,19 +217,18 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
     Ok(scan)
 }
 
-/// Looks for records behind a bad place; they lie at multiples of 8.
+/// Looks for records after a damaged place. Records begin at multiples of 8.
 fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
-    // Payloads that do not verify, and may be gone through. True records do not overlap; made up ones can
-    // begin anywhere, and each reach to the end.
+    // How many bytes of payloads that do not verify may be read. True records do not overlap. Forged ones can begin
+    // anywhere, and each of them can reach to the end.
     let mut left = 4 * bytes.len();
     let mut at = bad;
     while at + HEAD <= bytes.len() {
-        if bytes[at..at + 4] == RECORD_MAGIC.to_le_bytes()
-            && left > 0
-            && let Ok(parsed) = parse(bytes, at, store).inspect_err(|_| {
-                left = left.saturating_sub(payload_at(bytes, at, store));
-            })
-        {
+        if left == 0 || bytes[at..at + 4] != RECORD_MAGIC.to_le_bytes() {
+            at += 8;
+            continue;
+        }
+        if let Ok(parsed) = parse(bytes, at, store) {
             scan.damaged |= parsed.write_start > bad as u64;
             if let Ok(Some(event)) = parsed.event("") {
                 scan.after_damage.push(Record {
@@ -240,6 +239,7 @@ fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan)
             }
             at = parsed.next;
         } else {
+            left = left.saturating_sub(payload_at(bytes, at, store));
             at += 8;
         }
     }

@@ -131,12 +131,12 @@ impl<'a> Reading<'a> {
                 let part =
                     ReadPart::new(&piece.source, start, (piece.run.end() - start).min(most))?;
                 start += part.run.count;
-                if let Some(last) = parts.last()
-                    && !last.is_followed_by(&part, bytes, page_size)
-                {
-                    each(self, &parts, bytes as usize)?;
-                    parts.clear();
-                    bytes = 0;
+                if let Some(last) = parts.last() {
+                    if !last.is_followed_by(&part, bytes, page_size) {
+                        each(self, &parts, bytes as usize)?;
+                        parts.clear();
+                        bytes = 0;
+                    }
                 }
                 bytes += part.run.count * page_size;
                 parts.push(part);

@@ -148,10 +148,10 @@ impl PageTable {
                     let old = same[0];
                     if let Some(source) = source_at(&mut self.sources, old) {
                         source.pages -= same.len() as u64;
-                        if source.pages == 0
-                            && let Some(slot) = slot_of(old)
-                        {
-                            self.sources[slot] = None;
+                        if source.pages == 0 {
+                            if let Some(slot) = slot_of(old) {
+                                self.sources[slot] = None;
+                            }
                         }
                     }
                 }

@@ -202,10 +202,10 @@ impl Draft {
                 Verdict::Data(sum)
             }
         };
-        if !matches!(verdict, Verdict::Unchanged)
-            && let Some(old) = old
-        {
-            self.index.digest.remove(at, old);
+        if !matches!(verdict, Verdict::Unchanged) {
+            if let Some(old) = old {
+                self.index.digest.remove(at, old);
+            }
         }
         verdict
     }

@@ -215,7 +215,7 @@ impl MappedModule {
     /// The pages of a range that must be whole pages.
     pub(super) fn whole_pages_of(&self, offset: u64, length: u64) -> Result<Option<Run>> {
         let page = host::page_size();
-        if !offset.is_multiple_of(page) || !length.is_multiple_of(page) {
+        if offset % page != 0 || length % page != 0 {
             return Err(Error::invalid(
                 format!("offset {offset}, length {length}"),
                 format!("both must be multiples of the page size, {page}"),

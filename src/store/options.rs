@@ -79,7 +79,7 @@ impl MapOptions {
                 "VMSTORE_MAP_FD goes with VMSTORE_MAP_MEMFD",
             ));
         }
-        if !(self.address as u64).is_multiple_of(granule) {
+        if self.address as u64 % granule != 0 {
             let rule = format!("it must be a multiple of the page size, {granule}");
             return Err(Error::invalid(address(), rule));
         }
@@ -95,7 +95,7 @@ impl MapOptions {
             let rule = format!("{size} bytes from there must be in the address space");
             return Err(Error::invalid(address(), rule));
         }
-        if !size.is_multiple_of(granule) {
+        if size % granule != 0 {
             let rule = format!("it must be a multiple of the page size, {granule}");
             return Err(Error::invalid(format!("size {size}"), rule));
         }
@@ -104,7 +104,7 @@ impl MapOptions {
             let rule = "where the address space is the caller's, so is the room to grow";
             return Err(Error::invalid(max_size, rule));
         }
-        if self.max_size != 0 && (self.max_size < size || !self.max_size.is_multiple_of(granule)) {
+        if self.max_size != 0 && (self.max_size < size || self.max_size % granule != 0) {
             let rule = format!(
                 "it must be at least the module's size, {size}, and a multiple of the page size, {granule}"
             );

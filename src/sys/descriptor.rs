@@ -108,10 +108,10 @@ pub(super) fn without_size_signal(
 ) -> Result<isize> {
     let mask = BlockedSignal::new(libc::SIGXFSZ);
     let result = retry(operation, call);
-    if let Err(error) = &result
-        && is(error, libc::EFBIG)
-    {
-        mask.take();
+    if let Err(error) = &result {
+        if is(error, libc::EFBIG) {
+            mask.take();
+        }
     }
     result
 }

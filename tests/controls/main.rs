@@ -148,7 +148,7 @@ fn every_precaution_that_is_taken_out_is_missed() {
         if name != "target" && name != ".git" {
             let mut copy = Command::new("cp");
             copy.arg("-r").arg(source("").join(&name)).arg(&tree);
-            assert!(copy.status().unwrap().success(), "{}", name.display());
+            assert!(copy.status().unwrap().success(), "{name:?}");
         }
     }
     let target = scratch.path().join("target");

@@ -95,7 +95,7 @@ pub(crate) fn program(directory: &Path, name: &str) -> PathBuf {
         env::var_os("VMSTORE_C_SANITIZE"),
         env::var_os("VMSTORE_C_RUNTIME"),
     ) {
-        compiler.arg(format!("-fsanitize={}", sanitize.display()));
+        compiler.arg(format!("-fsanitize={}", sanitize.to_string_lossy()));
         compiler.args(["-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]);
         linker
             .args(["-rdynamic", "-Wl,--whole-archive"])

@@ -216,7 +216,7 @@ impl Locked<'_> {
         let spilled = if parallel_copy::copy_runs(captured, arena, &to_copy) {
             false
         } else {
-            self.copy_runs(captured, arena, to_copy)?
+            self.copy_runs(captured, arena, &to_copy)?
         };
         if fresh.is_some() {
             for module in &mut captured.modules {
@@ -263,7 +263,7 @@ impl Locked<'_> {
         &self,
         captured: &mut Captured,
         arena: &mut Arena,
-        to_copy: ToCopy<'_>,
+        to_copy: &ToCopy<'_>,
     ) -> Result<bool> {
         let (page, mut used) = (to_copy.page, to_copy.used);
         let mut spilled = false;

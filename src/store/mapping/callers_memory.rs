@@ -24,7 +24,7 @@ impl Locked<'_> {
         let page = self.store.page_size();
         let borrowed = memfd::borrow(number)?;
         let granule = borrowed.granule.max(page);
-        if !offset.is_multiple_of(granule) || !population.size.is_multiple_of(granule) {
+        if offset % granule != 0 || population.size % granule != 0 {
             return Err(Error::invalid(
                 format!("fd_offset {offset}, size {}", population.size),
                 format!("both must be multiples of the descriptor's page size, {granule}"),

@@ -105,7 +105,7 @@ impl Module {
         let mut locked = store.enter_to_write()?;
         store.check_no_capture()?;
         let size = module.size();
-        if !new_size.is_multiple_of(module.granule) {
+        if new_size % module.granule != 0 {
             return Err(Error::invalid(
                 format!("new_size {new_size}"),
                 format!("it must be a multiple of the page size, {}", module.granule),

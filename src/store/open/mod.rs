@@ -5,7 +5,7 @@ mod close;
 mod identity;
 mod inline_files;
 mod leftovers;
-mod open;
+mod opening;
 mod recover;
 mod reread;
 mod whole;

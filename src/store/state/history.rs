@@ -105,9 +105,10 @@ impl History {
 
     /// Keeps what can be had of events with gaps between them; the newest commit becomes the head.
     pub(in crate::store) fn salvage(&mut self, event: &Event) {
-        if self.apply(event, true).is_err()
-            && let Event::Committed(commit) = event
-        {
+        if self.apply(event, true).is_ok() {
+            return;
+        }
+        if let Event::Committed(commit) = event {
             self.commits.entry(commit.number).or_insert(CommitEntry {
                 commit: commit.clone(),
                 persisted: true,

@@ -89,10 +89,10 @@ impl File for Snapshot {
 
 impl Files for Meddled {
     fn open(&self, place: &Place, access: Access) -> Result<Option<Arc<dyn File>>> {
-        if *place == self.place
-            && let Some(before) = self.before.lock().take()
-        {
-            before();
+        if *place == self.place {
+            if let Some(before) = self.before.lock().take() {
+                before();
+            }
         }
         let file = self.files.open(place, access)?;
         if *place != self.place {

@@ -22,7 +22,7 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
         ..Fuse::default()
     });
     if prune {
-        rig.grow_and_prune(&mut random, 4, seed.is_multiple_of(4));
+        rig.grow_and_prune(&mut random, 4, seed % 4 == 0);
     } else {
         rig.live(&mut random, 10);
     }

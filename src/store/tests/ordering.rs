@@ -18,10 +18,10 @@ fn inode(log: &[Operation], end: usize, place: &Place) -> Option<usize> {
             if free.as_ref() == Some(place) {
                 found = None;
             }
-            if let Some((name, Node::File(inode))) = set
-                && name == place
-            {
-                found = Some(*inode);
+            if let Some((name, Node::File(inode))) = set {
+                if name == place {
+                    found = Some(*inode);
+                }
             }
         }
     }

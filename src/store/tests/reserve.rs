@@ -54,7 +54,7 @@ impl Growing {
         let begin = self.0.end();
         self.commit(0).unwrap();
         let least = self.0.end() - begin;
-        let data = end.strict_sub(self.0.end() + least);
+        let data = end.checked_sub(self.0.end() + least).unwrap();
         self.commit(data)?;
         assert_eq!(self.0.end(), end);
         Ok(())

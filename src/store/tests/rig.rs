@@ -238,7 +238,7 @@ impl Rig {
         for (number, id) in ids.iter().enumerate() {
             let at = (version + number as u64) % self.pages * page();
             let mut bytes = vec![0; page() as usize];
-            if !(version + number as u64).is_multiple_of(3) {
+            if (version + number as u64) % 3 != 0 {
                 for (sector, bytes) in bytes.chunks_mut(512).enumerate() {
                     bytes.fill(1 + (version as usize * 31 + number * 8 + sector) as u8 % 251);
                     bytes[..8].copy_from_slice(&version.to_le_bytes());
@@ -303,7 +303,7 @@ impl Rig {
     pub(in crate::store) fn about_next(&self) -> CommitOptions {
         let next = self.oracle.bytes.len();
         CommitOptions {
-            label: if next.is_multiple_of(3) {
+            label: if next % 3 == 0 {
                 String::new()
             } else {
                 format!("after {next}")

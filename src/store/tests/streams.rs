@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
 use super::recorded::RecordedFiles;
@@ -39,8 +40,8 @@ fn make() -> [Sent; 2] {
         };
         let commit = store.commit(&options).unwrap();
         let about = About::of(&store, commit);
-        // Less than a pipe holds.
-        let (mut from, to) = std::io::pipe().unwrap();
+        // Less than a socket holds.
+        let (mut from, to) = UnixStream::pair().unwrap();
         store.export(commit - 1, commit, to.as_raw_fd()).unwrap();
         drop(to);
         let mut stream = Vec::new();
@@ -67,7 +68,7 @@ pub(super) fn sent() -> &'static [Sent; 2] {
 }
 
 fn import(store: &Store, sent: &Sent) -> Result<u64> {
-    let (from, mut to) = std::io::pipe().unwrap();
+    let (from, mut to) = UnixStream::pair().unwrap();
     to.write_all(&sent.stream).unwrap();
     drop(to);
     store.import(from.as_raw_fd())

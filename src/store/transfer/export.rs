@@ -23,6 +23,13 @@ struct ExportPart {
     source: Option<Arc<Index>>,
 }
 
+/// Commits, each made on the one before.
+struct Line {
+    /// What the first commit was made on.
+    base: Option<Arc<Commit>>,
+    commits: Vec<Arc<Commit>>,
+}
+
 impl Store {
     /// Writes commits to a descriptor; see `store_export`.
     ///
@@ -42,7 +49,7 @@ impl Store {
 
     fn export_line(&self, from: u64, to: u64, fd: RawFd, mut progress: Progress<'_>) -> Result<()> {
         let _files_stay = self.lock_maintenance()?;
-        let (base, commits) = self.line(from, to)?;
+        let Line { base, commits } = self.line(from, to)?;
         pipe::check(fd)?;
         let mut bytes = Vec::new();
         let mut parent = base.as_ref();
@@ -84,7 +91,7 @@ impl Store {
     }
 
     /// The commit `from`, if it is not 0, and the commits after it down to `to`, oldest first.
-    fn line(&self, from: u64, to: u64) -> Result<(Option<Arc<Commit>>, Vec<Arc<Commit>>)> {
+    fn line(&self, from: u64, to: u64) -> Result<Line> {
         let locked = self.enter()?;
         let history = &locked.history;
         let base = match from {
@@ -111,7 +118,7 @@ impl Store {
             ));
         }
         commits.reverse();
-        Ok((base, commits))
+        Ok(Line { base, commits })
     }
 
     /// The bytes of the pages of a module that may have changed.

@@ -275,7 +275,7 @@ impl Import<'_, '_> {
         let layers = &self.store.0.layers;
         let below = self.below(id);
         check_module_size(id, size)?;
-        let whole = size > 0 && size.is_multiple_of(layers.page_size);
+        let whole = size > 0 && size % layers.page_size == 0;
         if !whole || below.is_some_and(|(_, before, _)| before > size) {
             return Err(bad(format!("module \"{id}\" has {size} bytes")));
         }
@@ -364,7 +364,7 @@ impl Import<'_, '_> {
     fn pages(&mut self, start: u64, bytes: &[u8]) -> Result<()> {
         let size = self.store.0.layers.page_size as usize;
         let count = (bytes.len() / size) as u64;
-        if !bytes.len().is_multiple_of(size) || count > MAX_PAGES {
+        if bytes.len() % size != 0 || count > MAX_PAGES {
             return Err(bad("it has a part of a page"));
         }
         let Some(receiving) = self.take(start, count)? else {

@@ -224,11 +224,11 @@ impl Edits<'_> {
                 let length = self.length(&place);
                 let at = self.at(length)?;
                 let forged = self.forged;
-                if let Some(bytes) = self.file(&place).filter(|_| forged)
-                    && let Some(word) = bytes.get_mut(at..at + 8)
-                {
-                    let value = seal::number(word, 0).wrapping_add(by);
-                    word.copy_from_slice(&value.to_le_bytes());
+                if let Some(bytes) = self.file(&place).filter(|_| forged) {
+                    if let Some(word) = bytes.get_mut(at..at + 8) {
+                        let value = seal::number(word, 0).wrapping_add(by);
+                        word.copy_from_slice(&value.to_le_bytes());
+                    }
                 }
             }
         }

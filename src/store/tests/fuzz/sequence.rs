@@ -93,11 +93,8 @@ impl Sequence<'_> {
                     if rig.has(id) && argument & 1 == u64::from(id == "b") {
                         let at = (argument >> 1 & 1) * page_size();
                         let fill = (argument >> 2) as u8;
-                        let bytes = vec![
-                            fill;
-                            1 + (page_size() as usize - 1)
-                                * usize::from(fill.is_multiple_of(2))
-                        ];
+                        let bytes =
+                            vec![fill; 1 + (page_size() as usize - 1) * usize::from(fill % 2 == 0)];
                         rig.put(id, at, &bytes);
                     }
                 }
