@@ -5,15 +5,10 @@ use std::time::Instant;
 
 use super::parallel_copy::{self, ToCopy};
 use super::precopy;
-use crate::format::name;
-use crate::layer::{Draft, Reading};
 use crate::page_set::{Run, pages_in, union, without};
 use crate::store::options::CommitOptions;
-use crate::store::state::{
-    Captured, ListPool, Locked, ModuleState, Precopied, State, Store, next_serial,
-};
+use crate::store::state::{Captured, ListPool, Locked, Precopied, State, Store, next_serial};
 use crate::sys::arena::Arena;
-use crate::sys::fs::Place;
 use crate::sys::host;
 use crate::{Error, Result};
 
@@ -297,43 +292,5 @@ impl Locked<'_> {
             }
         }
         Ok(spilled)
-    }
-
-    /// Begins the file of a captured module. Its parent and the commit's number are those of the moment of the
-    /// capture: nothing changes them while a capture is outstanding.
-    fn begin_draft(&self, state: &ModuleState, number: usize) -> Result<Draft> {
-        let (layers, module) = (&self.store.0.layers, &state.module);
-        let parent = match state.module_commit {
-            None => None,
-            Some(commit) => Some(layers.index(&module.id, commit)?),
-        };
-        let temporary = Place::hidden(format!("{}{number}", name::TEMPORARY));
-        let commit = self.history.next_number();
-        let (id, size) = (&module.id, module.size());
-        Ok(match parent {
-            None => Draft::image(layers, temporary, id, size, commit),
-            Some(parent) => Draft::delta(layers, temporary, size, commit, &parent),
-        })
-    }
-
-    /// Writes what waits in the arena to the drafts.
-    pub(super) fn drain(&self, captured: &mut Captured, arena: &Arena) -> Result<()> {
-        let layers = &self.store.0.layers;
-        for (number, module) in captured.modules.iter_mut().enumerate() {
-            let Some(state) = self.modules.get(&module.module.id) else {
-                continue;
-            };
-            let draft = match &mut module.draft {
-                Some(draft) => draft,
-                none => none.insert(self.begin_draft(state, number)?),
-            };
-            let mut reading = Reading::new(layers);
-            let waiting = module.waiting.drain(..).map(|(run, start)| {
-                let length = (run.count * layers.page_size) as usize;
-                (run, arena.bytes(start, length))
-            });
-            draft.feed(&mut reading, layers, &state.table, waiting)?;
-        }
-        Ok(())
     }
 }

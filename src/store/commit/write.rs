@@ -6,9 +6,12 @@ use std::time::Instant;
 
 use crate::Result;
 use crate::format::commit::{Commit, Event, ModuleEntry};
-use crate::layer::{Draft, Finished, place};
+use crate::format::name;
+use crate::layer::{Draft, Finished, Reading, place};
 use crate::store::options::CommitOptions;
-use crate::store::state::{Captured, Locked, State, Store, SyncState, UnsyncedFile};
+use crate::store::state::{Captured, Locked, ModuleState, State, Store, SyncState, UnsyncedFile};
+use crate::sys::arena::Arena;
+use crate::sys::fs::Place;
 use crate::sys::host;
 
 /// The files of a commit before its record. Unless the commit is made, its files go and its pages are dirty
@@ -131,6 +134,44 @@ impl Locked<'_> {
         self.sync_oldest_files();
         self.stats.last_write_ns = host::nanoseconds_since(begun);
         Ok(number)
+    }
+
+    /// Begins the file of a captured module. Its parent and the commit's number are those of the moment of the
+    /// capture: nothing changes them while a capture is outstanding.
+    fn begin_draft(&self, state: &ModuleState, number: usize) -> Result<Draft> {
+        let (layers, module) = (&self.store.0.layers, &state.module);
+        let parent = match state.module_commit {
+            None => None,
+            Some(commit) => Some(layers.index(&module.id, commit)?),
+        };
+        let temporary = Place::hidden(format!("{}{number}", name::TEMPORARY));
+        let commit = self.history.next_number();
+        let (id, size) = (&module.id, module.size());
+        Ok(match parent {
+            None => Draft::image(layers, temporary, id, size, commit),
+            Some(parent) => Draft::delta(layers, temporary, size, commit, &parent),
+        })
+    }
+
+    /// Writes what waits in the arena to the drafts.
+    pub(super) fn drain(&self, captured: &mut Captured, arena: &Arena) -> Result<()> {
+        let layers = &self.store.0.layers;
+        for (number, module) in captured.modules.iter_mut().enumerate() {
+            let Some(state) = self.modules.get(&module.module.id) else {
+                continue;
+            };
+            let draft = match &mut module.draft {
+                Some(draft) => draft,
+                none => none.insert(self.begin_draft(state, number)?),
+            };
+            let mut reading = Reading::new(layers);
+            let waiting = module.waiting.drain(..).map(|(run, start)| {
+                let length = (run.count * layers.page_size) as usize;
+                (run, arena.bytes(start, length))
+            });
+            draft.feed(&mut reading, layers, &state.table, waiting)?;
+        }
+        Ok(())
     }
 
     /// Counts what became of the captured pages. Returns whether any draft has something to write.
