@@ -1,7 +1,7 @@
 //! A commit that a killed process does not lose, beside the same bytes into a new file.
 
+use twox_hash::XxHash3_64;
 use vmstore::MapOptions;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Bench, base, commit as make_commit, open};
 use crate::contest::{Player, hold};
@@ -38,7 +38,10 @@ pub fn commit(bench: &mut Bench) {
                         bare.scan();
                         memory::gather(bare.region.base, pages, &into);
                         let bytes = &into.bytes()[..packed];
-                        let sums: Vec<u64> = bytes.chunks_exact(page_size()).map(xxh3_64).collect();
+                        let sums: Vec<u64> = bytes
+                            .chunks_exact(page_size())
+                            .map(XxHash3_64::oneshot)
+                            .collect();
                         std::hint::black_box(sums);
                         // Kept, as the store keeps its files: so both need fresh page cache.
                         floors.create(bytes);

@@ -1,41 +1,43 @@
 //! XXH3 checksums of pages and metadata, and the digest of a module's contents.
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed, xxh3_128};
+use std::hash::Hasher as _;
+
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::StoreId;
 
 /// The checksum of one page's bytes, the same wherever the page lies.
 pub(crate) fn page(bytes: &[u8]) -> u64 {
-    xxh3_64(bytes)
+    XxHash3_64::oneshot(bytes)
 }
 
 /// The checksum of metadata of one store.
 pub(crate) fn metadata(store: &StoreId, bytes: &[u8]) -> u64 {
-    xxh3_64_with_seed(bytes, seed(store))
+    XxHash3_64::oneshot_with_seed(seed(store), bytes)
 }
 
 /// The checksum of metadata of one store that comes in pieces.
 #[derive(Clone)]
-pub(crate) struct Pieces(Xxh3);
+pub(crate) struct Pieces(XxHash3_64);
 
 impl Pieces {
     pub(crate) fn new(store: &StoreId) -> Self {
-        Self(Xxh3::with_seed(seed(store)))
+        Self(XxHash3_64::with_seed(seed(store)))
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.0.write(bytes);
     }
 
     /// The same as [`metadata`] of all pieces together.
     pub(crate) fn sum(&self) -> u64 {
-        self.0.digest()
+        self.0.finish()
     }
 }
 
 /// The checksum of metadata that is read before the store's id is known.
 pub(crate) fn plain(bytes: &[u8]) -> u64 {
-    xxh3_64(bytes)
+    XxHash3_64::oneshot(bytes)
 }
 
 fn seed(store: &StoreId) -> u64 {
@@ -55,7 +57,7 @@ impl Digest {
         let mut pair = [0; 16];
         pair[..8].copy_from_slice(&page.to_le_bytes());
         pair[8..].copy_from_slice(&checksum.to_le_bytes());
-        xxh3_128(&pair)
+        XxHash3_128::oneshot(&pair)
     }
 
     /// Counts a page in.

@@ -3,11 +3,11 @@
 //! one; recovery crashed in the same way, and that recovery again.
 
 use std::collections::HashSet;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::Xxh3Builder;
+use twox_hash::XxHash3_64;
 
 use super::crashed::{Crash, Crashes};
 use super::parts::{PROGRESS, in_parts};
@@ -36,7 +36,7 @@ struct Search<'a> {
     random: Random,
     /// Hashes of the states that were opened already, with what they may hold.
     seen: HashSet<u64>,
-    hasher: Xxh3Builder,
+    hasher: BuildHasherDefault<XxHash3_64>,
     /// States for each crash point.
     most: u64,
 }
@@ -226,7 +226,7 @@ fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) 
             history,
             random: Random(own.max(1)),
             seen: HashSet::new(),
-            hasher: Xxh3Builder::new(),
+            hasher: BuildHasherDefault::default(),
             most,
         }
         .run();
