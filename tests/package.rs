@@ -38,16 +38,10 @@ fn exactly_the_functions_of_the_header_and_the_allow_list_are_exported() {
         declared_functions(),
         "cmake/symbols.txt is not what the header declares"
     );
-    let Some(mut nm) = tool("nm", "binutils") else {
+    if tool("nm", "binutils").is_none() {
         return;
-    };
-    let listed = run(nm
-        .args(["-D", "--defined-only", "-P"])
-        .arg(library("libvmstore.so")));
-    let mut exported: Vec<&str> = listed
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
+    }
+    let mut exported = exported(&library("libvmstore.so"));
     exported.sort_unstable();
     assert_eq!(
         exported, allowed,
@@ -113,6 +107,8 @@ fn the_installed_package_serves_its_users() {
 
     holds_what_it_should(&place.prefix);
     linked_well(&place.prefix.join("lib/libvmstore.so"));
+    is_stripped_to_its_debug_file(&place.prefix.join("lib"));
+    place.the_command_runs_and_is_described();
     place.cmake_consumers_run();
     place.cmake_refuses_other_versions();
     place.pkg_config_consumers_run();
@@ -136,6 +132,30 @@ fn configure(build: &Path, build_type: &str) {
             "-DCMAKE_INSTALL_LIBDIR=lib",
             &format!("-DCMAKE_BUILD_TYPE={build_type}"),
         ]));
+}
+
+/// The command is left out where the packager does not want it.
+#[test]
+fn a_package_without_the_command() {
+    if tool("cmake", "cmake").is_none() || tool("make", "make").is_none() {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+    let build = scratch.path().join("build");
+    configure(&build, "");
+    let would_run = |option: &str| {
+        run(command("cmake").arg(option).arg(&build));
+        let make = ["--build", ".", "--", "-n"];
+        let would_run = run(command("cmake").args(make).current_dir(&build));
+        let installs = read(build.join("cmake_install.cmake"));
+        assert!(installs.contains("/licenses/vmstore"), "{installs}");
+        (
+            would_run.contains("vmstore-cli"),
+            installs.contains("/bash-completion/") || installs.contains("/man1\""),
+        )
+    };
+    assert_eq!(would_run("-DVMSTORE_INSTALL_COMMAND=ON"), (true, true));
+    assert_eq!(would_run("-DVMSTORE_INSTALL_COMMAND=OFF"), (false, false));
 }
 
 /// Builds and installs as a user does, then moves the prefix to another place.
@@ -181,8 +201,10 @@ fn tree(directory: &Path) -> Vec<String> {
 fn holds_what_it_should(prefix: &Path) {
     let versioned = format!("libvmstore.so.{VERSION}");
     let expected = [
+        "bin/vmstore".into(),
         "include/vmstore.h".into(),
         "include/vmstore.hpp".into(),
+        format!("lib/.debug/{versioned}.debug"),
         "lib/cmake/vmstore/vmstoreConfig.cmake".into(),
         "lib/cmake/vmstore/vmstoreConfigVersion.cmake".into(),
         "lib/cmake/vmstore/vmstoreTargets.cmake".into(),
@@ -191,6 +213,12 @@ fn holds_what_it_should(prefix: &Path) {
         format!("lib/{SONAME} -> {versioned}"),
         format!("lib/{versioned}"),
         "lib/pkgconfig/vmstore.pc".into(),
+        "share/bash-completion/completions/vmstore".into(),
+        "share/fish/vendor_completions.d/vmstore.fish".into(),
+        "share/licenses/vmstore/LICENSE-APACHE".into(),
+        "share/licenses/vmstore/LICENSE-MIT".into(),
+        "share/man/man1/vmstore.1".into(),
+        "share/zsh/site-functions/_vmstore".into(),
     ];
     assert_eq!(tree(prefix), expected);
     // Nothing remembers where it was built or first installed.
@@ -207,6 +235,75 @@ fn holds_what_it_should(prefix: &Path) {
             );
         }
     }
+}
+
+/// The names of the sections of an ELF file.
+fn sections(file: &Path) -> Vec<String> {
+    let listed = run(command("readelf").arg("-SW").arg(file));
+    let names = listed.lines().filter_map(|line| {
+        let (_, row) = line.split_once(']')?;
+        row.split_whitespace().next().map(str::to_owned)
+    });
+    names.collect()
+}
+
+/// What the dynamic symbol table of a file exports.
+fn exported(file: &Path) -> Vec<String> {
+    let listed = run(command("nm").args(["-D", "--defined-only", "-P"]).arg(file));
+    let names = listed.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
+/// The CRC-32 that .gnu_debuglink has of a debug file.
+fn crc32(bytes: &[u8]) -> u32 {
+    let table: Vec<u32> = (0..256)
+        .map(|byte| {
+            (0..8).fold(byte, |crc: u32, _| {
+                (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1))
+            })
+        })
+        .collect();
+    !bytes.iter().fold(!0, |crc, byte| {
+        (crc >> 8) ^ table[usize::from(crc as u8 ^ byte)]
+    })
+}
+
+/// The library has no debug information of its own, and names the file that has it.
+fn is_stripped_to_its_debug_file(lib: &Path) {
+    let shared = lib.join(format!("libvmstore.so.{VERSION}"));
+    let name = format!("libvmstore.so.{VERSION}.debug");
+    let debug = lib.join(".debug").join(&name);
+    if tool("readelf", "binutils").is_none() {
+        return;
+    }
+    let is_debug = |section: &String| section.starts_with(".debug_");
+    let (kept, moved) = (sections(&shared), sections(&debug));
+    assert!(!kept.iter().any(is_debug), "{kept:?}");
+    assert!(!kept.contains(&".symtab".to_owned()), "{kept:?}");
+    assert!(moved.contains(&".debug_line".to_owned()), "{moved:?}");
+    assert!(moved.contains(&".symtab".to_owned()), "{moved:?}");
+    let size = fs::metadata(&shared).expect("it is there").len();
+    assert!(size < 3 << 20, "the stripped library has {size} bytes");
+
+    // The file's name, zeros up to a multiple of 4, and the CRC-32 of its bytes.
+    let (link, copy) = (lib.join("debuglink"), lib.join("copy"));
+    run(command("objcopy")
+        .arg("--dump-section")
+        .arg(format!(".gnu_debuglink={}", link.display()))
+        .arg(&shared)
+        .arg(&copy));
+    let mut wanted = name.into_bytes();
+    wanted.resize(wanted.len() / 4 * 4 + 4, 0);
+    wanted.extend(crc32(&fs::read(&debug).expect("it is readable")).to_le_bytes());
+    assert_eq!(fs::read(&link).expect("it is written"), wanted);
+    for file in [link, copy] {
+        fs::remove_file(file).expect("it is ours");
+    }
+
+    let allowed = read(source("cmake/symbols.txt"));
+    let mut exported = exported(&shared);
+    exported.sort_unstable();
+    assert_eq!(exported, allowed.lines().collect::<Vec<_>>());
 }
 
 /// A package to use, and a directory to use it in.
@@ -241,6 +338,43 @@ impl Place {
         if let Some(mut readelf) = tool("readelf", "binutils") {
             let needed = run(readelf.arg("-dW").arg(program)).contains(&format!("[{SONAME}]"));
             assert_eq!(needed, shared, "{name} loads {SONAME}: {needed}");
+        }
+    }
+
+    fn the_command_runs_and_is_described(&self) {
+        let program = self.prefix.join("bin/vmstore");
+        let said = run(command(&program).arg("--version"));
+        assert_eq!(said, format!("vmstore {VERSION}\n"));
+        if tool("readelf", "binutils").is_some() {
+            let sections = sections(&program);
+            let debug = sections.contains(&".debug_info".to_owned());
+            assert!(!debug, "{sections:?}");
+        }
+        for (page, beginning, arguments) in [
+            ("man/man1/vmstore.1", ".ie", &["man"][..]),
+            (
+                "bash-completion/completions/vmstore",
+                "_vmstore()",
+                &["completions", "bash"],
+            ),
+            (
+                "zsh/site-functions/_vmstore",
+                "#compdef vmstore",
+                &["completions", "zsh"],
+            ),
+            (
+                "fish/vendor_completions.d/vmstore.fish",
+                "#",
+                &["completions", "fish"],
+            ),
+        ] {
+            let text = read(self.prefix.join("share").join(page));
+            assert!(text.starts_with(beginning), "{page}: {text}");
+            assert_eq!(text, run(command(&program).args(arguments)), "{page}");
+        }
+        for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+            let installed = self.prefix.join("share/licenses/vmstore").join(name);
+            assert_eq!(read(installed), read(source(name)), "{name}");
         }
     }
 
@@ -358,7 +492,7 @@ fn a_debug_build_takes_the_dev_profile() {
             "{build_type}: {would_run}"
         );
         let installs = read(build.join("cmake_install.cmake"));
-        let library = format!("/{directory}/libvmstore.so\"");
+        let library = format!("/{directory}/libvmstore.a\"");
         assert!(
             installs.contains(&library),
             "{build_type}: no {library} in {installs}"
