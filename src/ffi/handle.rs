@@ -11,7 +11,9 @@ use parking_lot::RwLock;
 use crate::sys::fork::ForkMarker;
 use crate::{Capture, Error, Module, Result, Store};
 
-use super::types::{vmstore, vmstore_capture, vmstore_module};
+use super::commit::vmstore_capture;
+use super::module::vmstore_module;
+use super::store::vmstore;
 
 const KIND_BITS: u32 = 4;
 const SLOT_BITS: u32 = 20;
