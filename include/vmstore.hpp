@@ -1,8 +1,8 @@
-// vmstore.hpp - vmstore for C++17: handles that end themselves, results that cannot be overlooked.
+// vmstore.hpp - vmstore for C++17: handles that end themselves, results that you must look at.
 //
-// A thin, header-only layer over vmstore.h, whose text is the manual for what each call means; here
-// stands only what is different. The namespace is `vmstorepp`, because in C++ a namespace cannot
-// share the name of the C type `vmstore`. Licence: MIT or Apache-2.0.
+// A thin, header-only layer over vmstore.h. The text of vmstore.h is the manual for every call. Only the
+// differences stand here. The namespace is `vmstorepp`, because a C++ namespace cannot share the name of
+// the C type `vmstore`. Licence: MIT or Apache-2.0.
 //
 //     auto store = vmstorepp::Store::open("guest.store").value();
 //     auto ram = store.map_module("ram", 64 << 20).value();
@@ -11,21 +11,19 @@
 //     if (auto done = store.persist(); !done)                   // or look for yourself
 //         std::fprintf(stderr, "not durable: %s\n", done.error().what());
 //
-// Errors     Every call that can fail gives a Result<T>, for use in one of two ways, call by call:
-//            `.value()` gives the T or throws Error; or test it, then take `*result` or `.error()`.
-//            An Error holds the text of store_last_error, the status and the errno. Compiled with
-//            -fno-exceptions there is no `.value()`, and all the rest is as it was.
-// Handles    Store, Module and Capture are move-only. Their destructors close the store, unmap the
-//            module (stop the guest first) or cancel the capture, and ignore failure; close(),
-//            unmap() and cancel() report it. A moved-from or ended handle is NULL: calls on it
-//            give VMSTORE_E_HANDLE. Any order of destruction is safe: what a closed store took
-//            with it is stale, not dangling.
-// Options    CommitOptions and the like are the C structs, zeroed and with struct_size set. What is in them
-//            counts as in C, callbacks too; a C++ progress callback takes the place of `progress`.
-// Callbacks  Any callable, by reference, without std::function. One that returns void never stops
-//            the work; one that returns a value stops it when that is true, like non-zero in C. An
-//            exception thrown from it stops the work and comes out of the call that was made.
-// Threads    As in C. But no thread may move or end an object while another uses it.
+// Errors     Every call that can fail gives a Result<T>. Take `.value()`, which gives the T or throws an
+//            Error; or test the result first, then take `*result` or `.error()`. An Error holds the text of
+//            store_last_error, the status and the errno. With -fno-exceptions there is no `.value()`.
+// Handles    Store, Module and Capture are move-only. Their destructors close the store, unmap the module
+//            (stop the guest first) or cancel the capture, and ignore failure. close(), unmap() and cancel()
+//            report failure. A moved-from or ended handle is NULL: calls on it give VMSTORE_E_HANDLE. Any
+//            order of destruction is safe: the handles of a closed store are stale, and never dangle.
+// Options    CommitOptions and the like are the C structs, zeroed and with struct_size set. Their fields
+//            count as in C, callbacks too. A C++ progress callback replaces the field `progress`.
+// Callbacks  Any callable, by reference, without std::function. A callable that returns void never stops
+//            the work. A callable that returns a value stops the work if the value is true, as non-zero does
+//            in C. An exception from it stops the work and comes out of the call that you made.
+// Threads    As in C. No thread may move or end an object while another thread uses it.
 #ifndef VMSTORE_HPP
 #define VMSTORE_HPP
 
@@ -63,10 +61,12 @@ using ModuleInfo = ::vmstore_module_info;
 using FileInfo = ::vmstore_file_info;
 using Finding = ::vmstore_finding;
 
-/// The version of the library that runs; whether this header fits it; what a status means.
+/// The version of the library that runs; whether this header fits it; the meaning of numbers.
 inline const char *version() noexcept { return store_version(); }
 inline bool abi_matches() noexcept { return store_abi_version() == VMSTORE_ABI_VERSION; }
 inline const char *strerror(int status) noexcept { return store_strerror(status); }
+inline const char *mode_name(std::uint32_t mode) noexcept { return store_mode_name(mode); }
+inline const char *tracker_name(std::uint32_t number) noexcept { return store_tracker_name(number); }
 
 /// The text of this thread's last failure; an Error has it already.
 inline std::string last_error()
