@@ -82,8 +82,8 @@
  *    made before it survive. Later commits survive whole or not at all, oldest first: the history
  *    never has a gap.
  *  3 All or nothing. A commit holds every module at one moment. A failed call leaves the store, the
- *    memory and the knowledge of dirty pages as they were before the call. Where the text of a
- *    function names exceptions, they apply.
+ *    memory and the knowledge of dirty pages as they were before the call. Exceptions stand in the
+ *    text of the function.
  *  4 No wrong bytes. Everything that store_restore puts into memory was checked against a checksum.
  *    There is one exception: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an
  *    image file. If the guest changes such a page, the changed page is committed as it is.
@@ -125,7 +125,8 @@
  * Errors     Each function lists the errors that are particular to it. Beside them, every function
  *            may give VMSTORE_E_INVALID (an argument breaks a rule), VMSTORE_E_HANDLE,
  *            VMSTORE_E_FORKED, VMSTORE_E_INTERNAL and, inside a callback of the same store,
- *            VMSTORE_E_BUSY. Two groups of errors have names in these lists:
+ *            VMSTORE_E_BUSY. A function without a list gives no other errors. Two groups of errors
+ *            have names in the lists:
  *              of reading   VMSTORE_E_CORRUPT, VMSTORE_E_STALE, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY
  *              of writing   VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
  *                           VMSTORE_E_IO, VMSTORE_E_NO_MEMORY
@@ -150,15 +151,16 @@
  * Callbacks  A call into a store from inside one of its callbacks, in the same thread, is
  *            VMSTORE_E_BUSY, except for calls that never wait. Other threads may call meanwhile.
  * fork       In a forked child, the parent's handles give VMSTORE_E_FORKED and do nothing, and
- *            store_module_address gives NULL. The child may open stores of its own. The modules'
- *            memory stays mapped in the child at the addresses of the parent, readable and
+ *            store_module_address gives NULL. The child may open stores of its own. A child that
+ *            outlives its parent does not keep the parent's stores locked (up to 256 stores). The
+ *            modules' memory stays mapped in the child at the addresses of the parent, readable and
  *            writable. (The library does not use MADV_DONTFORK.) The child may read it, and what it
  *            sees depends on the mode:
  *              private        A copy-on-write copy as of the fork. Later writes and restores of
  *                             one process do not reach the other.
  *              shared, memfd  The same memory. The child sees the parent's later writes, restores
  *                             and discards. A write of the child is a write of another process:
- *                             the parent must report it (see VMSTORE_TRACKER_KERNEL).
+ *                             report it in the parent (see VMSTORE_TRACKER_KERNEL).
  *              adopted        As you mapped it: like private or like shared.
  * Signals    A call that a signal interrupts goes on (EINTR is retried).
  *
@@ -196,9 +198,9 @@
  *   2 store_map_module for each module. The memory comes up with the commit's bytes.
  *   3 Set the VMM up. Most VMMs write a BIOS, tables or a kernel into guest memory now. These
  *     writes replace bytes of the commit.
- *   4 store_restore to the same commit once more, just before the vCPUs start. It puts back the
- *     bytes that step 3 overwrote. With VMSTORE_TRACKER_CALLER, mark what step 3 wrote first: a
- *     restore of the head puts back only pages that are known to be written.
+ *   4 store_restore to the same commit once more, just before the vCPUs start. The commit is the
+ *     head now, and this restore puts back the pages that are known to be written since. With
+ *     VMSTORE_TRACKER_CALLER, first mark what step 3 wrote.
  *   5 Put back vCPU and device state, and start the vCPUs.
  */
 
@@ -367,10 +369,9 @@ typedef struct {
     vmstore_log_callback log;
     /* Passed to `log`. */
     void *user_data;
-    /* The most memory, in bytes, that a capture may use for copied pages. 0 takes the default, 1
-     * GiB. A larger capture still works: it writes the pages that do not fit to the store's
-     * files during the capture, which makes the pause longer. The memory is kept for the next
-     * capture. */
+    /* The most memory, in bytes, that a capture may use for copied pages. 0 means 1 GiB. A
+     * larger capture still works: it writes the pages that do not fit to the store's files
+     * during the capture, which makes the pause longer. The memory is kept for the next capture. */
     uint64_t arena_limit;
 } vmstore_open_options;
 
@@ -438,8 +439,8 @@ typedef struct {
 typedef struct {
     /* `sizeof(vmstore_capabilities)`. */
     size_t struct_size;
-    /* 1 when the kernel tracker works here. The library tries it, and does not guess from a
-     *   version. */
+    /* 1 when the kernel tracker works here. The library tries the tracker, and does not guess
+     * from a version. */
     uint32_t kernel_tracker;
     /* The tracker that VMSTORE_TRACKER_AUTO chooses. */
     uint32_t auto_tracker;
@@ -481,10 +482,11 @@ typedef struct {
  * `options` may be NULL. End `*store` with store_close.
  *
  * Errors: VMSTORE_E_INVALID (also: the new store would lie in the directory of another store),
- * VMSTORE_E_EXISTS (a file or a foreign directory is at the path), VMSTORE_E_NOT_FOUND (no parent
- * directory; no store, with VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED, VMSTORE_E_READ_ONLY (the
- * file system is read-only), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION, VMSTORE_E_UNSUPPORTED (made on a
- * host with another page size), VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY. */
+ * VMSTORE_E_EXISTS (a file or a foreign directory is at the path), VMSTORE_E_NOT_FOUND (no
+ * parent directory; no store, with VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
+ * VMSTORE_E_READ_ONLY (the file system is read-only), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION,
+ * VMSTORE_E_UNSUPPORTED (made on a host with another page size), VMSTORE_E_IO,
+ * VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY. */
 int store_open(const char *directory, const vmstore_open_options *options, vmstore **store);
 
 /* Closes a store: cancels an outstanding capture, unmaps the modules, releases the lock.
@@ -495,13 +497,13 @@ int store_open(const char *directory, const vmstore_open_options *options, vmsto
  * Waits for calls of other threads on this store. */
 int store_close(vmstore *store);
 
-/* Fills `stats` with counters and with the figures of the last capture, commit and restore. Set
- * `stats->struct_size` first and zero the rest. */
+/* Fills `stats` with counters and with the figures of the last capture, commit and restore.
+ * Initialise `*stats` with VMSTORE_INIT first. */
 int store_stats(const vmstore *store, vmstore_stats *stats);
 
 /* Fills `capabilities` with what this kernel, and the file system of `directory`, can do, and
- * with the choices that the library would make. Changes nothing. Set `capabilities->struct_size`
- * first and zero the rest.
+ * with the choices that the library would make. Changes nothing. Initialise `*capabilities` with
+ * VMSTORE_INIT first.
  *
  * `directory` may be NULL; the file system is then left out. The directory need not hold a
  * store.
@@ -558,7 +560,7 @@ int store_probe(const char *directory, vmstore_capabilities *capabilities);
 #define VMSTORE_MAP_HUGE_1G (1 << 12)
 
 /* Mapping flag: there are writers that the tracker cannot see and that you will not report.
- * Every capture then compares all pages that were not reported with the head, and so reads the
+ * Every capture then compares with the head all pages that were not reported, and so reads the
  * whole module during the pause. With VMSTORE_TRACKER_KERNEL or _CALLER the reported pages need
  * no comparison in the pause. VMSTORE_TRACKER_COMPARE implies this flag. */
 #define VMSTORE_MAP_FOREIGN_WRITERS (1 << 13)
@@ -576,8 +578,8 @@ int store_probe(const char *directory, vmstore_capabilities *capabilities);
  * It sees what goes through the module's own mapping: writes of this process, vCPUs under
  * KVM_RUN, read(2) and other copies by the kernel, and memory dropped with madvise.
  *
- * It does not see the following. Report them with store_mark_dirty; docs/tracking.md has the
- * table.
+ * It does not see the following writes. Report them with store_mark_dirty; docs/tracking.md has
+ * the table.
  *   - writes through another mapping of the same memory, or through its descriptor (vhost-user);
  *   - holes punched into that descriptor;
  *   - DMA into pages pinned before the last commit (VFIO, io_uring fixed buffers);
@@ -758,11 +760,11 @@ int store_discard(vmstore_module *module, uint64_t offset, uint64_t length);
  * caller reported. These pages are dirty from now on: the next commit is exact. The log names
  * them.
  *
- * Use it in the tests of a VMM, where the result must be 0, and when you doubt. Pause every
- * writer first. Modules that are compared (see `compared` in vmstore_module_info) are left out,
- * because their next capture finds everything. A page of the head that cannot be read ends the
- * call with VMSTORE_E_CORRUPT, and the text names the page. The call reads all memory: about a
- * second for 2 GiB. It changes nothing else in the state of tracking.
+ * Use it in the tests of a VMM, where the result must be 0, and when you suspect a missed write.
+ * Pause every writer first. Modules that are compared (see `compared` in vmstore_module_info)
+ * are left out, because their next capture finds everything. A page of the head that cannot be
+ * read ends the call with VMSTORE_E_CORRUPT, and the text names the page. The call reads all
+ * memory: about a second for 2 GiB. It changes nothing else in the state of tracking.
  *
  * Errors: of reading; VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED. */
 int store_audit(vmstore *store, uint64_t *missed_pages);
@@ -912,8 +914,8 @@ typedef struct {
 /* Makes every commit so far survive the loss of power.
  *
  * After VMSTORE_OK, all commits that had returned before the call are durable. Of the commits
- * made since, a power cut keeps the oldest few, whole and without a gap, or none. The guest need
- * not be paused, and other threads may capture and commit meanwhile. store_close does not
+ * made after that, a power cut keeps the oldest few, whole and without a gap, or none. The guest
+ * need not be paused, and other threads may capture and commit meanwhile. store_close does not
  * persist.
  *
  * Costs one flush if at most 256 KiB of pages are new (these pages are written twice then), else
@@ -1067,8 +1069,7 @@ int store_head(const vmstore *store, uint64_t *commit);
  * is 0. */
 int store_list_commits(const vmstore *store, uint64_t *commits, size_t capacity, size_t *count);
 
-/* Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the
- * rest.
+/* Fills `info` with what is known of one commit. Initialise `*info` with VMSTORE_INIT first.
  *
  * Errors: VMSTORE_E_NOT_FOUND (no such commit). */
 int store_commit_info(const vmstore *store, uint64_t commit, vmstore_commit_info *info);
@@ -1168,8 +1169,8 @@ typedef struct {
     uint64_t keep_every;
     /* Keep commits that are younger than this many seconds by the wall clock; 0: no such rule. */
     uint64_t keep_seconds;
-    /* Called with bytes copied and the most bytes to copy; (0, 0) before anything is done. May
-     * be NULL. */
+    /* Called with bytes copied and an upper bound of the bytes to copy; (0, 0) before anything
+     * is done. May be NULL. */
     vmstore_progress_callback progress;
     /* Passed to `progress`. */
     void *user_data;
@@ -1193,8 +1194,8 @@ typedef struct {
  *
  * On failure nothing is deleted, with one exception. If the disk took only a part of the
  * deletion's record, and a power cut comes before the next successful store_persist or
- * store_compact, the deletion may turn out as done, as a whole. (The missing bytes read as
- * zeros, and zeros can be the right bytes.)
+ * store_compact, the store may show the whole deletion as done afterwards. (The missing bytes
+ * read as zeros, and zeros can be the right bytes.)
  *
  * Memory, the head and captures are not touched. Mapped memory stays mapped. A store that is
  * open read-only elsewhere keeps its view of the history. A call of such a reader that needs a
@@ -1208,8 +1209,8 @@ typedef struct {
  * head), VMSTORE_E_NO_SPACE (even the deletion's record does not fit). */
 int store_delete_commit(vmstore *store, uint64_t commit);
 
-/* Makes the store small and quick again (garbage collection, and flattening of chains). In this
- * order:
+/* Makes the store smaller, and fresh starts faster (garbage collection, and flattening of
+ * chains). In this order:
  *   1 deletes the commits that no rule of `options` keeps, and persists;
  *   2 rewrites chains of files that deletions left long, and makes an image where deltas outgrew
  *     it;
@@ -1231,8 +1232,8 @@ int store_delete_commit(vmstore *store, uint64_t commit);
  * for the largest rewritten file. Memory of mapped modules is not touched; an image under a
  * mapping keeps its blocks until it is unmapped. Readers are affected as by store_delete_commit.
  *
- * When it fails or is cancelled: if the first call of `progress` cancels, nothing has happened.
- * Later, every step that was done stays done. Deletions are recorded first, oldest commits
+ * On failure or cancellation: if the first call of `progress` cancels, nothing has happened.
+ * After that, every step that was done stays done. Deletions are recorded first, oldest commits
  * first, up to 128 with one write. A recorded deletion stays, whatever fails after it; a failed
  * write of records deletes none of its commits (with the exception that store_delete_commit
  * describes). If the persist in step 1 has not succeeded, a power cut may bring deleted commits
@@ -1332,8 +1333,8 @@ int store_verify(const vmstore *store, const vmstore_verify_options *options);
 typedef struct {
     /* `sizeof(vmstore_transfer_options)`. */
     size_t struct_size;
-    /* Called between pieces of the stream with bytes of pages done, and the most bytes of pages
-     * to do. May be NULL. */
+    /* Called between pieces of the stream with bytes of pages done and an upper bound of the
+     * bytes of pages to do. May be NULL. */
     vmstore_progress_callback progress;
     /* Passed to `progress`. */
     void *user_data;
@@ -1347,9 +1348,9 @@ typedef struct {
  * On one file system the files of the clone are second names (hard links) of the same data: a
  * clone costs a few microseconds for each file, however large. On another file system the files
  * are copied. Afterwards both stores can commit, delete and compact, and neither affects the
- * other: no store ever writes into a file that has its final name. The clone is durable when the
- * call returns. A store that is open for writing is persisted first. A read-only store clones
- * what is persisted.
+ * other: no store ever writes into a module commit file that has got its name. The clone is
+ * durable when the call returns. A store that is open for writing is persisted first. A
+ * read-only store clones what is persisted.
  *
  * Uncommitted writes are not cloned. The clone is not opened. Both stores have the same store
  * id, which lets them share files; only their directories tell them apart. On failure there is

@@ -33,8 +33,8 @@ pub struct vmstore_compact_options {
     pub keep_every: u64,
     /// Keep commits that are younger than this many seconds by the wall clock; 0: no such rule.
     pub keep_seconds: u64,
-    /// Called with bytes copied and the most bytes to copy; (0, 0) before anything is done. May
-    /// be NULL.
+    /// Called with bytes copied and an upper bound of the bytes to copy; (0, 0) before anything
+    /// is done. May be NULL.
     pub progress: vmstore_progress_callback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
@@ -58,8 +58,8 @@ pub struct vmstore_compact_options {
 ///
 /// On failure nothing is deleted, with one exception. If the disk took only a part of the
 /// deletion's record, and a power cut comes before the next successful store_persist or
-/// store_compact, the deletion may turn out as done, as a whole. (The missing bytes read as
-/// zeros, and zeros can be the right bytes.)
+/// store_compact, the store may show the whole deletion as done afterwards. (The missing bytes
+/// read as zeros, and zeros can be the right bytes.)
 ///
 /// Memory, the head and captures are not touched. Mapped memory stays mapped. A store that is
 /// open read-only elsewhere keeps its view of the history. A call of such a reader that needs a
@@ -78,8 +78,8 @@ pub extern "C" fn store_delete_commit(store: *mut vmstore, commit: u64) -> c_int
     })
 }
 
-/// Makes the store small and quick again (garbage collection, and flattening of chains). In this
-/// order:
+/// Makes the store smaller, and fresh starts faster (garbage collection, and flattening of
+/// chains). In this order:
 ///   1 deletes the commits that no rule of `options` keeps, and persists;
 ///   2 rewrites chains of files that deletions left long, and makes an image where deltas outgrew
 ///     it;
@@ -101,8 +101,8 @@ pub extern "C" fn store_delete_commit(store: *mut vmstore, commit: u64) -> c_int
 /// for the largest rewritten file. Memory of mapped modules is not touched; an image under a
 /// mapping keeps its blocks until it is unmapped. Readers are affected as by store_delete_commit.
 ///
-/// When it fails or is cancelled: if the first call of `progress` cancels, nothing has happened.
-/// Later, every step that was done stays done. Deletions are recorded first, oldest commits
+/// On failure or cancellation: if the first call of `progress` cancels, nothing has happened.
+/// After that, every step that was done stays done. Deletions are recorded first, oldest commits
 /// first, up to 128 with one write. A recorded deletion stays, whatever fails after it; a failed
 /// write of records deletes none of its commits (with the exception that store_delete_commit
 /// describes). If the persist in step 1 has not succeeded, a power cut may bring deleted commits

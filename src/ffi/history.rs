@@ -155,8 +155,7 @@ pub unsafe extern "C" fn store_list_commits(
     })
 }
 
-/// Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the
-/// rest.
+/// Fills `info` with what is known of one commit. Initialise `*info` with VMSTORE_INIT first.
 ///
 /// Errors: VMSTORE_E_NOT_FOUND (no such commit).
 #[unsafe(no_mangle)]

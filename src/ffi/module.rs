@@ -50,7 +50,7 @@ pub const VMSTORE_MAP_HUGE_2M: u32 = 1 << 11;
 /// Mapping flag: the same with huge pages of 1 GiB.
 pub const VMSTORE_MAP_HUGE_1G: u32 = 1 << 12;
 /// Mapping flag: there are writers that the tracker cannot see and that you will not report.
-/// Every capture then compares all pages that were not reported with the head, and so reads the
+/// Every capture then compares with the head all pages that were not reported, and so reads the
 /// whole module during the pause. With VMSTORE_TRACKER_KERNEL or _CALLER the reported pages need
 /// no comparison in the pause. VMSTORE_TRACKER_COMPARE implies this flag.
 pub const VMSTORE_MAP_FOREIGN_WRITERS: u32 = 1 << 13;
@@ -67,8 +67,8 @@ pub const VMSTORE_TRACKER_AUTO: u32 = 0;
 /// It sees what goes through the module's own mapping: writes of this process, vCPUs under
 /// KVM_RUN, read(2) and other copies by the kernel, and memory dropped with madvise.
 ///
-/// It does not see the following. Report them with store_mark_dirty; docs/tracking.md has the
-/// table.
+/// It does not see the following writes. Report them with store_mark_dirty; docs/tracking.md has
+/// the table.
 ///   - writes through another mapping of the same memory, or through its descriptor (vhost-user);
 ///   - holes punched into that descriptor;
 ///   - DMA into pages pinned before the last commit (VFIO, io_uring fixed buffers);

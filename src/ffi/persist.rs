@@ -35,8 +35,8 @@ pub struct vmstore_restore_options {
 /// Makes every commit so far survive the loss of power.
 ///
 /// After VMSTORE_OK, all commits that had returned before the call are durable. Of the commits
-/// made since, a power cut keeps the oldest few, whole and without a gap, or none. The guest need
-/// not be paused, and other threads may capture and commit meanwhile. store_close does not
+/// made after that, a power cut keeps the oldest few, whole and without a gap, or none. The guest
+/// need not be paused, and other threads may capture and commit meanwhile. store_close does not
 /// persist.
 ///
 /// Costs one flush if at most 256 KiB of pages are new (these pages are written twice then), else

@@ -80,8 +80,8 @@
  *    made before it survive. Later commits survive whole or not at all, oldest first: the history
  *    never has a gap.
  *  3 All or nothing. A commit holds every module at one moment. A failed call leaves the store, the
- *    memory and the knowledge of dirty pages as they were before the call. Where the text of a
- *    function names exceptions, they apply.
+ *    memory and the knowledge of dirty pages as they were before the call. Exceptions stand in the
+ *    text of the function.
  *  4 No wrong bytes. Everything that store_restore puts into memory was checked against a checksum.
  *    There is one exception: pages that a lazy VMSTORE_MAP_PRIVATE mapping takes straight from an
  *    image file. If the guest changes such a page, the changed page is committed as it is.
@@ -123,7 +123,8 @@
  * Errors     Each function lists the errors that are particular to it. Beside them, every function
  *            may give VMSTORE_E_INVALID (an argument breaks a rule), VMSTORE_E_HANDLE,
  *            VMSTORE_E_FORKED, VMSTORE_E_INTERNAL and, inside a callback of the same store,
- *            VMSTORE_E_BUSY. Two groups of errors have names in these lists:
+ *            VMSTORE_E_BUSY. A function without a list gives no other errors. Two groups of errors
+ *            have names in the lists:
  *              of reading   VMSTORE_E_CORRUPT, VMSTORE_E_STALE, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY
  *              of writing   VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE,
  *                           VMSTORE_E_IO, VMSTORE_E_NO_MEMORY
@@ -148,15 +149,16 @@
  * Callbacks  A call into a store from inside one of its callbacks, in the same thread, is
  *            VMSTORE_E_BUSY, except for calls that never wait. Other threads may call meanwhile.
  * fork       In a forked child, the parent's handles give VMSTORE_E_FORKED and do nothing, and
- *            store_module_address gives NULL. The child may open stores of its own. The modules'
- *            memory stays mapped in the child at the addresses of the parent, readable and
+ *            store_module_address gives NULL. The child may open stores of its own. A child that
+ *            outlives its parent does not keep the parent's stores locked (up to 256 stores). The
+ *            modules' memory stays mapped in the child at the addresses of the parent, readable and
  *            writable. (The library does not use MADV_DONTFORK.) The child may read it, and what it
  *            sees depends on the mode:
  *              private        A copy-on-write copy as of the fork. Later writes and restores of
  *                             one process do not reach the other.
  *              shared, memfd  The same memory. The child sees the parent's later writes, restores
  *                             and discards. A write of the child is a write of another process:
- *                             the parent must report it (see VMSTORE_TRACKER_KERNEL).
+ *                             report it in the parent (see VMSTORE_TRACKER_KERNEL).
  *              adopted        As you mapped it: like private or like shared.
  * Signals    A call that a signal interrupts goes on (EINTR is retried).
  *
@@ -194,8 +196,8 @@
  *   2 store_map_module for each module. The memory comes up with the commit's bytes.
  *   3 Set the VMM up. Most VMMs write a BIOS, tables or a kernel into guest memory now. These
  *     writes replace bytes of the commit.
- *   4 store_restore to the same commit once more, just before the vCPUs start. It puts back the
- *     bytes that step 3 overwrote. With VMSTORE_TRACKER_CALLER, mark what step 3 wrote first: a
- *     restore of the head puts back only pages that are known to be written.
+ *   4 store_restore to the same commit once more, just before the vCPUs start. The commit is the
+ *     head now, and this restore puts back the pages that are known to be written since. With
+ *     VMSTORE_TRACKER_CALLER, first mark what step 3 wrote.
  *   5 Put back vCPU and device state, and start the vCPUs.
  */

@@ -63,10 +63,9 @@ pub struct vmstore_open_options {
     pub log: vmstore_log_callback,
     /// Passed to `log`.
     pub user_data: *mut c_void,
-    /// The most memory, in bytes, that a capture may use for copied pages. 0 takes the default, 1
-    /// GiB. A larger capture still works: it writes the pages that do not fit to the store's
-    /// files during the capture, which makes the pause longer. The memory is kept for the next
-    /// capture.
+    /// The most memory, in bytes, that a capture may use for copied pages. 0 means 1 GiB. A
+    /// larger capture still works: it writes the pages that do not fit to the store's files
+    /// during the capture, which makes the pause longer. The memory is kept for the next capture.
     pub arena_limit: u64,
 }
 
@@ -138,8 +137,8 @@ pub struct vmstore_stats {
 pub struct vmstore_capabilities {
     /// `sizeof(vmstore_capabilities)`.
     pub struct_size: usize,
-    /// 1 when the kernel tracker works here. The library tries it, and does not guess from a
-    ///   version.
+    /// 1 when the kernel tracker works here. The library tries the tracker, and does not guess
+    /// from a version.
     pub kernel_tracker: u32,
     /// The tracker that VMSTORE_TRACKER_AUTO chooses.
     pub auto_tracker: u32,
@@ -181,10 +180,11 @@ pub struct vmstore_capabilities {
 /// `options` may be NULL. End `*store` with store_close.
 ///
 /// Errors: VMSTORE_E_INVALID (also: the new store would lie in the directory of another store),
-/// VMSTORE_E_EXISTS (a file or a foreign directory is at the path), VMSTORE_E_NOT_FOUND (no parent
-/// directory; no store, with VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED, VMSTORE_E_READ_ONLY (the
-/// file system is read-only), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION, VMSTORE_E_UNSUPPORTED (made on a
-/// host with another page size), VMSTORE_E_IO, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
+/// VMSTORE_E_EXISTS (a file or a foreign directory is at the path), VMSTORE_E_NOT_FOUND (no
+/// parent directory; no store, with VMSTORE_OPEN_NO_CREATE), VMSTORE_E_LOCKED,
+/// VMSTORE_E_READ_ONLY (the file system is read-only), VMSTORE_E_CORRUPT, VMSTORE_E_VERSION,
+/// VMSTORE_E_UNSUPPORTED (made on a host with another page size), VMSTORE_E_IO,
+/// VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_open(
     directory: *const c_char,
@@ -236,8 +236,8 @@ pub extern "C" fn store_close(store: *mut vmstore) -> c_int {
     })
 }
 
-/// Fills `stats` with counters and with the figures of the last capture, commit and restore. Set
-/// `stats->struct_size` first and zero the rest.
+/// Fills `stats` with counters and with the figures of the last capture, commit and restore.
+/// Initialise `*stats` with VMSTORE_INIT first.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_stats(store: *const vmstore, stats: *mut vmstore_stats) -> c_int {
     guard("store_stats", |at| {
@@ -252,8 +252,8 @@ pub unsafe extern "C" fn store_stats(store: *const vmstore, stats: *mut vmstore_
 }
 
 /// Fills `capabilities` with what this kernel, and the file system of `directory`, can do, and
-/// with the choices that the library would make. Changes nothing. Set `capabilities->struct_size`
-/// first and zero the rest.
+/// with the choices that the library would make. Changes nothing. Initialise `*capabilities` with
+/// VMSTORE_INIT first.
 ///
 /// `directory` may be NULL; the file system is then left out. The directory need not hold a
 /// store.

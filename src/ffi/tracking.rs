@@ -76,11 +76,11 @@ pub extern "C" fn store_discard(module: *mut vmstore_module, offset: u64, length
 /// caller reported. These pages are dirty from now on: the next commit is exact. The log names
 /// them.
 ///
-/// Use it in the tests of a VMM, where the result must be 0, and when you doubt. Pause every
-/// writer first. Modules that are compared (see `compared` in vmstore_module_info) are left out,
-/// because their next capture finds everything. A page of the head that cannot be read ends the
-/// call with VMSTORE_E_CORRUPT, and the text names the page. The call reads all memory: about a
-/// second for 2 GiB. It changes nothing else in the state of tracking.
+/// Use it in the tests of a VMM, where the result must be 0, and when you suspect a missed write.
+/// Pause every writer first. Modules that are compared (see `compared` in vmstore_module_info)
+/// are left out, because their next capture finds everything. A page of the head that cannot be
+/// read ends the call with VMSTORE_E_CORRUPT, and the text names the page. The call reads all
+/// memory: about a second for 2 GiB. It changes nothing else in the state of tracking.
 ///
 /// Errors: of reading; VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_POISONED.
 #[unsafe(no_mangle)]

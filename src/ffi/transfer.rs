@@ -15,8 +15,8 @@ use super::store::vmstore;
 pub struct vmstore_transfer_options {
     /// `sizeof(vmstore_transfer_options)`.
     pub struct_size: usize,
-    /// Called between pieces of the stream with bytes of pages done, and the most bytes of pages
-    /// to do. May be NULL.
+    /// Called between pieces of the stream with bytes of pages done and an upper bound of the
+    /// bytes of pages to do. May be NULL.
     pub progress: vmstore_progress_callback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
@@ -30,9 +30,9 @@ pub struct vmstore_transfer_options {
 /// On one file system the files of the clone are second names (hard links) of the same data: a
 /// clone costs a few microseconds for each file, however large. On another file system the files
 /// are copied. Afterwards both stores can commit, delete and compact, and neither affects the
-/// other: no store ever writes into a file that has its final name. The clone is durable when the
-/// call returns. A store that is open for writing is persisted first. A read-only store clones
-/// what is persisted.
+/// other: no store ever writes into a module commit file that has got its name. The clone is
+/// durable when the call returns. A store that is open for writing is persisted first. A
+/// read-only store clones what is persisted.
 ///
 /// Uncommitted writes are not cloned. The clone is not opened. Both stores have the same store
 /// id, which lets them share files; only their directories tell them apart. On failure there is
