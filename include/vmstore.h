@@ -117,6 +117,11 @@
  * nothing else may write there while a store is open. Anyone may read it. You may move or copy a
  * closed store.
  *
+ * In the words of databases: .vmstore/journal is a write-ahead log, into which every commit goes.
+ * store_persist is a checkpoint: it moves the records into the file `commits` or, if little is new,
+ * syncs the journal alone. An image is a base image, and a delta is a layer on it. store_compact is
+ * garbage collection and flattening.
+ *
  * 5. RULES FOR ALL CALLS
  *
  * Results    Functions that can fail return int: VMSTORE_OK, which is 0, or a VMSTORE_E_... number.
@@ -1209,8 +1214,7 @@ typedef struct {
  * head), VMSTORE_E_NO_SPACE (even the deletion's record does not fit). */
 int store_delete_commit(vmstore *store, uint64_t commit);
 
-/* Makes the store smaller, and fresh starts faster (garbage collection, and flattening of
- * chains). In this order:
+/* Makes the store smaller, and fresh starts faster. In this order:
  *   1 deletes the commits that no rule of `options` keeps, and persists;
  *   2 rewrites chains of files that deletions left long, and makes an image where deltas outgrew
  *     it;

@@ -76,7 +76,7 @@ inline std::string last_error()
     return text;
 }
 
-/// A failed call of this thread, made right after it.
+/// The failure of this thread's last call. Make the object right after the call.
 class Error : public std::runtime_error {
 public:
     explicit Error(int status)
@@ -94,21 +94,21 @@ public:
     Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
     explicit operator bool() const noexcept { return state_.index() == 0; }
     int status() const noexcept { return *this ? VMSTORE_OK : error().status(); }
-    /// Of a call that succeeded, and of one that failed; test first.
+    /// The value of a successful call, and the error of a failed call. Test the result first.
     T &operator*() & noexcept { return *std::get_if<0>(&state_); }
     T &&operator*() && noexcept { return std::move(*std::get_if<0>(&state_)); }
     T *operator->() noexcept { return std::get_if<0>(&state_); }
     const Error &error() const noexcept { return *std::get_if<1>(&state_); }
 
 #ifdef __cpp_exceptions
-    /// Of any call; throws the Error of a failed one.
+    /// The value of a successful call. Throws the Error of a failed call.
     T &value() & { return *this ? **this : throw error(); }
     T value() && { return std::move(value()); }
 #endif
 private:
     std::variant<T, Error> state_;
 };
-/// The result of a call that gives nothing but its success.
+/// The result of a call that gives no value.
 using Done = Result<std::monostate>;
 
 namespace detail {
@@ -116,7 +116,7 @@ namespace detail {
 inline Done done(int status)
 { return status == VMSTORE_OK ? Done(std::monostate{}) : Done(Error(status)); }
 
-/// Calls a function of C whose last argument is an out parameter, and makes a T of what it wrote.
+/// Calls a C function whose last argument is an out parameter, and makes a T from its output.
 template <class T, class Out = T, class Function, class... Arguments>
 Result<T> output(Function function, Arguments... arguments)
 {
@@ -126,7 +126,7 @@ Result<T> output(Function function, Arguments... arguments)
     return T(std::move(out));
 }
 
-/// Calls a function of C that fills a buffer and writes how much there is, until all of it fits.
+/// Calls a C function that fills a buffer and gives the whole length, until everything fits.
 template <class Item, class Function, class... Arguments>
 Result<std::vector<Item>> list(Function function, Arguments... arguments)
 {
@@ -138,7 +138,7 @@ Result<std::vector<Item>> list(Function function, Arguments... arguments)
     }
 }
 
-/// A callable on its way through C, which no exception may cross: kept, and thrown afterwards.
+/// A callable that C calls. No exception may pass through C: it is stored, and thrown afterwards.
 template <class Function> struct Callback {
     Function &function;
     std::exception_ptr thrown;
@@ -179,11 +179,11 @@ template <class Function> struct Callback {
     }
 };
 
-/// The progress callback of those who give none here: the options stay as they are.
+/// Stands for no progress callback: the options stay as they are.
 struct Silent { void operator()(std::uint64_t, std::uint64_t) const noexcept {} };
 template <class Progress> constexpr bool is_silent = std::is_same_v<std::decay_t<Progress>, Silent>;
 
-/// Two callbacks that share one user_data: told apart by what they are called with.
+/// Two callbacks that share one user_data. Their arguments tell which of them is called.
 template <class Progress, class Hear> struct Both {
     Progress &progress;
     Hear &hear;
@@ -191,7 +191,7 @@ template <class Progress, class Hear> struct Both {
     auto operator()(const Finding &found) { return hear(found); }
 };
 
-/// Calls a function of C whose last argument is options with a progress callback.
+/// Calls a C function whose last argument is an options struct with a progress callback.
 template <class Options, class Progress, class Function, class... Arguments>
 Done with_progress(Options options, Progress &progress, Function function, Arguments... arguments)
 {
@@ -202,7 +202,7 @@ Done with_progress(Options options, Progress &progress, Function function, Argum
     return callback.finish(function(arguments..., &options));
 }
 
-/// The one owner of a C handle, which is ended with `End`.
+/// The only owner of a C handle. `End` ends the handle.
 template <class Opaque, int (*End)(Opaque *)> class Handle {
 public:
     explicit Handle(Opaque *owned) noexcept : handle_(owned) {}
@@ -272,7 +272,7 @@ class Capture : public detail::Handle<::vmstore_capture, store_capture_cancel> {
 public:
     using Handle::Handle;
     Done cancel() { return end(); }
-    /// After a failure the handle may be stale; its destructor does not mind.
+    /// After a failure the handle may be stale; the destructor accepts this.
     Result<std::uint64_t> commit()
     {
         auto made = detail::output<std::uint64_t>(store_capture_commit, get());
@@ -298,8 +298,8 @@ public:
     Result<std::uint64_t> audit()
     { return detail::output<std::uint64_t>(store_audit, get()); }
 
-    /// Gives how many pages a capture would have to copy now. The last argument is the progress callback,
-    /// here and in the three that follow: progress(done, total).
+    /// Gives the number of pages that a capture would have to copy now. The last argument, here and
+    /// in the three functions that follow, is the progress callback: progress(done, total).
     template <class Progress = detail::Silent>
     Result<std::uint64_t> precopy(const PrecopyOptions &options = {}, Progress &&progress = {})
     {
@@ -351,7 +351,7 @@ public:
     { return detail::list<std::uint64_t>(store_list_commits, get()); }
     Result<std::vector<unsigned char>> commit_user_data(std::uint64_t commit) const
     { return detail::list<unsigned char>(store_commit_user_data, get(), commit); }
-    /// `from` 0: all that `to` was made on.
+    /// `from` 0: all ancestors of `to`.
     Done export_to(std::uint64_t from, std::uint64_t to, int fd) const
     { return detail::done(store_export(get(), from, to, fd)); }
     template <class Progress>

@@ -78,8 +78,7 @@ pub extern "C" fn store_delete_commit(store: *mut vmstore, commit: u64) -> c_int
     })
 }
 
-/// Makes the store smaller, and fresh starts faster (garbage collection, and flattening of
-/// chains). In this order:
+/// Makes the store smaller, and fresh starts faster. In this order:
 ///   1 deletes the commits that no rule of `options` keeps, and persists;
 ///   2 rewrites chains of files that deletions left long, and makes an image where deltas outgrew
 ///     it;
