@@ -143,7 +143,7 @@ fn program_of_structs() -> String {
     );
     let structs = structs();
     for (name, _) in &structs {
-        program += &format!(
+        let check = format!(
             "static int check_{name}(void)\n{{\n\
              {name} made = VMSTORE_INIT({name});\n\
              {name} assigned;\n\
@@ -151,10 +151,13 @@ fn program_of_structs() -> String {
              if (offsetof({name}, struct_size) != 0) return 1;\n\
              return wrong(&made, sizeof made) || wrong(&assigned, sizeof assigned);\n}}\n"
         );
+        program += &check;
     }
     program += "int main(void)\n{\nreturn 0";
     for (name, _) in &structs {
-        program += &format!("\n|| check_{name}()");
+        program += "\n|| check_";
+        program += name;
+        program += "()";
     }
     program + ";\n}\n"
 }
