@@ -1,8 +1,8 @@
-// vmstore.hpp - vmstore for C++17: handles that end themselves, results that cannot be overlooked.
+// vmstore.hpp - vmstore for C++17: handles that end themselves, results that you must look at.
 //
-// A thin, header-only layer over vmstore.h, whose text is the manual for what each call means; here
-// stands only what is different. The namespace is `vmstorepp`, because in C++ a namespace cannot
-// share the name of the C type `vmstore`. Licence: MIT or Apache-2.0.
+// A thin, header-only layer over vmstore.h. The text of vmstore.h is the manual for every call. Only the
+// differences stand here. The namespace is `vmstorepp`, because a C++ namespace cannot share the name of
+// the C type `vmstore`. Licence: MIT or Apache-2.0.
 //
 //     auto store = vmstorepp::Store::open("guest.store").value();
 //     auto ram = store.map_module("ram", 64 << 20).value();
@@ -11,21 +11,19 @@
 //     if (auto done = store.persist(); !done)                   // or look for yourself
 //         std::fprintf(stderr, "not durable: %s\n", done.error().what());
 //
-// Errors     Every call that can fail gives a Result<T>, for use in one of two ways, call by call:
-//            `.value()` gives the T or throws Error; or test it, then take `*result` or `.error()`.
-//            An Error holds the text of store_last_error, the status and the errno. Compiled with
-//            -fno-exceptions there is no `.value()`, and all the rest is as it was.
-// Handles    Store, Module and Capture are move-only. Their destructors close the store, unmap the
-//            module (stop the guest first) or cancel the capture, and ignore failure; close(),
-//            unmap() and cancel() report it. A moved-from or ended handle is NULL: calls on it
-//            give VMSTORE_E_HANDLE. Any order of destruction is safe: what a closed store took
-//            with it is stale, not dangling.
-// Options    CommitOptions and the like are the C structs, zeroed and with struct_size set. What is in them
-//            counts as in C, callbacks too; a C++ progress callback takes the place of `progress`.
-// Callbacks  Any callable, by reference, without std::function. One that returns void never stops
-//            the work; one that returns a value stops it when that is true, like non-zero in C. An
-//            exception thrown from it stops the work and comes out of the call that was made.
-// Threads    As in C. But no thread may move or end an object while another uses it.
+// Errors     Every call that can fail gives a Result<T>. Take `.value()`, which gives the T or throws an
+//            Error; or test the result first, then take `*result` or `.error()`. An Error holds the text of
+//            store_last_error, the status and the errno. With -fno-exceptions there is no `.value()`.
+// Handles    Store, Module and Capture are move-only. Their destructors close the store, unmap the module
+//            (stop the guest first) or cancel the capture, and ignore failure. close(), unmap() and cancel()
+//            report failure. A moved-from or ended handle is NULL: calls on it give VMSTORE_E_HANDLE. Any
+//            order of destruction is safe: the handles of a closed store are stale, and never dangle.
+// Options    CommitOptions and the like are the C structs, zeroed and with struct_size set. Their fields
+//            count as in C, callbacks too. A C++ progress callback replaces the field `progress`.
+// Callbacks  Any callable, by reference, without std::function. A callable that returns void never stops
+//            the work. A callable that returns a value stops the work if the value is true, as non-zero does
+//            in C. An exception from it stops the work and comes out of the call that you made.
+// Threads    As in C. No thread may move or end an object while another thread uses it.
 #ifndef VMSTORE_HPP
 #define VMSTORE_HPP
 
@@ -63,10 +61,12 @@ using ModuleInfo = ::vmstore_module_info;
 using FileInfo = ::vmstore_file_info;
 using Finding = ::vmstore_finding;
 
-/// The version of the library that runs; whether this header fits it; what a status means.
+/// The version of the library that runs; whether this header fits it; the meaning of numbers.
 inline const char *version() noexcept { return store_version(); }
 inline bool abi_matches() noexcept { return store_abi_version() == VMSTORE_ABI_VERSION; }
 inline const char *strerror(int status) noexcept { return store_strerror(status); }
+inline const char *mode_name(std::uint32_t mode) noexcept { return store_mode_name(mode); }
+inline const char *tracker_name(std::uint32_t number) noexcept { return store_tracker_name(number); }
 
 /// The text of this thread's last failure; an Error has it already.
 inline std::string last_error()
@@ -76,7 +76,7 @@ inline std::string last_error()
     return text;
 }
 
-/// A failed call of this thread, made right after it.
+/// The failure of this thread's last call. Make the object right after the call.
 class Error : public std::runtime_error {
 public:
     explicit Error(int status)
@@ -94,21 +94,21 @@ public:
     Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
     explicit operator bool() const noexcept { return state_.index() == 0; }
     int status() const noexcept { return *this ? VMSTORE_OK : error().status(); }
-    /// Of a call that succeeded, and of one that failed; test first.
+    /// The value of a successful call, and the error of a failed call. Test the result first.
     T &operator*() & noexcept { return *std::get_if<0>(&state_); }
     T &&operator*() && noexcept { return std::move(*std::get_if<0>(&state_)); }
     T *operator->() noexcept { return std::get_if<0>(&state_); }
     const Error &error() const noexcept { return *std::get_if<1>(&state_); }
 
 #ifdef __cpp_exceptions
-    /// Of any call; throws the Error of a failed one.
+    /// The value of a successful call. Throws the Error of a failed call.
     T &value() & { return *this ? **this : throw error(); }
     T value() && { return std::move(value()); }
 #endif
 private:
     std::variant<T, Error> state_;
 };
-/// The result of a call that gives nothing but its success.
+/// The result of a call that gives no value.
 using Done = Result<std::monostate>;
 
 namespace detail {
@@ -116,7 +116,7 @@ namespace detail {
 inline Done done(int status)
 { return status == VMSTORE_OK ? Done(std::monostate{}) : Done(Error(status)); }
 
-/// Calls a function of C whose last argument is an out parameter, and makes a T of what it wrote.
+/// Calls a C function whose last argument is an out parameter, and makes a T from its output.
 template <class T, class Out = T, class Function, class... Arguments>
 Result<T> output(Function function, Arguments... arguments)
 {
@@ -126,7 +126,7 @@ Result<T> output(Function function, Arguments... arguments)
     return T(std::move(out));
 }
 
-/// Calls a function of C that fills a buffer and writes how much there is, until all of it fits.
+/// Calls a C function that fills a buffer and gives the whole length, until everything fits.
 template <class Item, class Function, class... Arguments>
 Result<std::vector<Item>> list(Function function, Arguments... arguments)
 {
@@ -138,7 +138,7 @@ Result<std::vector<Item>> list(Function function, Arguments... arguments)
     }
 }
 
-/// A callable on its way through C, which no exception may cross: kept, and thrown afterwards.
+/// A callable that C calls. No exception may pass through C: it is stored, and thrown afterwards.
 template <class Function> struct Callback {
     Function &function;
     std::exception_ptr thrown;
@@ -179,11 +179,11 @@ template <class Function> struct Callback {
     }
 };
 
-/// The progress callback of those who give none here: the options stay as they are.
+/// Stands for no progress callback: the options stay as they are.
 struct Silent { void operator()(std::uint64_t, std::uint64_t) const noexcept {} };
 template <class Progress> constexpr bool is_silent = std::is_same_v<std::decay_t<Progress>, Silent>;
 
-/// Two callbacks that share one user_data: told apart by what they are called with.
+/// Two callbacks that share one user_data. Their arguments tell which of them is called.
 template <class Progress, class Hear> struct Both {
     Progress &progress;
     Hear &hear;
@@ -191,7 +191,7 @@ template <class Progress, class Hear> struct Both {
     auto operator()(const Finding &found) { return hear(found); }
 };
 
-/// Calls a function of C whose last argument is options with a progress callback.
+/// Calls a C function whose last argument is an options struct with a progress callback.
 template <class Options, class Progress, class Function, class... Arguments>
 Done with_progress(Options options, Progress &progress, Function function, Arguments... arguments)
 {
@@ -202,7 +202,7 @@ Done with_progress(Options options, Progress &progress, Function function, Argum
     return callback.finish(function(arguments..., &options));
 }
 
-/// The one owner of a C handle, which is ended with `End`.
+/// The only owner of a C handle. `End` ends the handle.
 template <class Opaque, int (*End)(Opaque *)> class Handle {
 public:
     explicit Handle(Opaque *owned) noexcept : handle_(owned) {}
@@ -272,7 +272,7 @@ class Capture : public detail::Handle<::vmstore_capture, store_capture_cancel> {
 public:
     using Handle::Handle;
     Done cancel() { return end(); }
-    /// After a failure the handle may be stale; its destructor does not mind.
+    /// After a failure the handle may be stale; the destructor accepts this.
     Result<std::uint64_t> commit()
     {
         auto made = detail::output<std::uint64_t>(store_capture_commit, get());
@@ -298,8 +298,8 @@ public:
     Result<std::uint64_t> audit()
     { return detail::output<std::uint64_t>(store_audit, get()); }
 
-    /// Gives how many pages a capture would have to copy now. The last argument is the progress callback,
-    /// here and in the three that follow: progress(done, total).
+    /// Gives the number of pages that a capture would have to copy now. The last argument, here and
+    /// in the three functions that follow, is the progress callback: progress(done, total).
     template <class Progress = detail::Silent>
     Result<std::uint64_t> precopy(const PrecopyOptions &options = {}, Progress &&progress = {})
     {
@@ -351,7 +351,7 @@ public:
     { return detail::list<std::uint64_t>(store_list_commits, get()); }
     Result<std::vector<unsigned char>> commit_user_data(std::uint64_t commit) const
     { return detail::list<unsigned char>(store_commit_user_data, get(), commit); }
-    /// `from` 0: all that `to` was made on.
+    /// `from` 0: all ancestors of `to`.
     Done export_to(std::uint64_t from, std::uint64_t to, int fd) const
     { return detail::done(store_export(get(), from, to, fd)); }
     template <class Progress>

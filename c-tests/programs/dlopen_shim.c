@@ -62,6 +62,8 @@ FORWARD(text, store_version, (void), ())
 FORWARD(uint32_t, store_abi_version, (void), ())
 FORWARD(size_t, store_last_error, (char *a, size_t b), (a, b))
 FORWARD(int, store_last_errno, (void), ())
+FORWARD(text, store_mode_name, (uint32_t a), (a))
+FORWARD(text, store_tracker_name, (uint32_t a), (a))
 
 FORWARD(int, store_open, (const char *a, const vmstore_open_options *b, vmstore **c), (a, b, c))
 FORWARD(int, store_close, (vmstore *a), (a))

@@ -264,6 +264,65 @@ static void while_a_thread_commits(void)
     OK(store_close(busy));
 }
 
+/* What the header says of a child that reads the modules' memory: private memory is as of the fork, and
+ * shared memory is the parent's, with its later writes and restores. */
+static void what_a_child_reads(void)
+{
+    enum { KINDS = 5, BYTES = 4 };
+    const uint32_t modes[KINDS] = {VMSTORE_MAP_PRIVATE, VMSTORE_MAP_SHARED, VMSTORE_MAP_MEMFD, VMSTORE_MAP_ADOPT,
+                                   VMSTORE_MAP_ADOPT};
+    const int shared[KINDS] = {0, 1, 1, 0, 1};
+    unsigned char *memory[KINDS];
+    vmstore_module *module[KINDS];
+    vmstore *own;
+    uint64_t first;
+    int go[2], done[2];
+    size_t length = BYTES * page_size();
+    OK(store_open(path_in(directory, "read"), NULL, &own));
+    for (int i = 0; i < KINDS; i++) {
+        char id[16];
+        vmstore_map_options options = VMSTORE_INIT(vmstore_map_options);
+        snprintf(id, sizeof id, "m%d", i);
+        options.flags = modes[i];
+        if (modes[i] == VMSTORE_MAP_ADOPT) {
+            int kind = shared[i] ? MAP_SHARED : MAP_PRIVATE;
+            options.address = mmap(NULL, length, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS, -1, 0);
+            CHECK(options.address != MAP_FAILED);
+        }
+        OK(store_map_module(own, id, length, &options, &module[i]));
+        memory[i] = store_module_address(module[i]);
+        memset(memory[i], 1, length);
+    }
+    OK(store_commit(own, NULL, &first));
+    for (int i = 0; i < KINDS; i++) memset(memory[i], 2, length);
+    char byte = 0;
+    CHECK(pipe(go) == 0 && pipe(done) == 0);
+    fflush(NULL);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        for (int round = 0; round < 2; round++) {
+            CHECK(read(go[0], &byte, 1) == 1); /* the parent has restored; in the second round it has written */
+            for (int i = 0; i < KINDS; i++) {
+                trying("a child that reads memory of mode %u", (unsigned)modes[i]);
+                CHECK(store_module_address(module[i]) == NULL);
+                CHECK(all_bytes_are(memory[i], length, (unsigned char)(!shared[i] ? 2 : round == 0 ? 1 : 3)));
+            }
+            CHECK(write(done[1], &byte, 1) == 1);
+        }
+        _exit(0);
+    }
+    CHECK(close(go[0]) == 0 && close(done[1]) == 0); /* a child that fails is the end of the file */
+    OK(store_restore(own, first, NULL));
+    CHECK(write(go[1], &byte, 1) == 1 && read(done[0], &byte, 1) == 1);
+    for (int i = 0; i < KINDS; i++) memset(memory[i], 3, length);
+    CHECK(write(go[1], &byte, 1) == 1 && read(done[0], &byte, 1) == 1);
+    wait_for(child);
+    CHECK(close(go[1]) == 0 && close(done[0]) == 0);
+    OK(store_close(own));
+}
+
 int main(int argc, char **argv)
 {
     const char *const ids[MODULES] = {"private", "shared", "compare", "caller"};
@@ -285,6 +344,7 @@ int main(int argc, char **argv)
     children_beside_commits(&state);
     with_a_capture(&state);
     while_a_thread_commits();
+    what_a_child_reads();
     every_commit_is_exact();
     OK(store_verify(store, NULL));
     OK(store_close(store));

@@ -37,6 +37,26 @@ static void the_statuses(void)
     }
 }
 
+static void the_names(void)
+{
+    static const char *const modes[] = {"private", "shared", "memfd", "unknown", "adopt", "unknown"};
+    static const char *const trackers[] = {"auto", "kernel", "caller", "compare", "unknown"};
+    const uint32_t flags = VMSTORE_MAP_EAGER | VMSTORE_MAP_FD | VMSTORE_MAP_FOREIGN_WRITERS;
+    for (uint32_t i = 0; i < 6; i++) {
+        trying("the name of mode %u", (unsigned)i);
+        CHECK(strcmp(store_mode_name(i), modes[i]) == 0);
+        CHECK(store_mode_name(i | flags) == store_mode_name(i)); /* static, and flags do not count */
+    }
+    for (uint32_t i = 0; i < 5; i++) {
+        trying("the name of tracker %u", (unsigned)i);
+        CHECK(strcmp(store_tracker_name(i), trackers[i]) == 0);
+        CHECK(store_tracker_name(i) == store_tracker_name(i));
+    }
+    trying("numbers that are no mode and no tracker");
+    CHECK(strcmp(store_mode_name(UINT32_MAX), "unknown") == 0);
+    CHECK(strcmp(store_tracker_name(UINT32_MAX), "unknown") == 0);
+}
+
 static void the_version(void)
 {
     unsigned major, minor, patch;
@@ -171,6 +191,7 @@ int main(int argc, char **argv)
     the_text(argv[1]);
     the_statuses();
     the_version();
+    the_names();
     text_is_one_line(argv[1]);
     one_text_for_each_thread(argv[1]);
     return finished("%d statuses, and the texts about failures, keep their rules", STATUSES);

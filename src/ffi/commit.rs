@@ -1,37 +1,84 @@
-//! Commit, capture, persist and restore.
+//! Commit, capture and precopy.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int, c_void};
 
 use super::convert::{self, In, Out};
 use super::guard;
 use super::handle::{self, Object};
-use super::types::{
-    vmstore, vmstore_capture, vmstore_commit_options, vmstore_persist_options,
-    vmstore_restore_options,
-};
+use super::status::vmstore_progress_callback;
+use super::store::vmstore;
+use crate::PrecopyOptions;
+
+/// A capture: a commit that is not written yet. Opaque. store_capture makes the handle.
+/// store_capture_commit, store_capture_cancel, or closing the store, ends it.
+pub struct vmstore_capture {
+    _opaque: u8,
+}
+
+/// Options of store_commit and store_capture.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_commit_options {
+    /// `sizeof(vmstore_commit_options)`.
+    pub struct_size: usize,
+    /// A name for people: UTF-8, at most 255 bytes, no control characters. NULL or "": none.
+    /// Copied.
+    pub label: *const c_char,
+    /// Bytes of your own, kept with the commit, at most 16 MiB. NULL: none. Copied.
+    pub user_data: *const c_void,
+    /// The length of `user_data` in bytes. 0 when `user_data` is NULL.
+    pub user_data_length: usize,
+    /// Threads that may help to copy in a capture of 4,096 pages or more, at most 15. 0, the
+    /// default: none. The threads are made within the call and end within it, with all signals
+    /// blocked. If the host refuses to make them, the capture goes on without them. They need
+    /// processors of their own, and room for all the pages in the arena.
+    pub helpers: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+/// Options of store_precopy.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_precopy_options {
+    /// `sizeof(vmstore_precopy_options)`.
+    pub struct_size: usize,
+    /// Stop when a round leaves at most this many pages to copy. 0 takes the default, 1024.
+    pub target_pages: u64,
+    /// The most rounds. 0 takes the default, 16. The call also stops when a round leaves as many
+    /// pages as the round before, or more.
+    pub max_rounds: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Called before each round and at the end with bytes copied and bytes known to be written.
+    /// May be NULL. After a cancellation the pages that were copied stay copied.
+    pub progress: vmstore_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+}
 
 /// Makes a commit: an atomic snapshot of all modules.
 ///
-/// The caller has paused every writer of the modules, for the whole call (or uses store_capture
-/// to pause for less). The commit holds every mapped module as it is now, and every other
-/// module of the head unchanged. Its parent is the head, and it becomes the head. Costs what
-/// was written since the last commit. When this returns VMSTORE_OK, the commit survives the
-/// death of the process; it survives a power cut after the next store_persist. Numbers ascend
-/// and are never reused (but for those that a power cut takes with commits that were not
-/// persisted), and order commits better than their times do.
+/// Pause every writer of the modules for the whole call, or use store_capture for a shorter
+/// pause. The commit holds every mapped module as it is now, and every other module of the head
+/// unchanged. Its parent is the head, and the commit becomes the head. The cost depends on what
+/// was written since the last commit. After VMSTORE_OK the commit survives the death of the
+/// process. It survives a power cut after the next store_persist.
 ///
-/// If nothing changed since the head, no module is new, and `options` give neither label nor
-/// user data, no commit is made and `*commit` is the head; compare with store_head before the
-/// call to know. Writing the bytes that were there before is no change. The first commit of a
-/// store is always made.
+/// Commit numbers ascend. A number is used again only if a power cut took its commit, which was
+/// not persisted then. Use the numbers to order commits, not their times.
+///
+/// No commit is made, and `*commit` is the head, if nothing changed since the head, no module is
+/// new, and `options` give neither label nor user data. Compare with store_head before the call
+/// to detect this. Writing bytes that were there before is no change. The first commit of a store
+/// is always made.
 ///
 /// On failure there is no new commit, and the next commit takes everything that this one would
-/// have. `options` may be NULL; `commit` may not.
+/// have taken. `options` may be NULL; `commit` may not.
 ///
-/// Errors: VMSTORE_E_INVALID (also: something was mapped over a module), VMSTORE_E_HANDLE,
-/// VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED,
-/// VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY, VMSTORE_E_IO, VMSTORE_E_CORRUPT (a module commit of
-/// the head is damaged), VMSTORE_E_FORKED.
+/// Errors: of writing; VMSTORE_E_INVALID (also: something was mapped over a module),
+/// VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_CORRUPT (a module commit of the head is
+/// damaged).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_commit(
     store: *mut vmstore,
@@ -51,20 +98,19 @@ pub unsafe extern "C" fn store_commit(
     })
 }
 
-/// The first half of a commit, the only one for which the guest must be paused: finds the
-/// written pages and copies them into the library's memory. When this returns, let the guest
-/// run, then call store_capture_commit, from any thread.
+/// The first half of a commit, and the only half that needs a paused guest. Finds the written
+/// pages and copies them into memory of the library. When this returns, let the guest run, and
+/// call store_capture_commit from any thread.
 ///
-/// There is one capture at a time. While it is outstanding, which is until store_capture_commit
-/// or store_capture_cancel has returned, capture, commit, precopy, restore, audit, map, grow and
-/// unmap fail with VMSTORE_E_BUSY at once, and an import at its last step; all other calls work.
-/// store_persist and store_verify of other threads delay a capture only for the moments in which
-/// they hold the store, not while they wait for the disk.
+/// There is one capture at a time. It is outstanding until store_capture_commit or
+/// store_capture_cancel has returned. Meanwhile capture, commit, precopy, restore, audit, map,
+/// grow and unmap fail at once with VMSTORE_E_BUSY, and so does the last step of an import. All
+/// other calls work. store_persist and store_verify of other threads delay a capture only for
+/// short moments, not while they wait for the disk.
 ///
-/// On failure nothing is lost: the pages are still known to be dirty. The first captures of
-/// many pages are slower than later ones, because the library's memory is touched for the first
-/// time. `options` may be NULL; its label and user data are copied. `*capture` is written on
-/// success only.
+/// On failure nothing is lost: the pages are still known to be dirty. The first captures of many
+/// pages are slower than later ones, because the library touches its memory for the first time.
+/// `options` may be NULL; its label and user data are copied.
 ///
 /// Errors: as store_commit.
 #[unsafe(no_mangle)]
@@ -88,13 +134,13 @@ pub unsafe extern "C" fn store_capture(
     })
 }
 
-/// The second half: checksums and writes what was captured, and makes the commit, with the
-/// promises and the "nothing changed" rule of store_commit. The guest runs meanwhile; what it
-/// writes belongs to the next commit.
+/// The second half of a commit: computes the checksums, writes what was captured, and makes the
+/// commit. It gives the same promises as store_commit, and also makes no commit if nothing
+/// changed. The guest may run meanwhile; what it writes belongs to the next commit.
 ///
-/// Ends the capture, whether it succeeds or fails; only VMSTORE_E_INVALID, VMSTORE_E_HANDLE,
-/// VMSTORE_E_FORKED and a call from inside a callback leave it as it was. After a failure the
-/// captured pages are dirty again, beside those written since.
+/// The call ends the capture, whether it succeeds or fails. Only VMSTORE_E_INVALID,
+/// VMSTORE_E_HANDLE, VMSTORE_E_FORKED and a call from inside a callback leave the capture as it
+/// was. After a failure the captured pages are dirty again, beside the pages written since.
 ///
 /// Errors: as store_commit.
 #[unsafe(no_mangle)]
@@ -113,9 +159,7 @@ pub unsafe extern "C" fn store_capture_commit(
     })
 }
 
-/// Gives a capture up: its pages are dirty again, and the next commit takes them.
-///
-/// Errors: VMSTORE_E_HANDLE, VMSTORE_E_BUSY (from inside a callback), VMSTORE_E_FORKED.
+/// Gives a capture up. Its pages are dirty again, and the next commit takes them.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
     guard("store_capture_cancel", |at| {
@@ -126,71 +170,43 @@ pub extern "C" fn store_capture_cancel(capture: *mut vmstore_capture) -> c_int {
     })
 }
 
-/// Makes every commit so far survive the loss of power.
+/// Does most of the copying of the next capture while the guest runs, as live migration does.
+/// Copies what was written since the last commit, then what was written meanwhile, and so on,
+/// until little is left. The next capture copies only what was written since the last round.
 ///
-/// When this returns VMSTORE_OK, all commits that had returned before the call are durable. A
-/// power cut at any other moment keeps, of the commits made since, the oldest few, whole and
-/// without a hole, or none. Costs one flush where up to 256 KiB of pages are new (they are written twice then),
-/// else a few; with nothing new it costs nothing. The guest
-/// need not be paused, and other threads may capture and commit meanwhile. store_close does not
-/// persist.
+/// `*pages_left` is the number of pages that a capture would have to copy now. Call store_precopy
+/// as often as you like. Pause the guest and capture when the number is small enough. The copies
+/// stay in memory of the library (at most three quarters of `arena_limit`) until the next capture
+/// takes them. A restore, an unmap or an audit drops the copies, and no write is lost. Modules
+/// that are compared (see `compared` in vmstore_module_info) are left out. Calls of other threads
+/// on this store wait, except those that never wait, like store_mark_dirty.
 ///
-/// If a flush fails, the store is poisoned (VMSTORE_E_POISONED): the kernel may have dropped
-/// data it could not write, and a second try would lie. What was persisted before is safe;
-/// reopening recovers what can be. A cancelled persist may be repeated.
+/// With VMSTORE_TRACKER_CALLER: write first, then mark. If the mark comes before the write, a
+/// round may use up the mark and copy the old bytes.
 ///
-/// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY,
-/// VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
-/// VMSTORE_E_IO, VMSTORE_E_CORRUPT (a file that a killed owner left is damaged),
-/// VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn store_persist(
-    store: *mut vmstore,
-    options: *const vmstore_persist_options,
-) -> c_int {
-    guard("store_persist", |at| {
-        let store = at.store(store)?;
-        // SAFETY: the caller passes NULL or a struct that begins with its size.
-        let options = unsafe { In::read("vmstore_persist_options", options) }?;
-        let mut progress = convert::progress(options.progress, options.user_data);
-        store.persist(progress.as_mut().map(|p| p as _))
-    })
-}
-
-/// Brings every mapped module to the bytes it had at `commit`, in place, and makes that commit
-/// the head.
-///
-/// The caller has paused every writer. Addresses, KVM slots, registrations and the pages behind
-/// shared descriptors stay: bytes are copied in. Costs the pages that differ between the head
-/// and `commit` or were written since. Every page put back was checked against its checksum
-/// before the first byte of memory was changed; pages that need not be put back are not read.
-///
-/// Writes since the last commit are dropped, as far as they are known: a write that the tracker
-/// cannot see and that nobody marked stays in memory. A module that `commit` does not know
-/// becomes zeros; one that is not mapped comes up at `commit` when it is mapped. So a fresh
-/// process may restore first and map then, or map first. Commits after `commit` stay in the
-/// history and can be restored; the next commit becomes its child. Restoring the head itself
-/// undoes all known writes since. Survives the death of the process like a commit.
-///
-/// On failure memory, head and the knowledge of dirty pages are as before the call.
 /// `options` may be NULL.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no such commit),
-/// VMSTORE_E_SIZE (a mapped module is larger there: grow it, then restore), VMSTORE_E_STALE (read-only,
-/// and the writer has gone on: open the store again), VMSTORE_E_CORRUPT, VMSTORE_E_BUSY
-/// (a capture is outstanding), VMSTORE_E_POISONED, VMSTORE_E_NO_SPACE, VMSTORE_E_NO_MEMORY,
-/// VMSTORE_E_IO, VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_BUSY (a capture is outstanding), VMSTORE_E_READ_ONLY, VMSTORE_E_POISONED,
+/// VMSTORE_E_CANCELLED.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn store_restore(
+pub unsafe extern "C" fn store_precopy(
     store: *mut vmstore,
-    commit: u64,
-    options: *const vmstore_restore_options,
+    options: *const vmstore_precopy_options,
+    pages_left: *mut u64,
 ) -> c_int {
-    guard("store_restore", |at| {
+    guard("store_precopy", |at| {
         let store = at.store(store)?;
         // SAFETY: the caller passes NULL or a struct that begins with its size.
-        let options = unsafe { In::read("vmstore_restore_options", options) }?;
+        let options = unsafe { In::read("vmstore_precopy_options", options) }?;
+        convert::zero("vmstore_precopy_options.reserved", options.reserved)?;
+        // SAFETY: the caller passes NULL or a place for a 64-bit number.
+        let left = unsafe { Out::new("pages_left", pages_left) }?;
         let mut progress = convert::progress(options.progress, options.user_data);
-        store.restore(commit, progress.as_mut().map(|p| p as _))
+        let rounds = PrecopyOptions {
+            target_pages: options.target_pages,
+            max_rounds: options.max_rounds,
+        };
+        left.write(store.precopy(&rounds, progress.as_mut().map(|p| p as _))?);
+        Ok(())
     })
 }

@@ -1,8 +1,8 @@
-//! Handles: numbers dressed as pointers, looked up in a table and never dereferenced.
+//! Handles: numbers in the form of pointers, looked up in a table and never dereferenced.
 //!
-//! Bits: 0..4 kind, 4..24 slot, 24..56 generation, 56..64 epoch of the process. A slot's
-//! generation changes whenever it is emptied, so that a closed handle never means a later object.
-//! The epoch changes in a forked child, so that the parent's handles are known for what they are.
+//! Bits: 0..4 kind, 4..24 slot, 24..56 generation, 56..64 epoch of the process. A slot's generation
+//! changes whenever the slot is emptied: a closed handle never means a later object. The epoch
+//! changes in a forked child: the child recognises its parent's handles.
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -11,7 +11,9 @@ use parking_lot::RwLock;
 use crate::sys::fork::ForkMarker;
 use crate::{Capture, Error, Module, Result, Store};
 
-use super::types::{vmstore, vmstore_capture, vmstore_module};
+use super::commit::vmstore_capture;
+use super::module::vmstore_module;
+use super::store::vmstore;
 
 const KIND_BITS: u32 = 4;
 const SLOT_BITS: u32 = 20;
@@ -48,13 +50,13 @@ struct Slot {
     object: Option<Object>,
 }
 
-/// The handles of one process. A forked child makes its own and never touches its parent's, whose
-/// lock may have been held by a thread that the child does not have.
+/// The handles of one process. A forked child makes a table of its own, and never touches the table
+/// of its parent: a thread that does not exist in the child may have held the lock of that table.
 struct Table {
     marker: ForkMarker,
     epoch: u8,
     slots: RwLock<Vec<Slot>>,
-    /// The parent's table, which is never used again, nor freed: its locks may be held.
+    /// The parent's table. It is never used or freed in the child, because its lock may be held.
     _previous: Option<&'static Table>,
 }
 

@@ -1,19 +1,126 @@
-//! Looking at the history, and verifying it.
+//! Looking at the history, and reading what commits hold without mapping it.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 
-use super::convert::{self, In, Out};
+use super::convert::{self, Out};
 use super::guard;
-use super::types::{
-    VMSTORE_VERIFY_METADATA, vmstore, vmstore_commit_info, vmstore_module_callback,
-    vmstore_module_info, vmstore_verify_options,
-};
-use crate::{Error, VerifyOptions};
+use super::store::vmstore;
+use crate::Error;
 
-/// The head: the commit that memory was last brought to, by a commit or a restore. 0: there is no
-/// commit yet.
-///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
+/// The result of store_commit_info: what is known of one commit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_commit_info {
+    /// `sizeof(vmstore_commit_info)`.
+    pub struct_size: usize,
+    /// The number of the commit, from 1.
+    pub commit: u64,
+    /// The commit on which this one was made. If that commit was deleted: its nearest ancestor
+    /// that is still there. 0: none.
+    pub parent: u64,
+    /// When the commit was made: nanoseconds since 1970-01-01 UTC by the host's wall clock.
+    pub time: u64,
+    /// A random number that no other commit of any store has.
+    pub unique_id: [u8; 16],
+    /// The label, NUL-terminated; empty: none.
+    pub label: [c_char; 256],
+    /// The length of the user data in bytes.
+    pub user_data_length: u64,
+    /// How many modules the commit holds.
+    pub modules: u32,
+    /// 1 when the commit survives a power cut (see store_persist), else 0.
+    pub persisted: u32,
+}
+
+/// One module, as store_list_modules describes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_module_info {
+    /// `sizeof(vmstore_module_info)` of the library.
+    pub struct_size: usize,
+    /// The id of the module.
+    pub module_id: *const c_char,
+    /// The size in bytes.
+    pub size: u64,
+    /// The number of the module commit that holds the bytes: N in `<module>_Commit<N>`. It is
+    /// lower than the commit's own number if the module did not change in the commit. 0: the
+    /// module is mapped but is in no commit yet.
+    pub module_commit: u64,
+    /// A digest of the bytes: equal bytes have equal digests, in any commit (docs/format.md).
+    pub digest: [u8; 16],
+    /// Where the module is mapped; NULL: it is not mapped.
+    pub address: *mut c_void,
+    /// The mapping mode of a mapped module: VMSTORE_MAP_PRIVATE, _SHARED, _MEMFD or _ADOPT,
+    /// without the flags. store_mode_name gives the name.
+    pub mode: u32,
+    /// The tracker of a mapped module: one of VMSTORE_TRACKER_..., never AUTO. store_tracker_name
+    /// gives the name.
+    pub tracker: u32,
+    /// Why the module has this tracker; "" when it is not mapped.
+    pub tracker_reason: *const c_char,
+    /// Bytes of the mapping that come straight from an image file and were not verified when
+    /// mapped.
+    pub unverified_bytes: u64,
+    /// How the bytes got into memory, in words: mapped from which image, copied and why, or
+    /// adopted; "" when the module is not mapped.
+    pub mode_reason: *const c_char,
+    /// The size of the mapping. It is larger than `size` if the module grew since the head. 0
+    /// when the module is not mapped.
+    pub mapped_size: u64,
+    /// 1 when VMSTORE_TRACKER_AUTO could not take the kernel tracker; `tracker_reason` says why.
+    pub fell_back: u32,
+    /// 1 when every capture compares the pages that were not reported: the tracker is
+    /// VMSTORE_TRACKER_COMPARE, or VMSTORE_MAP_FOREIGN_WRITERS was given.
+    pub compared: u32,
+}
+
+/// Receives one module of store_list_modules. The struct and its strings are valid during the
+/// call only. A non-zero return ends the listing early; store_list_modules then returns
+/// VMSTORE_OK.
+pub type vmstore_module_callback =
+    Option<unsafe extern "C" fn(info: *const vmstore_module_info, user_data: *mut c_void) -> c_int>;
+
+/// One file that a commit needs, as store_list_files describes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vmstore_file_info {
+    /// `sizeof(vmstore_file_info)` of the library.
+    pub struct_size: usize,
+    /// The id of the module.
+    pub module_id: *const c_char,
+    /// The number of the module commit: N in the file's name, `<module>_Commit<N>`.
+    pub module_commit: u64,
+    /// The module commit below this one. 0: none; the file is an image and holds the whole
+    /// module.
+    pub parent: u64,
+    /// The module's size at this module commit, in bytes.
+    pub module_size: u64,
+    /// The file's length in bytes. Zero pages of an image are holes.
+    pub length: u64,
+    /// Pages whose bytes are in the file.
+    pub data_pages: u64,
+    /// Pages that became zero, by the file's record. An image records no zero pages.
+    pub zero_pages: u64,
+}
+
+/// Receives one file of store_list_files. The struct and its string are valid during the call
+/// only. A non-zero return ends the listing early; store_list_files then returns VMSTORE_OK.
+pub type vmstore_file_callback =
+    Option<unsafe extern "C" fn(info: *const vmstore_file_info, user_data: *mut c_void) -> c_int>;
+
+/// Receives one range of bytes of store_diff. The id is valid during the call only. A non-zero
+/// return ends the listing early; store_diff then returns VMSTORE_OK.
+pub type vmstore_range_callback = Option<
+    unsafe extern "C" fn(
+        module_id: *const c_char,
+        offset: u64,
+        length: u64,
+        user_data: *mut c_void,
+    ) -> c_int,
+>;
+
+/// The head: the commit to which memory was last brought, by a commit or a restore. 0: there is
+/// no commit yet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_head(store: *const vmstore, commit: *mut u64) -> c_int {
     guard("store_head", |at| {
@@ -26,10 +133,8 @@ pub unsafe extern "C" fn store_head(store: *const vmstore, commit: *mut u64) -> 
 }
 
 /// Writes the numbers of the store's commits, ascending, into `commits`, as many as fit into
-/// `capacity`, and how many there are in all into `*count`. `commits` may be NULL when `capacity`
+/// `capacity`, and the number of all commits into `*count`. `commits` may be NULL when `capacity`
 /// is 0.
-///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_BUSY, VMSTORE_E_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_list_commits(
     store: *const vmstore,
@@ -50,11 +155,9 @@ pub unsafe extern "C" fn store_list_commits(
     })
 }
 
-/// Fills `info` with what is known of one commit. Set `info->struct_size` first and zero the
-/// rest.
+/// Fills `info` with what is known of one commit. Initialise `*info` with VMSTORE_INIT first.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
-/// VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_NOT_FOUND (no such commit).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_commit_info(
     store: *const vmstore,
@@ -73,10 +176,9 @@ pub unsafe extern "C" fn store_commit_info(
 }
 
 /// Copies the user data of a commit into `buffer`, as much as fits into `capacity`, and writes
-/// its whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
+/// the whole length to `*length`. `buffer` may be NULL when `capacity` is 0.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
-/// VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_NOT_FOUND (no such commit).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_commit_user_data(
     store: *const vmstore,
@@ -98,15 +200,34 @@ pub unsafe extern "C" fn store_commit_user_data(
     })
 }
 
-/// Calls `callback` for each module of a commit, in order of their ids. `commit` 0 lists the
-/// modules of the head and those that are mapped but in no commit yet, with where and how they
-/// are mapped.
+/// Finds the newest commit with this label.
 ///
-/// The callback is made without any lock held, but calls into the same store from inside it fail
-/// with VMSTORE_E_BUSY, like those from every callback.
+/// Errors: VMSTORE_E_INVALID (also: an empty label), VMSTORE_E_NOT_FOUND (no commit has it).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn store_find_commit(
+    store: *const vmstore,
+    label: *const c_char,
+    commit: *mut u64,
+) -> c_int {
+    guard("store_find_commit", |at| {
+        let store = at.store(store)?;
+        // SAFETY: the caller passes NULL or a NUL-terminated string.
+        let label = unsafe { convert::text("label", label) }?;
+        let label = label
+            .to_str()
+            .map_err(|_| Error::invalid("label", "it must be UTF-8"))?;
+        // SAFETY: the caller passes NULL or a place for a 64-bit number.
+        let commit = unsafe { Out::new("commit", commit) }?;
+        commit.write(store.find_commit(label)?);
+        Ok(())
+    })
+}
+
+/// Calls `callback` for each module of a commit, in the order of their ids. `commit` 0 lists the
+/// modules of the head, and the modules that are mapped but in no commit yet, with where and how
+/// they are mapped. The callback is called without any lock held.
 ///
-/// Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND, VMSTORE_E_BUSY,
-/// VMSTORE_E_FORKED.
+/// Errors: VMSTORE_E_NOT_FOUND (no such commit).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_list_modules(
     store: *const vmstore,
@@ -133,43 +254,115 @@ pub unsafe extern "C" fn store_list_modules(
     })
 }
 
-/// Verifies one commit, or the whole store: `commits` and journal, every file's footer and index,
-/// and, unless told not to, every page against its checksum and every module against its digest.
+/// Calls `callback` for each file that a commit needs: for each module the module commit to which
+/// the commit refers, and then the module commits below it, down to an image. `commit` 0: the
+/// files of all commits, each file once, ascending within its module, without damaged files.
+/// stat(2) on `<module>_Commit<N>` gives the disk space of a file. The callback is called without
+/// any lock held.
 ///
-/// Reads files only; mapped memory is neither read nor changed. The first damage found ends it
-/// with VMSTORE_E_CORRUPT, and the text of store_last_error names file, commit and page. With a
-/// `finding` callback it goes on, tells of every damaged file and page, also of files that cannot be
-/// read, and of each commit whether it is good all the same; if there was damage, it then fails with
-/// the status of the first. In a store that is open read-only, a file that the writer has deleted or
-/// rewritten since counts as damaged: open it again, and verify again.
-///
-/// `options` may be NULL. Errors: VMSTORE_E_INVALID, VMSTORE_E_HANDLE, VMSTORE_E_NOT_FOUND (no
-/// such commit), VMSTORE_E_CORRUPT, VMSTORE_E_IO, VMSTORE_E_NO_MEMORY, VMSTORE_E_BUSY,
-/// VMSTORE_E_CANCELLED, VMSTORE_E_FORKED.
+/// Errors: of reading; VMSTORE_E_NOT_FOUND (no such commit).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn store_verify(
+pub unsafe extern "C" fn store_list_files(
     store: *const vmstore,
-    options: *const vmstore_verify_options,
+    commit: u64,
+    callback: vmstore_file_callback,
+    user_data: *mut c_void,
 ) -> c_int {
-    guard("store_verify", |at| {
+    guard("store_list_files", |at| {
         let store = at.store(store)?;
-        // SAFETY: the caller passes NULL or a struct that begins with its size.
-        let options = unsafe { In::read("vmstore_verify_options", options) }?;
-        convert::flags(
-            "vmstore_verify_options.flags",
-            options.flags,
-            VMSTORE_VERIFY_METADATA,
-        )?;
-        convert::zero("vmstore_verify_options.reserved", options.reserved)?;
-        let mut progress = convert::progress(options.progress, options.user_data);
-        let mut finding = convert::finding(options.finding, options.user_data);
-        store.verify_all(
-            &VerifyOptions {
-                metadata_only: options.flags & VMSTORE_VERIFY_METADATA != 0,
-                commit: options.commit,
+        let callback = callback.ok_or_else(|| Error::invalid("callback", "it must not be NULL"))?;
+        for file in store.files(commit)? {
+            let id = CString::new(file.module.as_str()).unwrap_or_default();
+            let info = vmstore_file_info::describe(&file, &id);
+            let _inside = store.entering_callback();
+            // SAFETY: the callback is the caller's, made for exactly this; `info` and its string live
+            // until it returns.
+            if unsafe { callback(&raw const info, user_data) } != 0 {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Calls `callback` for each range of bytes that differs between two commits, module by module in
+/// the order of their ids, ascending within a module. The commits may be on different branches. 0
+/// stands for a store without modules: `from` 0 lists everything in `to` that is not zero.
+///
+/// Ranges are whole pages, and a page is listed if and only if its bytes differ. A module that a
+/// commit does not know, and the part beyond the module's size at a commit, count as zeros.
+/// `module_id` NULL: all modules of both commits. The call reads the indexes on the path between
+/// the commits. It reads pages only where checksums are equal. The callback is called without any
+/// lock held.
+///
+/// Errors: of reading; VMSTORE_E_NOT_FOUND (no such commit; neither commit knows the module).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn store_diff(
+    store: *const vmstore,
+    from: u64,
+    to: u64,
+    module_id: *const c_char,
+    callback: vmstore_range_callback,
+    user_data: *mut c_void,
+) -> c_int {
+    guard("store_diff", |at| {
+        let store = at.store(store)?;
+        let callback = callback.ok_or_else(|| Error::invalid("callback", "it must not be NULL"))?;
+        let module = if module_id.is_null() {
+            None
+        } else {
+            // SAFETY: the caller passes a NUL-terminated string.
+            let module = unsafe { convert::text("module_id", module_id) }?;
+            Some(module.to_string_lossy())
+        };
+        let mut id = CString::default();
+        for range in store.diff(from, to, module.as_deref())? {
+            if id.as_bytes() != range.module.as_bytes() {
+                id = CString::new(range.module).unwrap_or_default();
+            }
+            let _inside = store.entering_callback();
+            // SAFETY: the callback is the caller's, made for exactly this; the id lives until it
+            // returns.
+            if unsafe { callback(id.as_ptr(), range.offset, range.length, user_data) } != 0 {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Reads `length` bytes of a module from `offset`, as they are at a commit, into `buffer`.
+/// Nothing is mapped, and mapped memory is neither read nor changed. Works in a read-only store.
+/// Every page is checked against its checksum. Offset and length need not be whole pages, and
+/// must lie within the module. On failure the contents of the buffer are undefined. If an
+/// argument is refused, the buffer is not touched.
+///
+/// Errors: of reading; VMSTORE_E_NOT_FOUND (no such commit; the commit does not know the module).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn store_read(
+    store: *const vmstore,
+    commit: u64,
+    module_id: *const c_char,
+    offset: u64,
+    buffer: *mut c_void,
+    length: usize,
+) -> c_int {
+    guard("store_read", |at| {
+        let store = at.store(store)?;
+        // SAFETY: the caller passes NULL or a NUL-terminated string.
+        let module = unsafe { convert::text("module_id", module_id) }?.to_string_lossy();
+        // SAFETY: the caller passes room for `length` bytes, or NULL.
+        let room = unsafe { convert::room("buffer", buffer.cast::<u8>(), length) }?;
+        // Not before the range is known to be one: a wrong length says nothing of the room there is.
+        let zero = || room.zero();
+        store.read_data(
+            commit,
+            &module,
+            (offset, length as u64),
+            zero,
+            |at, bytes| {
+                room.put(at, bytes);
             },
-            finding.as_mut().map(|finding| finding as _),
-            progress.as_mut().map(|p| p as _),
         )
     })
 }

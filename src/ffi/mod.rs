@@ -1,8 +1,12 @@
 //! The C interface. Every function parses its arguments, calls the core, and turns the result
-//! into a status; panics stop here.
+//! into a status. Panics stop here.
 //!
-//! One of the two rooms with `unsafe`: here it is for what C hands in, which the C caller vouches
-//! for under the rules of the header. Handles are never dereferenced (see `handle`).
+//! There is one file for each noun of the header: it has the constants, the structs and the
+//! functions of the noun. `tests/header.rs` generates the parts of `include/vmstore.h` from them, and
+//! puts `preface.h` before the parts. `convert` reads and writes the caller's pointers.
+//!
+//! One of the two rooms with `unsafe`. Here it is for pointers from C. The C caller vouches for them
+//! under the rules of the header. Handles are never dereferenced (see `handle`).
 
 #![allow(
     unsafe_code,
@@ -22,18 +26,17 @@
 
 mod commit;
 mod convert;
-mod diff;
+mod delete;
+mod errors;
 mod handle;
 mod history;
-mod last_error;
 mod module;
-mod prune;
-mod read;
+mod persist;
 mod status;
 mod store;
 mod tracking;
 mod transfer;
-mod types;
+mod verify;
 
 use std::borrow::Cow;
 use std::ffi::c_int;
@@ -63,7 +66,7 @@ fn guard(function: &'static str, body: impl FnOnce(&mut Call) -> Result<()>) -> 
             }
         }
     };
-    last_error::set(function, call.place(&error).as_deref(), &error);
+    errors::set(function, call.place(&error).as_deref(), &error);
     status::of(&error)
 }
 
@@ -95,19 +98,19 @@ impl Call {
         })
     }
 
-    fn store(&mut self, handle: *const types::vmstore) -> Result<Store> {
+    fn store(&mut self, handle: *const store::vmstore) -> Result<Store> {
         let store = handle::store(handle)?;
         self.store = Some(store.clone());
         Ok(store)
     }
 
-    fn module(&mut self, handle: *const types::vmstore_module) -> Result<Module> {
+    fn module(&mut self, handle: *const module::vmstore_module) -> Result<Module> {
         let module = handle::module(handle)?;
         self.store = Some(module.store().clone());
         Ok(module)
     }
 
-    fn capture(&mut self, handle: *const types::vmstore_capture) -> Result<Capture> {
+    fn capture(&mut self, handle: *const commit::vmstore_capture) -> Result<Capture> {
         let capture = handle::capture(handle)?;
         self.store = Some(capture.store().clone());
         Ok(capture)

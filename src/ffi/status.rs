@@ -1,61 +1,64 @@
-//! Status codes: their numbers, their texts, and the one place that maps errors to them.
+//! Status codes: their numbers, their texts, and the one place that maps errors to them. Also the
+//! callback by which long calls report progress, which several nouns share.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 
 use crate::Error;
 
-/// The version of the binary interface that this header describes. It changes whenever a program
-/// compiled with an older header could not run with a newer library; until 1.0 also with every
-/// minor version.
-pub const VMSTORE_ABI_VERSION: u32 = 0;
-
 /// Success.
 pub const VMSTORE_OK: c_int = 0;
-/// An argument breaks a rule; the text of `store_last_error` names the argument and the rule.
+/// An argument breaks a rule. The text of store_last_error names the argument and the rule.
 pub const VMSTORE_E_INVALID: c_int = -5001;
-/// A handle is NULL, stale, closed, of another kind, or never was one.
+/// A handle is NULL, closed, stale, of another kind, or not a handle of this library.
 pub const VMSTORE_E_HANDLE: c_int = -5002;
-/// There is no such store, commit or file.
+/// There is no such store, commit, module or file.
 pub const VMSTORE_E_NOT_FOUND: c_int = -5003;
-/// Something else is already there: a file in the store's place, a mapped module, an occupied
+/// Something else is there already: a file at the store's path, a mapped module, an occupied
 /// address.
 pub const VMSTORE_E_EXISTS: c_int = -5004;
-/// Another owner, in this process or another, has the store open for writing.
+/// Another owner, in this process or in another one, has the store open for writing.
 pub const VMSTORE_E_LOCKED: c_int = -5005;
-/// Not now: a capture is outstanding, or the call was made from inside a callback of the same
-/// store.
+/// Not now: a capture is outstanding, or the call came from inside a callback of the same store.
 pub const VMSTORE_E_BUSY: c_int = -5006;
-/// A module has another size than the one asked for.
+/// The module has another size than the given one.
 pub const VMSTORE_E_SIZE: c_int = -5007;
-/// The store was opened read-only, or its file system is.
+/// The store was opened read-only, or its file system is read-only.
 pub const VMSTORE_E_READ_ONLY: c_int = -5008;
-/// A file of the store is damaged, or its end is gone; the text names it. What is intact can be had with
-/// `VMSTORE_OPEN_SALVAGE`.
+/// A file of the store is damaged, or its end is missing. The text names the file. Open the store
+/// with VMSTORE_OPEN_SALVAGE to read what is intact.
 pub const VMSTORE_E_CORRUPT: c_int = -5009;
 /// A file of the store has a version, or needs a feature, that this library does not know.
 pub const VMSTORE_E_VERSION: c_int = -5010;
-/// A system call failed; `store_last_errno` has the reason.
+/// A system call failed. store_last_errno has the reason.
 pub const VMSTORE_E_IO: c_int = -5011;
-/// The file system or the quota is full. Where reserved blocks are honoured (ext4, XFS, tmpfs) commits
-/// leave room in the journal for 64 calls of `store_restore` and `store_delete_commit`, which go on
-/// working then. What is deleted gives its space back when that is persisted, which needs room for
-/// the records of all that was not persisted before.
+/// The file system or the quota is full. Where the file system honours reserved blocks (ext4,
+/// XFS, tmpfs), commits leave room in the journal for 64 calls of store_restore and
+/// store_delete_commit. Those calls go on working on a full disk. The space of deleted commits
+/// becomes free with the persist of the deletion. That persist needs room for the records of
+/// everything that was not persisted before.
 pub const VMSTORE_E_NO_SPACE: c_int = -5012;
-/// Memory could not be had.
+/// The system did not give the memory that the call needs.
 pub const VMSTORE_E_NO_MEMORY: c_int = -5013;
-/// This kernel, file system or mapping mode cannot do it; the text says which and why.
+/// This kernel, file system or mapping mode cannot do it. The text says which one, and why.
 pub const VMSTORE_E_UNSUPPORTED: c_int = -5014;
-/// A sync failed or an internal error was caught earlier. Close the store and open it again.
+/// A sync failed, or an internal error was caught, in an earlier call. Close the store and open
+/// it again.
 pub const VMSTORE_E_POISONED: c_int = -5015;
-/// The calling process is a fork of the one that made the handle.
+/// This process is a forked child, and the handle belongs to its parent.
 pub const VMSTORE_E_FORKED: c_int = -5016;
-/// A progress callback asked to stop; everything is as before the call.
+/// A callback asked the call to stop.
 pub const VMSTORE_E_CANCELLED: c_int = -5017;
-/// A defect of this library, caught before it could do harm.
+/// The library caught a defect of its own before the defect could do harm.
 pub const VMSTORE_E_INTERNAL: c_int = -5018;
-/// A store that was opened read-only needs a file that its writer has deleted or rewritten since. Close
-/// it and open it again.
+/// A store that was opened read-only needs a file that the writer has deleted or rewritten since.
+/// Close the store and open it again.
 pub const VMSTORE_E_STALE: c_int = -5019;
+
+/// Receives the progress of a long call, in bytes: `done` of `total`. A non-zero return cancels
+/// the call. The call then fails with VMSTORE_E_CANCELLED and leaves everything as it was before,
+/// unless the text of the function says what stays done. The callback must not unwind or longjmp.
+pub type vmstore_progress_callback =
+    Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
 /// The status of an error.
 pub(super) fn of(error: &Error) -> c_int {
@@ -86,8 +89,8 @@ pub(super) fn of(error: &Error) -> c_int {
     }
 }
 
-/// What a status means, in a few words. The text is static: do not free it. Never NULL; an
-/// unknown number gives "unknown status".
+/// The meaning of a status in a few words. Static text: do not free it. Never NULL; an unknown
+/// number gives "unknown status".
 #[unsafe(no_mangle)]
 pub extern "C" fn store_strerror(status: c_int) -> *const c_char {
     let text = match status {

@@ -1,10 +1,15 @@
-//! This thread's last failure, as text and errno.
+//! This thread's last failure, as text and errno, and the versions of library and interface.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int};
 use std::fmt::Write;
 
 use crate::Error;
+
+/// The version of the binary interface that this header describes. It changes whenever a program
+/// that was compiled with an older header could not run with a newer library. Until library
+/// version 1.0 it also changes with every minor version.
+pub const VMSTORE_ABI_VERSION: u32 = 0;
 
 const CAPACITY: usize = 1024;
 
@@ -56,13 +61,13 @@ fn end_of(path: &str) -> &str {
     &path[start..]
 }
 
-/// The text of this thread's last failure: function and store, what failed, on which file, module or
-/// argument, and why or by which rule. Success does not change it.
+/// The text of this thread's last failure. It names the function and the store, says what failed,
+/// on which file, module or argument, and gives the reason or the rule. A successful call does
+/// not change it. The text is empty when nothing has failed, and has at most 1023 bytes.
 ///
-/// Like snprintf: writes at most `capacity` bytes including the terminating NUL, and returns the
-/// length that the whole text has without it, so that a result of `capacity` or more means it was
-/// cut. `buffer` may be NULL when `capacity` is 0. At most 1023 bytes; empty when nothing has
-/// failed.
+/// Works like snprintf. Writes at most `capacity` bytes including the terminating NUL, and
+/// returns the length of the whole text without the NUL. A result of `capacity` or more means
+/// that the text was cut. `buffer` may be NULL when `capacity` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn store_last_error(buffer: *mut c_char, capacity: usize) -> usize {
     TEXT.with_borrow(|text| {
@@ -78,8 +83,22 @@ pub unsafe extern "C" fn store_last_error(buffer: *mut c_char, capacity: usize) 
     })
 }
 
-/// The errno of the system call behind this thread's last failure; 0 when there was none.
+/// The errno of the system call behind this thread's last failure. 0 when no system call failed.
 #[unsafe(no_mangle)]
 pub extern "C" fn store_last_errno() -> c_int {
     ERRNO.get()
+}
+
+/// The version of the library, "major.minor.patch". Static text.
+#[unsafe(no_mangle)]
+pub extern "C" fn store_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// The VMSTORE_ABI_VERSION of the header that the library was built with. A program that loads
+/// the library at run time compares the result with the VMSTORE_ABI_VERSION that the program was
+/// compiled with. Equal numbers fit together; different numbers do not.
+#[unsafe(no_mangle)]
+pub extern "C" fn store_abi_version() -> u32 {
+    VMSTORE_ABI_VERSION
 }
