@@ -5,9 +5,9 @@
  *
  * Chapters:  1 What it is   2 A whole program   3 Promises   4 Life of a store
  *            5 Rules for all calls   6 Commit and restore in a VMM
- * Reference: RESULTS AND PROGRESS; STORE; MODULE; TRACKING;
- *            COMMIT; PERSIST AND RESTORE; HISTORY; DELETE AND COMPACT;
- *            VERIFY; CLONE, EXPORT, IMPORT; ERROR TEXTS AND VERSIONS
+ * Reference: RESULTS AND PROGRESS; HANDLES; STORE; MODULE;
+ *            TRACKING; COMMIT; PERSIST AND RESTORE; HISTORY;
+ *            DELETE AND COMPACT; VERIFY; CLONE, EXPORT, IMPORT; ERROR TEXTS AND VERSIONS
  * See also:  docs/integration.md (which mode and tracker for which VMM), docs/tracking.md (what
  *            each tracker sees), docs/system-calls.md (for seccomp filters), docs/format.md (the
  *            files).
@@ -318,6 +318,19 @@ typedef int (*vmstore_progress_callback)(uint64_t done, uint64_t total, void *us
  * number gives "unknown status". */
 const char *store_strerror(int status);
 
+/* ======== HANDLES ============================================================================= */
+
+/* A store: one directory, opened. Opaque. store_open makes the handle, store_close ends it. */
+typedef struct vmstore vmstore;
+
+/* A capture: a commit that is not written yet. Opaque. store_capture makes the handle.
+ * store_capture_commit, store_capture_cancel, or closing the store, ends it. */
+typedef struct vmstore_capture vmstore_capture;
+
+/* A mapped module of a store. Opaque. store_map_module makes the handle. store_unmap_module, or
+ * closing the store, ends it. */
+typedef struct vmstore_module vmstore_module;
+
 /* ======== STORE: open, close, counters, this host ============================================= */
 
 /* Log level: something is wrong. The library worked around it, or you must look at it. */
@@ -353,9 +366,6 @@ const char *store_strerror(int status);
 /* Open flag: read-only; and if `commits` or the journal is damaged, open with the commits that
  * are intact instead of failing with VMSTORE_E_CORRUPT. Takes no lock and removes nothing. */
 #define VMSTORE_OPEN_SALVAGE (1 << 2)
-
-/* A store: one directory, opened. Opaque. store_open makes the handle, store_close ends it. */
-typedef struct vmstore vmstore;
 
 /* Receives what the library did on its own: recovery, repairs, fallbacks. `level` is one of
  * VMSTORE_LOG_... `message` is one line without a newline, valid during the call only. The
@@ -602,10 +612,6 @@ int store_probe(const char *directory, vmstore_capabilities *capabilities);
  * and costs the reading of the whole module during the pause. */
 #define VMSTORE_TRACKER_COMPARE 3
 
-/* A mapped module of a store. Opaque. store_map_module makes the handle. store_unmap_module, or
- * closing the store, ends it. */
-typedef struct vmstore_module vmstore_module;
-
 /* Options of store_map_module. */
 typedef struct {
     /* `sizeof(vmstore_map_options)`. */
@@ -775,10 +781,6 @@ int store_discard(vmstore_module *module, uint64_t offset, uint64_t length);
 int store_audit(vmstore *store, uint64_t *missed_pages);
 
 /* ======== COMMIT: commit, capture, precopy ==================================================== */
-
-/* A capture: a commit that is not written yet. Opaque. store_capture makes the handle.
- * store_capture_commit, store_capture_cancel, or closing the store, ends it. */
-typedef struct vmstore_capture vmstore_capture;
 
 /* Options of store_commit and store_capture. */
 typedef struct {

@@ -1,19 +1,13 @@
 //! Commit, capture and precopy.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::Arc;
 
+use super::call::guard;
 use super::convert::{self, In, Out};
-use super::guard;
-use super::handle::{self, Object};
+use super::handle::{self, Object, vmstore, vmstore_capture};
 use super::status::vmstore_progress_callback;
-use super::store::vmstore;
-use crate::PrecopyOptions;
-
-/// A capture: a commit that is not written yet. Opaque. store_capture makes the handle.
-/// store_capture_commit, store_capture_cancel, or closing the store, ends it.
-pub struct vmstore_capture {
-    _opaque: u8,
-}
+use crate::{CommitOptions, Error, PrecopyOptions, Result};
 
 /// Options of store_commit and store_capture.
 #[repr(C)]
@@ -37,6 +31,9 @@ pub struct vmstore_commit_options {
     pub reserved: u32,
 }
 
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_commit_options {}
+
 /// Options of store_precopy.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -56,6 +53,9 @@ pub struct vmstore_precopy_options {
     /// Passed to `progress`.
     pub user_data: *mut c_void,
 }
+
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_precopy_options {}
 
 /// Makes a commit: an atomic snapshot of all modules.
 ///
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn store_commit(
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_commit_options", options) }?;
         // SAFETY: the strings and bytes inside are as the struct's documentation demands.
-        let options = unsafe { convert::commit_options(&options) }?;
+        let options = unsafe { core_options(&options) }?;
         // SAFETY: the caller passes NULL or a place for a 64-bit number.
         let commit = unsafe { Out::new("commit", commit) }?;
         commit.write(store.commit(&options)?);
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn store_capture(
         // SAFETY: the caller passes NULL or a struct that begins with its size.
         let options = unsafe { In::read("vmstore_commit_options", options) }?;
         // SAFETY: the strings and bytes inside are as the struct's documentation demands.
-        let options = unsafe { convert::commit_options(&options) }?;
+        let options = unsafe { core_options(&options) }?;
         // SAFETY: the caller passes NULL or a place for a pointer.
         let capture = unsafe { Out::new("capture", capture) }?;
         let taken = store.capture(&options)?;
@@ -208,5 +208,47 @@ pub unsafe extern "C" fn store_precopy(
         };
         left.write(store.precopy(&rounds, progress.as_mut().map(|p| p as _))?);
         Ok(())
+    })
+}
+
+/// # Safety
+/// `label` is NULL or NUL-terminated; `user_data` has `user_data_length` readable bytes.
+unsafe fn core_options(options: &vmstore_commit_options) -> Result<CommitOptions> {
+    let label = if options.label.is_null() {
+        String::new()
+    } else {
+        // SAFETY: not NULL, so NUL-terminated by this function's contract.
+        let label = unsafe { convert::text("vmstore_commit_options.label", options.label) }?;
+        label
+            .to_str()
+            .map_err(|_| Error::invalid("vmstore_commit_options.label", "it must be UTF-8"))?
+            .to_owned()
+    };
+    convert::zero("vmstore_commit_options.reserved", options.reserved)?;
+    let length = options.user_data_length;
+    if options.user_data.is_null() && length != 0 {
+        return Err(Error::invalid(
+            "vmstore_commit_options.user_data",
+            "it must not be NULL when user_data_length is not 0",
+        ));
+    }
+    CommitOptions::check_user_data_length(length)?;
+    let mut user_data = Vec::new();
+    user_data
+        .try_reserve_exact(length)
+        .map_err(|_| Error::NoMemory {
+            what: "a copy of user_data".into(),
+        })?;
+    if length != 0 {
+        // SAFETY: `user_data` is not NULL and has `length` readable bytes, by this function's
+        // contract.
+        user_data.extend_from_slice(unsafe {
+            std::slice::from_raw_parts(options.user_data.cast::<u8>(), length)
+        });
+    }
+    Ok(CommitOptions {
+        label,
+        user_data: (length != 0).then(|| Arc::new(user_data)),
+        helpers: options.helpers,
     })
 }

@@ -2,10 +2,10 @@
 
 use std::ffi::{c_int, c_void};
 
+use super::call::guard;
 use super::convert::{self, In};
-use super::guard;
+use super::handle::vmstore;
 use super::status::vmstore_progress_callback;
-use super::store::vmstore;
 use crate::CompactOptions;
 
 /// Compact flag, a retention rule: keep commits that have a label.
@@ -39,6 +39,9 @@ pub struct vmstore_compact_options {
     /// Passed to `progress`.
     pub user_data: *mut c_void,
 }
+
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_compact_options {}
 
 /// Deletes a commit. No other commit changes. The commits that were made on it stay, and the
 /// deleted commit's parent becomes their parent in vmstore_commit_info. Damaged commits can be

@@ -11,9 +11,22 @@ use parking_lot::RwLock;
 use crate::sys::fork::ForkMarker;
 use crate::{Capture, Error, Module, Result, Store};
 
-use super::commit::vmstore_capture;
-use super::module::vmstore_module;
-use super::store::vmstore;
+/// A store: one directory, opened. Opaque. store_open makes the handle, store_close ends it.
+pub struct vmstore {
+    _opaque: u8,
+}
+
+/// A mapped module of a store. Opaque. store_map_module makes the handle. store_unmap_module, or
+/// closing the store, ends it.
+pub struct vmstore_module {
+    _opaque: u8,
+}
+
+/// A capture: a commit that is not written yet. Opaque. store_capture makes the handle.
+/// store_capture_commit, store_capture_cancel, or closing the store, ends it.
+pub struct vmstore_capture {
+    _opaque: u8,
+}
 
 const KIND_BITS: u32 = 4;
 const SLOT_BITS: u32 = 20;

@@ -1,11 +1,11 @@
 //! Looking at the history, and reading what commits hold without mapping it.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
+use super::call::guard;
 use super::convert::{self, Out};
-use super::guard;
-use super::store::vmstore;
-use crate::Error;
+use super::handle::vmstore;
+use crate::{CommitInfo, Error, FileInfo, ModuleInfo};
 
 /// The result of store_commit_info: what is known of one commit.
 #[repr(C)]
@@ -365,4 +365,56 @@ pub unsafe extern "C" fn store_read(
             },
         )
     })
+}
+
+impl From<CommitInfo> for vmstore_commit_info {
+    fn from(info: CommitInfo) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            commit: info.commit,
+            parent: info.parent,
+            time: info.time,
+            unique_id: info.unique_id,
+            label: convert::fixed(&info.label),
+            user_data_length: info.user_data.len() as u64,
+            modules: info.modules,
+            persisted: u32::from(info.persisted),
+        }
+    }
+}
+
+impl vmstore_module_info {
+    fn describe(module: &ModuleInfo, id: &CStr, tracker_reason: &CStr, mode_reason: &CStr) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            module_id: id.as_ptr(),
+            size: module.size,
+            module_commit: module.module_commit,
+            digest: module.digest,
+            address: module.address as *mut c_void,
+            mode: module.mode.map_or(0, |mode| mode as u32),
+            tracker: module.tracker.map_or(0, |tracker| tracker as u32),
+            tracker_reason: tracker_reason.as_ptr(),
+            unverified_bytes: module.unverified_bytes,
+            mode_reason: mode_reason.as_ptr(),
+            mapped_size: module.mapped_size,
+            fell_back: u32::from(module.fell_back),
+            compared: u32::from(module.compares),
+        }
+    }
+}
+
+impl vmstore_file_info {
+    fn describe(file: &FileInfo, id: &CStr) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            module_id: id.as_ptr(),
+            module_commit: file.module_commit,
+            parent: file.parent,
+            module_size: file.module_size,
+            length: file.length,
+            data_pages: file.data_pages,
+            zero_pages: file.zero_pages,
+        }
+    }
 }

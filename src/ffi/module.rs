@@ -2,16 +2,10 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::call::guard;
 use super::convert::{self, In, Out};
-use super::guard;
-use super::handle::{self, Object};
-use super::store::vmstore;
-
-/// A mapped module of a store. Opaque. store_map_module makes the handle. store_unmap_module, or
-/// closing the store, ends it.
-pub struct vmstore_module {
-    _opaque: u8,
-}
+use super::handle::{self, Object, vmstore, vmstore_module};
+use crate::{Error, MapMode, MapOptions, Result, Tracker};
 
 /// Mapping mode, the default: private memory. If the head has an image of the module, the image
 /// file is mapped copy-on-write: starting costs almost nothing, and clones share the page cache.
@@ -116,6 +110,9 @@ pub struct vmstore_map_options {
     pub max_size: u64,
 }
 
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_map_options {}
+
 /// Maps a module of the store into this process.
 ///
 /// If the head knows the module, the memory comes up with the head's bytes, in every mode: what
@@ -157,7 +154,7 @@ pub unsafe extern "C" fn store_map_module(
         let options = unsafe { In::read("vmstore_map_options", options) }?;
         // SAFETY: the caller passes NULL or a place for a pointer.
         let module = unsafe { Out::new("module", module) }?;
-        let options = convert::map_options(&options)?;
+        let options = core_options(&options)?;
         let mapped = owner.map_module(&id.to_string_lossy(), size, &options)?;
         let handle = handle::insert(Object::Module(mapped.clone()), &owner);
         module.write(handle.inspect_err(|_| drop(mapped.unmap()))?.cast());
@@ -243,7 +240,7 @@ pub unsafe extern "C" fn store_module_fd(
 /// are ignored. Static text: do not free it. Never NULL; an unknown number gives "unknown".
 #[unsafe(no_mangle)]
 pub extern "C" fn store_mode_name(mode: u32) -> *const c_char {
-    let name = match mode & convert::MODES {
+    let name = match mode & MODES {
         VMSTORE_MAP_PRIVATE => c"private",
         VMSTORE_MAP_SHARED => c"shared",
         VMSTORE_MAP_MEMFD => c"memfd",
@@ -265,4 +262,65 @@ pub extern "C" fn store_tracker_name(tracker: u32) -> *const c_char {
         _ => c"unknown",
     };
     name.as_ptr()
+}
+
+/// The bits of `vmstore_map_options.flags` that hold the mode.
+const MODES: u32 = 0xff;
+
+/// Checks flags and numbers; the core checks what goes with what.
+fn core_options(options: &vmstore_map_options) -> Result<MapOptions> {
+    const KNOWN: u32 = VMSTORE_MAP_EAGER
+        | VMSTORE_MAP_RESERVED
+        | VMSTORE_MAP_FD
+        | VMSTORE_MAP_HUGE_2M
+        | VMSTORE_MAP_HUGE_1G
+        | VMSTORE_MAP_FOREIGN_WRITERS;
+    let name = "vmstore_map_options.flags";
+    convert::flags(name, options.flags & !MODES, KNOWN)?;
+    convert::zero("vmstore_map_options.reserved", options.reserved)?;
+    let has = |flag| options.flags & flag != 0;
+    let mode = match options.flags & MODES {
+        VMSTORE_MAP_PRIVATE => MapMode::Private,
+        VMSTORE_MAP_SHARED => MapMode::Shared,
+        VMSTORE_MAP_MEMFD => MapMode::Memfd,
+        VMSTORE_MAP_ADOPT => MapMode::Adopt,
+        other => {
+            return Err(Error::invalid(
+                format!("{name}: mode {other}"),
+                "it must be one of VMSTORE_MAP_PRIVATE, _SHARED, _MEMFD, _ADOPT",
+            ));
+        }
+    };
+    let tracker = match options.tracker {
+        VMSTORE_TRACKER_AUTO => None,
+        VMSTORE_TRACKER_KERNEL => Some(Tracker::Kernel),
+        VMSTORE_TRACKER_CALLER => Some(Tracker::Caller),
+        VMSTORE_TRACKER_COMPARE => Some(Tracker::Compare),
+        other => {
+            return Err(Error::invalid(
+                format!("vmstore_map_options.tracker {other}"),
+                "it must be one of VMSTORE_TRACKER_AUTO, _KERNEL, _CALLER, _COMPARE",
+            ));
+        }
+    };
+    let huge = match (has(VMSTORE_MAP_HUGE_2M), has(VMSTORE_MAP_HUGE_1G)) {
+        (false, false) => 0,
+        (true, false) => 2 << 20,
+        (false, true) => 1 << 30,
+        (true, true) => {
+            let rule = "VMSTORE_MAP_HUGE_2M and VMSTORE_MAP_HUGE_1G exclude one another";
+            return Err(Error::invalid(name, rule));
+        }
+    };
+    Ok(MapOptions {
+        mode,
+        eager: has(VMSTORE_MAP_EAGER),
+        tracker,
+        foreign_writers: has(VMSTORE_MAP_FOREIGN_WRITERS),
+        address: options.address as usize,
+        reserved: has(VMSTORE_MAP_RESERVED),
+        fd: has(VMSTORE_MAP_FD).then_some((options.fd, options.fd_offset)),
+        huge,
+        max_size: options.max_size,
+    })
 }

@@ -2,10 +2,10 @@
 
 use std::ffi::{c_int, c_void};
 
+use super::call::guard;
 use super::convert::{self, In};
-use super::guard;
+use super::handle::vmstore;
 use super::status::vmstore_progress_callback;
-use super::store::vmstore;
 
 /// Options of store_persist.
 #[repr(C)]
@@ -20,6 +20,9 @@ pub struct vmstore_persist_options {
     pub user_data: *mut c_void,
 }
 
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_persist_options {}
+
 /// Options of store_restore.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -31,6 +34,9 @@ pub struct vmstore_restore_options {
     /// Passed to `progress`.
     pub user_data: *mut c_void,
 }
+
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_restore_options {}
 
 /// Makes every commit so far survive the loss of power.
 ///

@@ -1,17 +1,12 @@
 //! Opening and closing a store, what it is doing, and what this host can do.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 
+use super::call::guard;
 use super::convert::{self, In, Out};
-use super::guard;
-use super::handle::{self, Object};
-use crate::{OpenOptions, Store};
-
-/// A store: one directory, opened. Opaque. store_open makes the handle, store_close ends it.
-pub struct vmstore {
-    _opaque: u8,
-}
+use super::handle::{self, Object, vmstore};
+use crate::{Capabilities, Log, LogLevel, OpenOptions, Stats, Store};
 
 /// Log level: something is wrong. The library worked around it, or you must look at it.
 pub const VMSTORE_LOG_WARNING: c_int = 1;
@@ -68,6 +63,9 @@ pub struct vmstore_open_options {
     /// during the capture, which makes the pause longer. The memory is kept for the next capture.
     pub arena_limit: u64,
 }
+
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_open_options {}
 
 /// The result of store_stats. Counters run from store_open.
 #[repr(C)]
@@ -211,7 +209,7 @@ pub unsafe extern "C" fn store_open(
                 read_only: options.flags & VMSTORE_OPEN_READ_ONLY != 0,
                 no_create: options.flags & VMSTORE_OPEN_NO_CREATE != 0,
                 salvage: options.flags & VMSTORE_OPEN_SALVAGE != 0,
-                log: convert::log(options.log, options.user_data),
+                log: log(options.log, options.user_data),
                 arena_limit: options.arena_limit,
             },
         )?;
@@ -282,4 +280,77 @@ pub unsafe extern "C" fn store_probe(
             })
         }
     })
+}
+
+impl From<Stats> for vmstore_stats {
+    fn from(s: Stats) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            commits: s.commits,
+            unpersisted_commits: s.unpersisted_commits,
+            mapped_modules: s.mapped_modules,
+            mapped_bytes: s.mapped_bytes,
+            page_size: s.page_size,
+            arena_bytes: s.arena_bytes,
+            captures: s.captures,
+            last_dirty_pages: s.last_dirty_pages,
+            last_precopied_pages: s.last_precopied_pages,
+            last_copied_pages: s.last_copied_pages,
+            last_scan_ns: s.last_scan_ns,
+            last_capture_ns: s.last_capture_ns,
+            last_write_ns: s.last_write_ns,
+            last_written_pages: s.last_written_pages,
+            last_zero_pages: s.last_zero_pages,
+            last_unchanged_pages: s.last_unchanged_pages,
+            last_restored_pages: s.last_restored_pages,
+            last_restore_ns: s.last_restore_ns,
+            bytes_written: s.bytes_written,
+            syncs: s.syncs,
+            arena_spills: s.arena_spills,
+            compared_modules: s.compared_modules,
+            fallbacks: s.fallbacks,
+            poisoned: u32::from(s.poisoned),
+            read_only: u32::from(s.read_only),
+        }
+    }
+}
+
+impl From<Capabilities> for vmstore_capabilities {
+    fn from(c: Capabilities) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            kernel_tracker: u32::from(c.kernel_tracker),
+            auto_tracker: c.auto_tracker as u32,
+            tracker_reason: convert::fixed(&c.tracker_reason),
+            page_size: c.page_size,
+            file_system: convert::fixed(&c.file_system),
+            free_bytes: c.free_bytes,
+            shared_is_safe: u32::from(c.shared_is_safe),
+            is_store: u32::from(c.is_store),
+            memfd: u32::from(c.memfd),
+            has_huge_2m: u32::from(c.huge_2m.is_some()),
+            free_huge_2m: c.huge_2m.unwrap_or(0),
+            free_huge_1g: c.huge_1g.unwrap_or(0),
+        }
+    }
+}
+
+fn level_of(level: LogLevel) -> c_int {
+    match level {
+        LogLevel::Warning => VMSTORE_LOG_WARNING,
+        LogLevel::Info => VMSTORE_LOG_INFO,
+    }
+}
+
+/// The caller's log function as a closure.
+fn log(callback: vmstore_log_callback, user_data: *mut c_void) -> Option<Log> {
+    let callback = callback?;
+    let user_data = convert::UserData(user_data);
+    Some(Box::new(move |level: LogLevel, message: &str| {
+        let user_data = &user_data;
+        let text = CString::new(message.replace('\0', "?")).unwrap_or_default();
+        // SAFETY: the callback is the caller's, made for exactly this; the text lives until it
+        // returns.
+        unsafe { callback(level_of(level), text.as_ptr(), user_data.0) };
+    }))
 }

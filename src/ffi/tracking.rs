@@ -3,10 +3,9 @@
 
 use std::ffi::c_int;
 
+use super::call::guard;
 use super::convert::{self, Out};
-use super::guard;
-use super::module::vmstore_module;
-use super::store::vmstore;
+use super::handle::{vmstore, vmstore_module};
 
 /// Reports writes to `length` bytes from `offset` of a module, with any tracker. The range is
 /// rounded outward to whole pages. `length` 0 within the module does nothing. Reporting a page

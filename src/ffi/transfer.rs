@@ -4,10 +4,10 @@ use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::call::guard;
 use super::convert::{self, In, Out};
-use super::guard;
+use super::handle::vmstore;
 use super::status::vmstore_progress_callback;
-use super::store::vmstore;
 
 /// Options of store_export_with and store_import_with.
 #[repr(C)]
@@ -21,6 +21,9 @@ pub struct vmstore_transfer_options {
     /// Passed to `progress`.
     pub user_data: *mut c_void,
 }
+
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_transfer_options {}
 
 /// Makes a second, independent store in `directory`. The directory must be new or empty, and must
 /// not lie in the directory of a store. `commit` 0 clones the whole history with its head.

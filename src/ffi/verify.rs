@@ -1,12 +1,12 @@
 //! Verifying one commit or the whole store.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 
+use super::call::guard;
 use super::convert::{self, In};
-use super::guard;
+use super::handle::vmstore;
 use super::status::vmstore_progress_callback;
-use super::store::vmstore;
-use crate::VerifyOptions;
+use crate::{Finding, VerifyOptions};
 
 /// Verify flag: check `commits`, the journal, footers and indexes, but do not read the pages.
 pub const VMSTORE_VERIFY_METADATA: u32 = 1 << 0;
@@ -71,6 +71,9 @@ pub struct vmstore_verify_options {
     pub finding: vmstore_finding_callback,
 }
 
+// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
+unsafe impl In for vmstore_verify_options {}
+
 /// Verifies one commit, or the whole store: `commits` and the journal, the footer and index of
 /// every file, and, without VMSTORE_VERIFY_METADATA, every page against its checksum and every
 /// module against its digest.
@@ -103,7 +106,7 @@ pub unsafe extern "C" fn store_verify(
         )?;
         convert::zero("vmstore_verify_options.reserved", options.reserved)?;
         let mut progress = convert::progress(options.progress, options.user_data);
-        let mut finding = convert::finding(options.finding, options.user_data);
+        let mut finding = self::finding(options.finding, options.user_data);
         store.verify_all(
             &VerifyOptions {
                 metadata_only: options.flags & VMSTORE_VERIFY_METADATA != 0,
@@ -112,5 +115,49 @@ pub unsafe extern "C" fn store_verify(
             finding.as_mut().map(|finding| finding as _),
             progress.as_mut().map(|p| p as _),
         )
+    })
+}
+
+/// The caller's function for findings as a closure.
+fn finding(
+    callback: vmstore_finding_callback,
+    user_data: *mut c_void,
+) -> Option<impl FnMut(&Finding<'_>) -> bool> {
+    let callback = callback?;
+    Some(move |finding: &Finding<'_>| {
+        let (kind, commit, page, texts) = match finding {
+            Finding::Damage {
+                file,
+                module,
+                commit,
+                page,
+                error,
+            } => {
+                let texts = [*file, *module, &error.to_string()].map(CString::new);
+                let page = page.unwrap_or(VMSTORE_NO_PAGE);
+                (VMSTORE_FINDING_DAMAGE, *commit, page, texts)
+            }
+            Finding::Good(commit) | Finding::Lost(commit) => {
+                let kind = match finding {
+                    Finding::Good(_) => VMSTORE_FINDING_GOOD,
+                    _ => VMSTORE_FINDING_LOST,
+                };
+                (kind, *commit, VMSTORE_NO_PAGE, [""; 3].map(CString::new))
+            }
+        };
+        let [file, module, message] = texts.map(std::result::Result::unwrap_or_default);
+        let finding = vmstore_finding {
+            struct_size: size_of::<vmstore_finding>(),
+            kind,
+            reserved: 0,
+            commit,
+            page,
+            file: file.as_ptr(),
+            module_id: module.as_ptr(),
+            message: message.as_ptr(),
+        };
+        // SAFETY: the callback is the caller's, made for exactly this; the struct and its strings
+        // live until it returns.
+        unsafe { callback(&raw const finding, user_data) == 0 }
     })
 }

@@ -272,10 +272,35 @@ impl Tree {
         Some((file.clone(), modules))
     }
 
+    /// Paths that begin with a module of the file's own.
+    fn relative(&self, source: &Source) -> Vec<String> {
+        let mut found = Vec::new();
+        for (at, _) in source.code.match_indices("::") {
+            let before = &source.code[..at];
+            let start = before.rfind(|c: char| !(c.is_alphanumeric() || c == '_'));
+            let name = &before[start.map_or(0, |at| at + 1)..];
+            let mut child = source.module.clone();
+            child.push(name.to_owned());
+            let inner = before[..before.len() - name.len()].ends_with(':');
+            if !inner && self.files.contains_key(&child) {
+                let rest = source.code[at + 2..].chars();
+                let item: String = rest
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                found.push(format!("{name}::{item}"));
+            }
+        }
+        found
+    }
+
     /// What a file imports or names of the crate.
     pub(crate) fn imports(&self, source: &Source) -> Vec<Import> {
         let declared = uses(&source.code).into_iter().flat_map(|(_, paths)| paths);
-        let all: BTreeSet<String> = declared.chain(paths(&source.code)).collect();
+        let relative = self.relative(source);
+        let all: BTreeSet<String> = declared
+            .chain(paths(&source.code))
+            .chain(relative)
+            .collect();
         let mut imports = Vec::new();
         for path in all {
             let Some(path) = self.absolute(source, &path) else {

@@ -6,8 +6,9 @@
 use std::path::Path;
 
 /// The files of `src/ffi` that C sees, in the order of the header, and the headings of their parts.
-const PARTS: [(&str, &str); 11] = [
+const PARTS: [(&str, &str); 12] = [
     ("status", "RESULTS AND PROGRESS"),
+    ("handle", "HANDLES"),
     ("store", "STORE: open, close, counters, this host"),
     ("module", "MODULE: map, grow, unmap"),
     ("tracking", "TRACKING: mark, import, discard, audit"),

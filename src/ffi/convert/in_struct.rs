@@ -1,12 +1,5 @@
 //! Structs that begin with their size: options are read, infos are filled, of any caller's age.
 
-use super::super::commit::{vmstore_commit_options, vmstore_precopy_options};
-use super::super::delete::vmstore_compact_options;
-use super::super::module::vmstore_map_options;
-use super::super::persist::{vmstore_persist_options, vmstore_restore_options};
-use super::super::store::vmstore_open_options;
-use super::super::transfer::vmstore_transfer_options;
-use super::super::verify::vmstore_verify_options;
 use crate::{Error, Result};
 
 /// A `struct_size` beyond this is taken for an uninitialised one.
@@ -42,25 +35,6 @@ pub(crate) unsafe trait In: Copy {
         Ok(value)
     }
 }
-
-// SAFETY: repr(C), struct_size first; integers, raw pointers and nullable function pointers.
-unsafe impl In for vmstore_open_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_map_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_commit_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_persist_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_transfer_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_restore_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_verify_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_compact_options {}
-// SAFETY: as above.
-unsafe impl In for vmstore_precopy_options {}
 
 /// Reads and checks a caller's `struct_size`, and that a longer struct's unknown tail is zero.
 unsafe fn struct_size<T>(name: &'static str, pointer: *const T) -> Result<usize> {

@@ -2,11 +2,10 @@
 
 mod callbacks;
 mod in_struct;
-mod info;
-mod options;
 mod out;
+mod values;
 
-pub(super) use callbacks::{finding, log, progress};
+pub(super) use callbacks::{UserData, progress};
 pub(super) use in_struct::{In, fill};
-pub(super) use options::{MODES, commit_options, flags, map_options, text, words, zero};
-pub(super) use out::{Out, room};
+pub(super) use out::{Out, fixed, room};
+pub(super) use values::{flags, text, words, zero};

@@ -1,5 +1,7 @@
 //! Places for results: out parameters, and room for several values.
 
+use std::ffi::c_char;
+
 use crate::{Error, Result};
 
 /// An out parameter, checked before the work and written after it.
@@ -73,4 +75,17 @@ impl Room<u8> {
             };
         }
     }
+}
+
+/// Copies text into a fixed field, cut at a character boundary, always NUL-terminated.
+pub(crate) fn fixed<const N: usize>(text: &str) -> [c_char; N] {
+    let mut field = [0; N];
+    let mut end = text.len().min(N - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    for (to, from) in field.iter_mut().zip(text.as_bytes()[..end].iter()) {
+        *to = *from as c_char;
+    }
+    field
 }
