@@ -1,4 +1,4 @@
-//! Files under a temporary name, which go unless they get their final name.
+//! Files under a temporary name. They are removed unless they get their final name.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(crate) struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Makes the file. A file that an earlier call left under the same name goes first.
+    /// Makes the file. If an earlier call left a file under the same name, that file is removed first.
     pub(crate) fn create(files: &'a dyn Files, place: &'a Place) -> Result<Self> {
         files.unlink(place)?;
         Ok(Self {
@@ -37,7 +37,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.named {
-            // What cannot be removed is removed by the next open.
+            // If this fails, the next open of the store removes the file.
             let _ = self.files.unlink(self.place);
         }
     }
