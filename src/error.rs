@@ -1,4 +1,5 @@
-//! The error type of the library. An error names the operation and its arguments, or the rule that was broken.
+//! The error type of the library. An error names the operation and its arguments, or the rule that
+//! was broken.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +53,7 @@ pub enum Error {
         /// What prevents the call.
         why: &'static str,
     },
-    /// A module has another size.
+    /// The size of a module does not match.
     #[error("module \"{module}\": {why}: {recorded} bytes recorded, {given} given")]
     Size {
         /// The module.
@@ -131,7 +132,7 @@ pub enum Error {
         why: String,
     },
     /// The handle was made by the parent of this process.
-    #[error("the handle belongs to the process that this one was forked from")]
+    #[error("the handle belongs to the parent process and does nothing in a forked child")]
     Forked,
     /// The caller's progress callback asked to stop.
     #[error("cancelled by the progress callback")]
@@ -177,7 +178,8 @@ impl Error {
         Self::io(operation, &std::io::Error::last_os_error())
     }
 
-    /// Whether the call failed because the disk or the quota is full. Such a call has changed nothing.
+    /// Whether the call failed because the disk or the quota is full. Such a call has changed
+    /// nothing.
     pub(crate) fn is_disk_full(&self) -> bool {
         matches!(
             self,
@@ -198,8 +200,8 @@ impl Error {
     }
 }
 
-/// An empty vector with capacity for `count` values, or an error. A size that comes from the disk or from the caller
-/// must not abort the host.
+/// An empty vector with capacity for `count` values, or an error. A size that comes from the disk
+/// or from the caller must not abort the host.
 pub(crate) fn try_vec<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(count)

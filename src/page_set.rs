@@ -21,8 +21,8 @@ impl Run {
     }
 }
 
-/// Appends a run to a sorted list. A run that touches the last run is joined to it. Runs are appended in ascending
-/// order.
+/// Appends a run to a sorted list. A run that touches the last run is joined to it. Runs are
+/// appended in ascending order.
 pub(crate) fn push_run(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.end() == run.start => last.count += run.count,
@@ -66,8 +66,8 @@ pub(crate) fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
     rest
 }
 
-/// Cuts the runs of `a` where the runs of `b` begin and end. Calls `each` with every part and whether the part is in
-/// `b`. Both lists are sorted.
+/// Cuts the runs of `a` where the runs of `b` begin and end. Calls `each` with every part and
+/// whether the part is in `b`. Both lists are sorted.
 pub(crate) fn split(a: &[Run], b: &[Run], mut each: impl FnMut(Run, bool)) {
     let mut at = 0;
     for run in a {
@@ -94,8 +94,8 @@ pub(crate) fn split(a: &[Run], b: &[Run], mut each: impl FnMut(Run, bool)) {
     }
 }
 
-/// A set of pages, with one bit for each page and one summary bit for each 64 pages. The summary makes it cheap to take
-/// a few pages out of a large set. Adding waits only while the set grows.
+/// A set of pages, with one bit for each page and one summary bit for each 64 pages. The summary
+/// makes it cheap to take a few pages out of a large set. Adding waits only while the set grows.
 pub(crate) struct PageSet(RwLock<Bits>);
 
 struct Bits {
@@ -200,8 +200,9 @@ impl Bits {
 
     /// Adds the pages of one word.
     fn add_word(&self, word: u64, bits: u64) {
-        // The word is set before its summary bit. A thread that takes pages and sees the summary bit also finds the
-        // word. A thread that does not see the summary bit leaves both for the next call.
+        // The word is set before its summary bit. A thread that takes pages and sees the summary
+        // bit also finds the word. A thread that does not see the summary bit leaves both for the
+        // next call.
         self.words[word as usize].fetch_or(bits, Ordering::Release);
         self.summary[word as usize / 64].fetch_or(1 << (word % 64), Ordering::Release);
     }
@@ -225,8 +226,8 @@ impl Adding<'_> {
         }
     }
 
-    /// Adds the pages whose bits are set. The lowest bit of the first word is page `start`, and `count` bits are used.
-    /// Those pages must lie inside the module.
+    /// Adds the pages whose bits are set. The lowest bit of the first word is page `start`, and
+    /// `count` bits are used. Those pages must lie inside the module.
     pub(crate) fn add_bitmap(&self, start: u64, count: u64, bitmap: impl Iterator<Item = u64>) {
         let end = (start + count).min(self.0.pages);
         for (base, word) in (start..end).step_by(64).zip(bitmap) {
@@ -282,7 +283,8 @@ impl Drop for Gathering<'_> {
     }
 }
 
-/// A word with `count` one bits from bit `first`. `count` is 1 to 64, and the bits fit into the word.
+/// A word with `count` one bits from bit `first`. `count` is 1 to 64, and the bits fit into the
+/// word.
 fn ones(first: u64, count: u64) -> u64 {
     (u64::MAX >> (64 - count)) << first
 }

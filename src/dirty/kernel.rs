@@ -23,8 +23,8 @@ pub(crate) struct KernelTracker {
     pub(super) marker: ForkMarker,
     pub(super) userfault: Userfault,
     pub(super) pagemap: PageMap,
-    /// A scan that does not arm reports the same pages as a scan that arms. On some kernels it misses pages that were
-    /// dropped.
+    /// A scan that does not arm reports the same pages as a scan that arms. On some kernels it
+    /// misses pages that were dropped.
     pub(super) complete_without_arming: bool,
 }
 

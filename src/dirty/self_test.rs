@@ -1,5 +1,6 @@
-//! The self-test of the kernel tracker. A tracker that misses a write leaves that page out of a commit. The version of a
-//! kernel does not show whether its tracker works, so the library tests it.
+//! The self-test of the kernel tracker. A tracker that misses a write leaves that page out of a
+//! commit. The version of a kernel does not show whether its tracker works, so the library tests
+//! it.
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -16,8 +17,8 @@ use crate::{Error, Result};
 impl KernelTracker {
     /// Opens the tracker, or says why the host has none. The self-test runs once in a process.
     pub(crate) fn open() -> Result<Arc<Self>> {
-        // This is not a OnceLock: a child that is forked while another thread runs the self-test would wait for the
-        // lock for ever. After a failure the next open runs the self-test again.
+        // This is not a OnceLock: a child that is forked while another thread runs the self-test
+        // would wait for the lock for ever. After a failure the next open runs the self-test again.
         static RESULT: AtomicU8 = AtomicU8::new(NOT_RUN);
         const NOT_RUN: u8 = 0;
         const COMPLETE_WITH_ARMING: u8 = 1;
@@ -108,9 +109,9 @@ fn one(start: u64) -> Run {
     Run { start, count: 1 }
 }
 
-/// Fails unless the tracker reports every write. Also finds out whether a scan without arming reports every write. The
-/// first open of each process runs this test and must be quick, so the test makes few scans and does not write every
-/// page.
+/// Fails unless the tracker reports every write. Also finds out whether a scan without arming
+/// reports every write. The first open of each process runs this test and must be quick, so the
+/// test makes few scans and does not write every page.
 pub(super) fn run(kernel: KernelTracker) -> Result<KernelTracker> {
     let kernel = Arc::new(kernel);
     let complete_without_arming = [anonymous, private_file, shared_file]
@@ -206,8 +207,8 @@ fn shared_file(kernel: &Arc<KernelTracker>) -> Result<bool> {
     Ok(test.complete_without_arming.get())
 }
 
-/// One tracker for all stores of a thread. A search that opens millions of stores would spend a third of its time on
-/// opening trackers that it does not use.
+/// One tracker for all stores of a thread. A search that opens millions of stores would spend a
+/// third of its time on opening trackers that it does not use.
 #[cfg(test)]
 pub(crate) mod shared {
     use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The tracker of one module. It reports which pages of the module were written since the last collection.
+//! The tracker of one module. It reports which pages of the module were written since the last
+//! collection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,15 +42,17 @@ impl Span {
     }
 }
 
-/// The tracker of one module. Every call gets the module's memory and the spans that make up the memory.
+/// The tracker of one module. Every call gets the module's memory and the spans that make up the
+/// memory.
 pub(crate) enum Tracking {
     Kernel {
         kernel: Arc<KernelTracker>,
         /// How many pages the kernel arms at once: more than one for huge pages, 0 if unknown.
         granule: u64,
-        /// Image spans and holes are not registered yet. The first scan registers them. Registering an image span
-        /// turns the kernel's fault-around off, which makes first reads about ten times slower, and a clone may never
-        /// commit. Arming a hole takes 10 ns a page, which would be most of the time for mapping a read-only clone.
+        /// Image spans and holes are not registered yet. The first scan registers them. Registering
+        /// an image span turns the kernel's fault-around off, which makes first reads about ten
+        /// times slower, and a clone may never commit. Arming a hole takes 10 ns a page, which
+        /// would be most of the time for mapping a read-only clone.
         deferred: AtomicBool,
     },
     Caller,
@@ -57,8 +60,9 @@ pub(crate) enum Tracking {
 }
 
 impl Tracking {
-    /// Puts a module's memory under the kernel tracker. From now on its pages count as unwritten. The exception are pages
-    /// that are private copies of image pages: the first scan reports them as written.
+    /// Puts a module's memory under the kernel tracker. From now on its pages count as unwritten.
+    /// The exception are pages that are private copies of image pages: the first scan reports them
+    /// as written.
     pub(crate) fn kernel(
         kernel: Arc<KernelTracker>,
         granule: u64,
@@ -91,8 +95,9 @@ impl Tracking {
                 // New anonymous memory can always be registered later.
                 MemoryKind::Hole => return Ok(()),
                 MemoryKind::Image => {
-                    // Only checks that the span can be registered later. The span is one mapping, so its first page
-                    // is enough. Unregistering the whole span would walk all of its page tables.
+                    // Only checks that the span can be registered later. The span is one mapping,
+                    // so its first page is enough. Unregistering the whole span would walk all of
+                    // its page tables.
                     let first = host::page_size();
                     kernel.userfault.register(address, first)?;
                     return kernel.userfault.unregister(address, first);
@@ -121,14 +126,15 @@ impl Tracking {
         }
     }
 
-    /// Adds every page that was written since the last collection to `dirty`, and arms those pages again. If a scan
-    /// fails, all pages are added to `dirty`, so no write is lost.
+    /// Adds every page that was written since the last collection to `dirty`, and arms those pages
+    /// again. If a scan fails, all pages are added to `dirty`, so no write is lost.
     pub(crate) fn collect(&self, memory: &Memory, spans: &[Span], dirty: &PageSet) -> Result<()> {
         self.add_written(memory, spans, dirty, true)
     }
 
-    /// The same without arming the pages again, if the kernel can do that. Further writes to those pages cause no faults.
-    /// The next collection reports the pages again, unless `forget` was called for them.
+    /// The same without arming the pages again, if the kernel can do that. Further writes to those
+    /// pages cause no faults. The next collection reports the pages again, unless `forget` was
+    /// called for them.
     pub(crate) fn peek_dirty(
         &self,
         memory: &Memory,
@@ -185,9 +191,10 @@ impl Tracking {
                     MemoryKind::Image => kernel.userfault.register(address, length)?,
                     MemoryKind::Hole => {
                         kernel.userfault.register(address, length)?;
-                        // Every page that exists by now was written. Only a restore and an audit scan a store with
-                        // holes, and writers pause for both. The scan comes before the arming, because arming a
-                        // missing page makes it look like a page that was swapped out.
+                        // Every page that exists by now was written. Only a restore and an audit
+                        // scan a store with holes, and writers pause for both. The scan comes
+                        // before the arming, because arming a missing page makes it look like a
+                        // page that was swapped out.
                         scan(span, Written::PrivateCopy, true)?;
                         kernel.userfault.arm(address, length)?;
                     }
@@ -202,8 +209,8 @@ impl Tracking {
         Ok(())
     }
 
-    /// Forgets writes to these pages, because the library itself made them. Writers are paused. The tracker may forget
-    /// other writes too: its caller does not need them any more.
+    /// Forgets writes to these pages, because the library itself made them. Writers are paused. The
+    /// tracker may forget other writes too: its caller does not need them any more.
     pub(crate) fn forget(&self, memory: &Memory, spans: &[Span], runs: &[Run]) -> Result<()> {
         let Self::Kernel {
             kernel,
@@ -223,8 +230,8 @@ impl Tracking {
         let is_deferred =
             |span: &Span| deferred && matches!(span.kind, MemoryKind::Image | MemoryKind::Hole);
         for span in spans.iter().filter(|span| !is_deferred(span)) {
-            // Makes one call for each run, or one scan over the whole span. A call costs about as much as scanning
-            // 1024 armed pages. A part of a huge page cannot be armed.
+            // Makes one call for each run, or one scan over the whole span. A call costs about as
+            // much as scanning 1024 armed pages. A part of a huge page cannot be armed.
             let may_be_huge = *granule == 0 && span.kind != MemoryKind::Anonymous;
             if may_be_huge || runs.len() as u64 * 1024 >= span.pages.count {
                 forget(span.pages, *span)?;

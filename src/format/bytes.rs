@@ -1,4 +1,5 @@
-//! A reader for bytes from disk, which never reads past their end, and a writer for the same fields.
+//! A reader for bytes from disk, which never reads past their end, and a writer for the same
+//! fields.
 
 /// Reads little-endian fields one after another. `None`: too few bytes are left.
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
@@ -64,7 +65,8 @@ impl Writer<'_> {
         self.bytes(&value.to_le_bytes())
     }
 
-    /// A text after its length in 16 bits. The caller has checked that the text is shorter than 64 KiB.
+    /// A text after its length in 16 bits. The caller has checked that the text is shorter than 64
+    /// KiB.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         self.u16(text.len() as u16).bytes(text.as_bytes())
     }

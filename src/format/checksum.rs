@@ -47,8 +47,8 @@ fn seed(store: &StoreId) -> u64 {
 }
 
 /// The digest of a module's contents: the sum, modulo 2^128, of a hash of (page number, page
-/// checksum) over all pages that are not zero. A commit updates the digest at the cost of its changed
-/// pages. The digest does not depend on how the pages are spread over files.
+/// checksum) over all pages that are not zero. A commit updates the digest at the cost of its
+/// changed pages. The digest does not depend on how the pages are spread over files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Digest(pub(crate) u128);
 

@@ -26,25 +26,28 @@ pub(crate) const LOG_HEADER: usize = 128;
 /// The first bytes of a log. The journal's header is rewritten in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogHeader {
-    /// A random number. The first record of the log has it in the place of the previous record's checksum. The log gets a
-    /// new generation whenever it starts again with no records.
+    /// A random number. The first record of the log has it in the place of the previous record's
+    /// checksum. The log gets a new generation whenever it starts again with no records.
     pub(crate) generation: u64,
     /// Journal: the generation before this one. Its records may still lie after the header.
     pub(crate) previous: u64,
-    /// Journal: how much of `commits` is known to be durable. `commits`: the mark of the file that this file replaced.
+    /// Journal: how much of `commits` is known to be durable. `commits`: the mark of the file that
+    /// this file replaced.
     pub(crate) durable: Mark,
     /// Journal: the boot id of the host when the journal was written.
     pub(crate) boot_id: [u8; 16],
     /// Journal: a sync of unpersisted files has begun, and its result is not known.
     pub(crate) syncing: bool,
-    /// Journal: the records up to this sequence number are durable in the journal or in `commits`; 0: none.
+    /// Journal: the records up to this sequence number are durable in the journal or in `commits`;
+    /// 0: none.
     pub(crate) durable_upto: u64,
 }
 
 const SYNCING: u32 = 1;
 
-/// A length of a log, for one generation of the log. `commits` is replaced by a new file from time to time, and the new
-/// file is durable as a whole before it gets its name. A length is therefore only valid for its generation.
+/// A length of a log, for one generation of the log. `commits` is replaced by a new file from time
+/// to time, and the new file is durable as a whole before it gets its name. A length is therefore
+/// only valid for its generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mark {
     pub(crate) length: u64,

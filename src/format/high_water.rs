@@ -1,6 +1,6 @@
-//! `.vmstore/high-water`: how far the journal was written. It shows that the end of a journal is missing. The file has 40
-//! bytes, is rewritten in place and is never synced. It is only used on the host that wrote it, and only until that host
-//! reboots.
+//! `.vmstore/high-water`: how far the journal was written. It shows that the end of a journal is
+//! missing. The file has 40 bytes, is rewritten in place and is never synced. It is only used on
+//! the host that wrote it, and only until that host reboots.
 
 use super::bytes::{Reader, Writer};
 use super::header::Mark;
@@ -23,8 +23,8 @@ pub(crate) fn encode(store: &StoreId, Mark { length, generation }: Mark) -> Vec<
     bytes
 }
 
-/// The mark in the file. `None`: the file cannot be read, or it belongs to another store or version. That is no error,
-/// because the journal is complete without this file.
+/// The mark in the file. `None`: the file cannot be read, or it belongs to another store or
+/// version. That is no error, because the journal is complete without this file.
 pub(crate) fn decode(bytes: &[u8], store: &StoreId) -> Option<Mark> {
     let (body, sum) = bytes.get(..LENGTH)?.split_at_checked(LENGTH - 8)?;
     if sum != checksum::metadata(store, body).to_le_bytes() {

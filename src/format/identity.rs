@@ -1,4 +1,5 @@
-//! `.vmstore/identity`: the file that makes a directory a store. It has 64 bytes and is written once.
+//! `.vmstore/identity`: the file that makes a directory a store. It has 64 bytes and is written
+//! once.
 
 use super::bytes::{Reader, Writer};
 use super::{StoreId, VERSION, checksum};

@@ -1,4 +1,5 @@
-//! The end of a module commit file: the index of its pages, and the footer, which describes the file.
+//! The end of a module commit file: the index of its pages, and the footer, which describes the
+//! file.
 
 use std::sync::OnceLock;
 
@@ -26,7 +27,8 @@ const CHANGED: usize = FOOTER - 16;
 pub(crate) enum Shape {
     /// The pages that differ from the parent, packed one after another.
     Delta,
-    /// The whole module. Each page lies at its own offset, and pages without an index entry are zero.
+    /// The whole module. Each page lies at its own offset, and pages without an index entry are
+    /// zero.
     Image,
 }
 
@@ -43,8 +45,8 @@ pub(crate) struct IndexRun {
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) content: Content,
-    /// The number of data pages before this run. The run's checksums begin at this place in the list of checksums. In a
-    /// delta its bytes begin at this page of the file.
+    /// The number of data pages before this run. The run's checksums begin at this place in the
+    /// list of checksums. In a delta its bytes begin at this page of the file.
     pub(crate) slot: u64,
 }
 
@@ -54,9 +56,9 @@ impl IndexRun {
     }
 }
 
-/// The former base of an image that was a delta before. The image differs from module commit `commit` at most in the
-/// pages `runs`; that module commit may be deleted by now. With this list a comparison of two commits can go past the
-/// image.
+/// The former base of an image that was a delta before. The image differs from module commit
+/// `commit` at most in the pages `runs`; that module commit may be deleted by now. With this list a
+/// comparison of two commits can go past the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Former {
     pub(crate) commit: u64,
@@ -76,7 +78,8 @@ pub(crate) struct Index {
     pub(crate) size: u64,
     /// The digest of the whole module at this commit.
     pub(crate) digest: Digest,
-    /// How many pages the commit itself wrote. `None`: the file was never rewritten, and the commit wrote all data pages.
+    /// How many pages the commit itself wrote. `None`: the file was never rewritten, and the commit
+    /// wrote all data pages.
     pub(crate) changed: Option<u64>,
     /// Only images can have a former base.
     pub(crate) former: Option<Former>,
@@ -86,8 +89,8 @@ pub(crate) struct Index {
     pub(crate) checksums: Checksums,
 }
 
-/// The checksums of a module commit's data pages. They are stored separately from the runs. A large image can therefore
-/// be mapped before its checksums are read.
+/// The checksums of a module commit's data pages. They are stored separately from the runs. A large
+/// image can therefore be mapped before its checksums are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checksums {
     known: OnceLock<Vec<u64>>,
@@ -113,7 +116,8 @@ impl Checksums {
 /// What an index says about a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageLookup {
-    /// The index has no entry. In a delta the page is the same as in the parent. In an image it is zero.
+    /// The index has no entry. In a delta the page is the same as in the parent. In an image it is
+    /// zero.
     Absent,
     Zero,
     Data {
@@ -160,7 +164,8 @@ impl Index {
             .sum()
     }
 
-    /// The position of the run that holds a page. If no run holds the page: the position of the next run.
+    /// The position of the run that holds a page. If no run holds the page: the position of the
+    /// next run.
     pub(crate) fn run_at(&self, page: u64) -> usize {
         self.runs.partition_point(|run| run.end() <= page)
     }
@@ -306,7 +311,8 @@ impl Footer {
         &self.empty
     }
 
-    /// Decodes and checks a footer. `length` is the length of the file. `file` names it in error texts.
+    /// Decodes and checks a footer. `length` is the length of the file. `file` names it in error
+    /// texts.
     pub(crate) fn decode(bytes: &[u8], length: u64, store: &StoreId, file: &str) -> Result<Self> {
         let bad = |why: String| Error::corrupt(file, why);
         let Some((body, sum)) = bytes.split_at_checked(FOOTER - 8) else {
@@ -391,7 +397,8 @@ impl Footer {
         Some((version, flags, footer))
     }
 
-    /// Checks every number of the footer against the other numbers and the file's length, before any number is used.
+    /// Checks every number of the footer against the other numbers and the file's length, before
+    /// any number is used.
     fn check(&self, length: u64) -> Option<()> {
         let index = &self.empty;
         name::check_module_id(&index.module).ok()?;
@@ -456,8 +463,8 @@ impl Footer {
     }
 }
 
-/// Decodes an index whose runs are read in pieces. The first run that is not possible ends the decoding, so a false
-/// number of runs in a footer takes no memory.
+/// Decodes an index whose runs are read in pieces. The first run that is not possible ends the
+/// decoding, so a false number of runs in a footer takes no memory.
 pub(crate) struct Runs {
     index: Index,
     former: Former,

@@ -1,4 +1,5 @@
-//! The record with inline files. It holds the files of small commits. One sync of the journal makes such commits durable.
+//! The record with inline files. It holds the files of small commits. One sync of the journal makes
+//! such commits durable.
 
 use super::bytes::{Reader, Writer};
 use super::name;
@@ -16,8 +17,9 @@ pub(crate) struct InlineFile {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The payload. Once this record is durable, all records up to sequence number `upto` are durable too: the records are in
-/// the journal, and the files that were written since the last record of this type are in `files`.
+/// The payload. Once this record is durable, all records up to sequence number `upto` are durable
+/// too: the records are in the journal, and the files that were written since the last record of
+/// this type are in `files`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InlineFiles {
     pub(crate) upto: u64,
@@ -45,7 +47,8 @@ impl InlineFiles {
         }
     }
 
-    /// Decodes a payload whose checksum matches. The inner error says what is wrong with the payload.
+    /// Decodes a payload whose checksum matches. The inner error says what is wrong with the
+    /// payload.
     pub(crate) fn decode(payload: &[u8]) -> Result<std::result::Result<Self, &'static str>> {
         let mut r = Reader(payload);
         let (Some(upto), Some(count)) = (r.u64(), r.u32()) else {

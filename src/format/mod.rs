@@ -1,4 +1,5 @@
-//! The bytes on disk: encoding, decoding, checksums. This room does no I/O. docs/format.md defines the format.
+//! The bytes on disk: encoding, decoding, checksums. This room does no I/O. docs/format.md defines
+//! the format.
 
 #![forbid(unsafe_code)]
 
@@ -14,11 +15,14 @@ pub(crate) mod name;
 pub(crate) mod record;
 pub(crate) mod transfer;
 
-/// The version of every file of the store. A file of another version is refused, and the error names the version.
+/// The version of every file of the store. A file of another version is refused, and the error
+/// names the version.
 pub(crate) const VERSION: u32 = 1;
 
-/// The largest number of a record or a commit. No real history reaches it. A forged history may begin near it.
+/// The largest number of a record or a commit. No real history reaches it. A forged history may
+/// begin near it.
 pub(crate) const LAST: u64 = u64::MAX / 2;
 
-/// The random id of a store. It is part of the seed of checksums, so a file of another store does not verify.
+/// The random id of a store. It is part of the seed of checksums, so a file of another store does
+/// not verify.
 pub(crate) type StoreId = [u8; 16];

@@ -53,8 +53,8 @@ pub(crate) fn last(module: &str) -> String {
     format!("{module}_last")
 }
 
-/// The module and the number in the name of a module commit file. Any number of digits is accepted: only the store gives
-/// files such names.
+/// The module and the number in the name of a module commit file. Any number of digits is accepted:
+/// only the store gives files such names.
 pub(crate) fn parse_module_commit(name: &str) -> Option<(&str, u64)> {
     let (module, digits) = name.rsplit_once("_Commit")?;
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,5 +1,6 @@
-//! The record log: the format of both `commits` and the journal. Records follow the header. Each record has its length,
-//! type, sequence number and checksums, and names the checksum of the record before it.
+//! The record log: the format of both `commits` and the journal. Records follow the header. Each
+//! record has its length, type, sequence number and checksums, and names the checksum of the record
+//! before it.
 
 use super::bytes::{Reader, Writer};
 use super::commit::Event;
@@ -44,8 +45,8 @@ pub(crate) struct RecordPlace {
     pub(crate) sequence: u64,
 }
 
-/// Appends a record to `bytes`. `more` says that another record of the same write follows. Returns the
-/// checksum that the next record has to name.
+/// Appends a record to `bytes`. `more` says that another record of the same write follows. Returns
+/// the checksum that the next record has to name.
 pub(crate) fn encode(
     bytes: &mut Vec<u8>,
     store: &StoreId,
@@ -105,9 +106,11 @@ fn seal(
 pub(crate) enum Tail {
     /// At the end of the file.
     Clean,
-    /// With a record that the end of the file cuts off. A writer that was killed leaves such a tail.
+    /// With a record that the end of the file cuts off. A writer that was killed leaves such a
+    /// tail.
     Cut,
-    /// With bytes that are not a valid record. A disk that lost power may leave such bytes after the last synced byte.
+    /// With bytes that are not a valid record. A disk that lost power may leave such bytes after
+    /// the last synced byte.
     Bad(String),
 }
 
@@ -126,8 +129,8 @@ pub(crate) struct Scan {
     pub(crate) tail: Tail,
     /// Valid records after the damaged place, for salvage.
     pub(crate) after_damage: Vec<Record>,
-    /// One of the records in `after_damage` was written after the bad place had been synced. A power cut cannot explain
-    /// the bad place then, so it is damage.
+    /// One of the records in `after_damage` was written after the bad place had been synced. A
+    /// power cut cannot explain the bad place then, so it is damage.
     pub(crate) damaged: bool,
 }
 
@@ -164,7 +167,8 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
         let unnumbered = parsed.kind == inline::KIND || parsed.flags & OPTIONAL != 0;
         let numbered = u64::from(!unnumbered);
         if at == LOG_HEADER && header.previous != 0 && parsed.prev_checksum == header.previous {
-            // The log has a new generation, and its owner was killed before it had cut off the old records.
+            // The log has a new generation, and its owner was killed before it had cut off the old
+            // records.
             scan.tail = Tail::Cut;
             break;
         }
@@ -219,8 +223,8 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
 
 /// Looks for records after a damaged place. Records begin at multiples of 8.
 fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
-    // How many bytes of payloads that do not verify may still be read. Real records do not overlap. Forged records can
-    // begin anywhere, and each of them can reach to the end of the file.
+    // How many bytes of payloads that do not verify may still be read. Real records do not overlap.
+    // Forged records can begin anywhere, and each of them can reach to the end of the file.
     let mut left = 4 * bytes.len();
     let mut at = bad;
     while at + HEAD <= bytes.len() {
@@ -245,7 +249,8 @@ fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan)
     }
 }
 
-/// The length of the payload of the record at `at`; 0 if its head does not verify or the payload is not complete.
+/// The length of the payload of the record at `at`; 0 if its head does not verify or the payload is
+/// not complete.
 fn payload_at(bytes: &[u8], at: usize, store: &StoreId) -> usize {
     let (body, sum) = bytes[at..at + HEAD].split_at(HEAD - 8);
     let length = Reader(&body[8..]).u64().unwrap_or(0);
@@ -286,7 +291,8 @@ impl Parsed<'_> {
         })
     }
 
-    /// The event of the record. `None`: this library does not know the record's type and may skip the record.
+    /// The event of the record. `None`: this library does not know the record's type and may skip
+    /// the record.
     fn event(&self, file: &str) -> Result<Option<Event>> {
         if !Event::knows(self.kind) {
             if self.flags & OPTIONAL != 0 {

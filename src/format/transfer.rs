@@ -1,6 +1,6 @@
-//! The stream of an export: a header, then frames. Each frame has its number, its checksum, and the checksum of the frame
-//! before it. All checksums are seeded with the id of the stream. A frame of another stream, or at another place, does
-//! not verify.
+//! The stream of an export: a header, then frames. Each frame has its number, its checksum, and the
+//! checksum of the frame before it. All checksums are seeded with the id of the stream. A frame of
+//! another stream, or at another place, does not verify.
 
 use super::bytes::{Reader, Writer};
 use super::checksum::{self, Digest};
@@ -25,12 +25,12 @@ pub(crate) const NAME: &str = "the stream";
 pub(crate) struct StreamHeader {
     pub(crate) stream: StoreId,
     pub(crate) page_size: u32,
-    /// The unique id of the parent of the first commit. Zeros: the commit has no parent, or the stream does not need the
-    /// parent's pages.
+    /// The unique id of the parent of the first commit. Zeros: the commit has no parent, or the
+    /// stream does not need the parent's pages.
     pub(crate) base: [u8; 16],
     pub(crate) commits: u64,
-    /// The most bytes of pages that follow, including zero pages. The number is only used to report progress. 0: not
-    /// known.
+    /// The most bytes of pages that follow, including zero pages. The number is only used to report
+    /// progress. 0: not known.
     pub(crate) bytes: u64,
 }
 

@@ -1,11 +1,12 @@
-//! The high-water mark of the journal, in its own file. It says how far records were written. A journal that ends before
-//! the mark has lost acknowledged commits, or is an older copy.
+//! The high-water mark of the journal, in its own file. It says how far records were written. A
+//! journal that ends before the mark has lost acknowledged commits, or is an older copy.
 //!
-//! The mark is written after each append. It never names a length that the journal has not reached. If the owner is
-//! killed between the append and the mark, the mark names a shorter length.
+//! The mark is written after each append. It never names a length that the journal has not reached.
+//! If the owner is killed between the append and the mark, the mark names a shorter length.
 //!
-//! The mark is cleared before a sync begins and before the journal gets another generation. A failed sync may shorten the
-//! journal, and the owner may be killed before the new generation is complete. Neither must look like a lost commit.
+//! The mark is cleared before a sync begins and before the journal gets another generation. A
+//! failed sync may shorten the journal, and the owner may be killed before the new generation is
+//! complete. Neither must look like a lost commit.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -44,8 +45,8 @@ fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<MarkFile> 
 }
 
 impl HighWater {
-    /// Opens the file, or makes it. The mark is written in place, so a file that does not belong to this store is never
-    /// written: its name is removed, and a new file gets the name.
+    /// Opens the file, or makes it. The mark is written in place, so a file that does not belong to
+    /// this store is never written: its name is removed, and a new file gets the name.
     pub(super) fn open(files: &dyn Files, store: StoreId) -> Result<Self> {
         let mut high_water = Self {
             file: None,
@@ -78,8 +79,8 @@ impl HighWater {
         }
     }
 
-    /// Sets the mark to the journal's length. If that fails, the file keeps its old mark or has none. That does no harm,
-    /// because the record itself is written.
+    /// Sets the mark to the journal's length. If that fails, the file keeps its old mark or has
+    /// none. That does no harm, because the record itself is written.
     pub(super) fn set(&mut self, mark: Mark) {
         match self.write(mark) {
             Ok(()) => self.has_mark = true,
@@ -94,7 +95,8 @@ impl HighWater {
     /// Makes the mark empty.
     pub(super) fn clear(&mut self) -> Result<()> {
         if let Some(file) = self.file.as_ref().filter(|_| self.has_mark) {
-            // On a full disk, a file system that never writes in place may refuse the write. Then the file is emptied.
+            // On a full disk, a file system that never writes in place may refuse the write. Then
+            // the file is emptied.
             self.write(Mark::default())
                 .or_else(|error| file.set_len(0).map_err(|_| error))?;
             self.has_mark = false;
@@ -103,8 +105,8 @@ impl HighWater {
     }
 }
 
-/// Compares the journal with the mark, on a host that has not rebooted. Returns what is wrong with a journal that has this
-/// header and ends at byte `end`.
+/// Compares the journal with the mark, on a host that has not rebooted. Returns what is wrong with
+/// a journal that has this header and ends at byte `end`.
 pub(super) fn check(
     files: &dyn Files,
     store: &StoreId,

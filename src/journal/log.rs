@@ -14,8 +14,9 @@ use crate::sys::host;
 use crate::sys::temporary::Temporary;
 use crate::{Error, Result};
 
-/// Space that stays reserved after the end of the log. It can hold 64 records of restore and delete, which therefore work
-/// on a full disk. A small persist may use this space if the disk has no other.
+/// Space that stays reserved after the end of the log. It can hold 64 records of restore and
+/// delete, which therefore work on a full disk. A small persist may use this space if the disk has
+/// no other.
 const RESERVE: u64 = 4096;
 
 /// A log that is open for appending: `commits`, or the journal.
@@ -60,11 +61,13 @@ pub(super) fn place(kind: LogKind) -> Place {
 /// Values for the header of a new log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LogStart {
-    /// Journal: how much of `commits` is known to be durable. `commits`: the mark of the file that this file replaces.
+    /// Journal: how much of `commits` is known to be durable. `commits`: the mark of the file that
+    /// this file replaces.
     pub(crate) durable: Mark,
     /// Journal: a sync has begun, and its result is not known.
     pub(crate) syncing: bool,
-    /// Journal: the records up to this sequence number are durable in the journal or in `commits`; 0: none.
+    /// Journal: the records up to this sequence number are durable in the journal or in `commits`;
+    /// 0: none.
     pub(crate) durable_upto: u64,
 }
 
@@ -83,8 +86,9 @@ fn record_buffer(length: usize) -> Result<Vec<u8>> {
 }
 
 impl RecordLog {
-    /// Makes a log with its first records under a temporary name, makes it durable, and gives it its final name. A reader,
-    /// or the next open after a crash, finds all of the new log or nothing of it.
+    /// Makes a log with its first records under a temporary name, makes it durable, and gives it
+    /// its final name. A reader, or the next open after a crash, finds all of the new log or
+    /// nothing of it.
     pub(crate) fn create(
         files: &dyn Files,
         kind: LogKind,
@@ -95,7 +99,8 @@ impl RecordLog {
         let place = place(kind);
         let mut high_water = None;
         if kind == LogKind::Journal {
-            // The mark belongs to the old journal until the new journal has its name, so it is cleared.
+            // The mark belongs to the old journal until the new journal has its name, so it is
+            // cleared.
             let mut opened = HighWater::open(files, store)?;
             opened.clear()?;
             high_water = Some(opened);
@@ -129,7 +134,8 @@ impl RecordLog {
         };
         log.write_header()?;
         log.append_from(events, true)?;
-        // Restore and delete may be called before the first commit and need this space. A failure is ignored.
+        // Restore and delete may be called before the first commit and need this space. A failure
+        // is ignored.
         let _ = log.file.allocate(0, log.end + RESERVE, true);
         log.file.sync()?;
         temporary.rename(&log.place)?;
@@ -139,7 +145,8 @@ impl RecordLog {
         Ok(log)
     }
 
-    /// Journal: sets the high-water mark to the end of the journal. During a sync the mark stays empty.
+    /// Journal: sets the high-water mark to the end of the journal. During a sync the mark stays
+    /// empty.
     pub(super) fn set_high_water(&mut self) {
         let mark = self.mark();
         if let Some(high_water) = &mut self.high_water
@@ -202,9 +209,9 @@ impl RecordLog {
         self.write(&bytes, prev_checksum, use_reserve)
     }
 
-    /// Journal: appends a record with inline files. `sequence` is the sequence number of the last record. The caller then
-    /// syncs the journal, which makes its records durable. A record without files is small and may always use the
-    /// reserve.
+    /// Journal: appends a record with inline files. `sequence` is the sequence number of the last
+    /// record. The caller then syncs the journal, which makes its records durable. A record without
+    /// files is small and may always use the reserve.
     pub(crate) fn append_inline(
         &mut self,
         sequence: u64,
@@ -250,8 +257,9 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Reserves blocks up to `end` and the reserve after it. It tries a large piece first and then a small piece. With
-    /// `use_reserve` blocks up to `end` are enough. A file system that cannot reserve blocks is used without.
+    /// Reserves blocks up to `end` and the reserve after it. It tries a large piece first and then
+    /// a small piece. With `use_reserve` blocks up to `end` are enough. A file system that cannot
+    /// reserve blocks is used without.
     fn reserve(&mut self, end: u64, use_reserve: bool) -> Result<()> {
         let least = end + RESERVE;
         let pieces = [16 * RESERVE, RESERVE].map(|piece| least.next_multiple_of(piece));
@@ -274,10 +282,12 @@ impl RecordLog {
             }
         }
         if use_reserve && self.reserved == 0 {
-            // The log was just opened and may have blocks already. If they are too few, the write fails.
+            // The log was just opened and may have blocks already. If they are too few, the write
+            // fails.
             return Ok(());
         }
-        // The write is not tried: after a failed write the log is cut, which frees the reserved blocks.
+        // The write is not tried: after a failed write the log is cut, which frees the reserved
+        // blocks.
         refused
     }
 
@@ -308,8 +318,8 @@ impl RecordLog {
         self.file.clone()
     }
 
-    /// Journal: records that a sync has begun or has ended. If the owner crashes before the result of the sync is known,
-    /// recovery does not trust what the sync was to make durable.
+    /// Journal: records that a sync has begun or has ended. If the owner crashes before the result
+    /// of the sync is known, recovery does not trust what the sync was to make durable.
     pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
         if syncing {
             self.clear_high_water()?;
@@ -337,8 +347,9 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Journal: records the durable length of `commits`. If `commits` has `all` records of the journal, the journal becomes
-    /// empty. The sync before this call has cleared the high-water mark.
+    /// Journal: records the durable length of `commits`. If `commits` has `all` records of the
+    /// journal, the journal becomes empty. The sync before this call has cleared the high-water
+    /// mark.
     pub(crate) fn checkpointed(&mut self, durable: Mark, all: bool) -> Result<()> {
         self.header.durable = durable;
         self.header.syncing = false;
@@ -347,8 +358,8 @@ impl RecordLog {
             self.set_high_water();
             return Ok(());
         }
-        // The header is written first, in one write. It has a new generation, so the old records do not count any
-        // more, even if they still lie in the file.
+        // The header is written first, in one write. It has a new generation, so the old records do
+        // not count any more, even if they still lie in the file.
         let old = self.header.clone();
         self.header.previous = old.generation;
         self.header.generation = fresh_generation()?;

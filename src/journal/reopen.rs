@@ -29,7 +29,8 @@ pub(crate) struct JournalFate<'a> {
     pub(crate) keep: &'a [SequencedEvent],
     /// Records or inline files have to be removed, so the journal is replaced by a new file.
     pub(crate) rewrite: bool,
-    /// A sync of the records or their files may have failed. The journal's header keeps the mark of a sync under way.
+    /// A sync of the records or their files may have failed. The journal's header keeps the mark of
+    /// a sync under way.
     pub(crate) suspect: bool,
 }
 
@@ -40,8 +41,8 @@ impl Replay {
         (self.journal.header.clone(), self.journal.end, commits)
     }
 
-    /// Records in the journal that a sync has begun. Recovery calls this before it syncs files whose only other copy is in
-    /// the journal.
+    /// Records in the journal that a sync has begun. Recovery calls this before it syncs files
+    /// whose only other copy is in the journal.
     pub(crate) fn set_syncing(&mut self, store: &StoreId) -> Result<()> {
         let Some(file) = &self.journal.file else {
             return Ok(());
@@ -51,9 +52,9 @@ impl Replay {
         file.write_at(&[IoSlice::new(&bytes)], 0)
     }
 
-    /// Opens the logs for appending. A torn tail of `commits` is cut off, and the cut is synced before any new record is
-    /// appended. A journal with a torn tail, or for which `fate` asks so, is replaced by a new file. Returns `commits` and
-    /// the journal.
+    /// Opens the logs for appending. A torn tail of `commits` is cut off, and the cut is synced
+    /// before any new record is appended. A journal with a torn tail, or for which `fate` asks so,
+    /// is replaced by a new file. Returns `commits` and the journal.
     pub(crate) fn into_logs(
         self,
         files: &dyn Files,
@@ -78,7 +79,8 @@ impl Replay {
             return Ok((commits, journal));
         }
         let mut journal = open_for_appending(self.journal, LogKind::Journal, store)?;
-        // The mark may be from an earlier boot, or may not fit the journal that a failed sync has left.
+        // The mark may be from an earlier boot, or may not fit the journal that a failed sync has
+        // left.
         let mut high_water = HighWater::open(files, store)?;
         high_water.clear()?;
         journal.high_water = Some(high_water);
@@ -91,8 +93,8 @@ impl Replay {
     }
 }
 
-/// Opens `commits` for appending, without a torn tail and durable up to its end. `known` is the length that the journal
-/// records as durable.
+/// Opens `commits` for appending, without a torn tail and durable up to its end. `known` is the
+/// length that the journal records as durable.
 fn commits_for_appending(
     log: FoundLog,
     files: &dyn Files,
@@ -107,7 +109,8 @@ fn commits_for_appending(
         log.file.set_len(log.end)?;
     }
     if in_doubt {
-        // A sync of these records may have failed. After a failed sync the kernel only syncs data that is written again.
+        // A sync of these records may have failed. After a failed sync the kernel only syncs data
+        // that is written again.
         write_again(&*log.file, known.unwrap_or(LOG_HEADER as u64), log.end)?;
     }
     // A killed owner may have appended records without the sync that makes them durable.

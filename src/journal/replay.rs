@@ -1,4 +1,5 @@
-//! Replays both logs. Decides which records are durable, and whether a bad tail is damage or the result of a power cut.
+//! Replays both logs. Decides which records are durable, and whether a bad tail is damage or the
+//! result of a power cut.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::format::{StoreId, name};
 use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
 
-/// Whether the host rebooted since the journal was written. After a reboot, data that was not synced may be lost.
+/// Whether the host rebooted since the journal was written. After a reboot, data that was not
+/// synced may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rebooted {
     No,
@@ -35,7 +37,8 @@ pub(crate) struct Replay {
     pub(crate) rebooted: Rebooted,
     /// A sync was under way, or had failed, when the last owner ended.
     pub(crate) suspect: bool,
-    /// The journal has a torn tail, or it ends before `commits` ends. It must be replaced by a new file.
+    /// The journal has a torn tail, or it ends before `commits` ends. It must be replaced by a new
+    /// file.
     pub(crate) journal_torn: bool,
     /// The first damage, and the intact records after the damage.
     pub(crate) damage: Option<Error>,
@@ -61,12 +64,13 @@ struct Judge<'a> {
     role: Role,
     /// The journal's header.
     journal: LogHeader,
-    /// The host has not rebooted, and no other process writes. In this case a tail that does not verify is damage, unless
-    /// a sync was under way.
+    /// The host has not rebooted, and no other process writes. In this case a tail that does not
+    /// verify is damage, unless a sync was under way.
     strict: bool,
 }
 
-/// Reads both logs. Damage is not an error here: the result reports it, and the caller decides what to do about it.
+/// Reads both logs. Damage is not an error here: the result reports it, and the caller decides what
+/// to do about it.
 pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<Replay> {
     let name = journal_place().to_string();
     let mut damage = Damage::default();
@@ -87,8 +91,8 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<R
     let mut scanned = record::scan(&journal.bytes, &journal.header, store, &name)?;
     let (commits, durable) = judge.read_commits(&scanned.records, &mut damage)?;
     let last = durable.last().map_or(0, |record: &Record| record.sequence);
-    // After a power cut `commits` may have records that the journal has lost. A new record would not follow the last
-    // record that such a journal still has.
+    // After a power cut `commits` may have records that the journal has lost. A new record would
+    // not follow the last record that such a journal still has.
     let behind = scanned
         .records
         .last()
@@ -115,8 +119,9 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<R
     let inlined_upto = inline.last().map_or(0, |inline| inline.upto);
     let header = journal.header;
     let durable_upto = last.max(header.durable_upto).max(inlined_upto);
-    // The header records when a sync of the journal begins and when it succeeds. If an inline record is newer than the
-    // header, a failed sync has brought an older header back, or the host has rebooted.
+    // The header records when a sync of the journal begins and when it succeeds. If an inline
+    // record is newer than the header, a failed sync has brought an older header back, or the host
+    // has rebooted.
     let header_went_back = role == Role::Owner && inlined_upto > header.durable_upto;
     let newest = recent.last().map_or(last, |record| record.sequence);
     if durable_upto > newest {
@@ -164,7 +169,8 @@ impl Judge<'_> {
     ) -> Result<()> {
         let name = journal_place().to_string();
         if let Tail::Bad(why) = &scanned.tail {
-            // Only a power cut or a failed sync can lose a tail. Without a reboot and a sync under way, neither has happened.
+            // Only a power cut or a failed sync can lose a tail. Without a reboot and a sync under
+            // way, neither has happened.
             let is_damage = self.strict && !self.journal.syncing;
             if is_damage || self.role == Role::Salvager {
                 damage.note(Error::corrupt(name.clone(), why.clone()));
@@ -172,8 +178,9 @@ impl Judge<'_> {
             }
         }
         if self.strict && journal.file.is_some() {
-            // For the same reason the journal has every acknowledged record. While a sync is under way the high-water
-            // mark is empty. The mark is checked even if the header says so, because the header may be an older copy.
+            // For the same reason the journal has every acknowledged record. While a sync is under
+            // way the high-water mark is empty. The mark is checked even if the header says so,
+            // because the header may be an older copy.
             match high_water::check(self.files, self.store, &self.journal, scanned.end) {
                 Ok(Some(why)) => damage.note(Error::corrupt(name, why)),
                 Ok(None) => {}
@@ -203,8 +210,8 @@ impl Judge<'_> {
             && found.file.is_some()
             && found.header.durable.generation != self.journal.durable.generation
         {
-            // The owner may have been killed after it had replaced `commits` and before the journal recorded that. The
-            // new `commits` names the generation that it replaced.
+            // The owner may have been killed after it had replaced `commits` and before the journal
+            // recorded that. The new `commits` names the generation that it replaced.
             let why =
                 "it is neither the file that the journal names nor the replacement of that file";
             damage.note(Error::corrupt(name::COMMITS, why));
@@ -245,10 +252,11 @@ impl Judge<'_> {
         Ok((Some(log), scanned.records))
     }
 
-    /// A sync of `commits` may have failed. The bytes after `known` may then be in memory only, while the kernel treats
-    /// them as written, so another sync would not write them. If the journal has those records too, they are cut off here
-    /// and appended again. If the journal does not have them, its header is an older copy that a failed sync brought back,
-    /// and nothing is cut off.
+    /// A sync of `commits` may have failed. The bytes after `known` may then be in memory only,
+    /// while the kernel treats them as written, so another sync would not write them. If the
+    /// journal has those records too, they are cut off here and appended again. If the journal does
+    /// not have them, its header is an older copy that a failed sync brought back, and nothing is
+    /// cut off.
     fn cut_doubtful_tail(
         &self,
         scanned: &mut record::Scan,

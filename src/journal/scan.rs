@@ -15,8 +15,8 @@ use crate::{Error, Result};
 pub(crate) enum Role {
     /// The owner of the store's lock. No other process writes.
     Owner,
-    /// A reader without the lock. A writer may be appending at the same time, so a tail that does not verify is not
-    /// damage for this reader.
+    /// A reader without the lock. A writer may be appending at the same time, so a tail that does
+    /// not verify is not damage for this reader.
     ReadOnly,
     /// A reader that saves the intact parts of a damaged store.
     Salvager,
@@ -44,8 +44,9 @@ pub(super) struct RawLog {
 }
 
 impl RawLog {
-    /// Stands for a log that is missing or cannot be read. Its generation is 0, so no record belongs after its header.
-    /// Records that verify by themselves count as records after the damage.
+    /// Stands for a log that is missing or cannot be read. Its generation is 0, so no record
+    /// belongs after its header. Records that verify by themselves count as records after the
+    /// damage.
     pub(super) fn unusable(bytes: Vec<u8>) -> Self {
         let header = LogHeader {
             generation: 0,
@@ -63,7 +64,8 @@ impl RawLog {
     }
 }
 
-/// Reads a log. `None`: the file does not exist. Damage goes to `damage`, and the caller decides what to do about it.
+/// Reads a log. `None`: the file does not exist. Damage goes to `damage`, and the caller decides
+/// what to do about it.
 pub(super) fn read(
     files: &dyn Files,
     store: &StoreId,
@@ -102,9 +104,10 @@ pub(super) fn read(
     }
 }
 
-/// Reads a log as far as it can have records. Reading stops after more zeros than the largest record has bytes, because no
-/// record can follow them. A sparse file of any length therefore costs little. A log of more than `max_bytes` is refused,
-/// because a sparse file can take much more memory than disk.
+/// Reads a log as far as it can have records. Reading stops after more zeros than the largest
+/// record has bytes, because no record can follow them. A sparse file of any length therefore costs
+/// little. A log of more than `max_bytes` is refused, because a sparse file can take much more
+/// memory than disk.
 pub(super) fn read_bytes(file: &dyn File, place: &Place, max_bytes: u64) -> Result<Vec<u8>> {
     const CHUNK: u64 = 1 << 20;
     let length = file.len()?;

@@ -25,8 +25,9 @@ pub(crate) fn source_runs(index: &Arc<Index>) -> impl Iterator<Item = (Run, Opti
     })
 }
 
-/// The pages in which a module commit may differ from its base, and the number of the base. The base of a delta is its
-/// parent. The base of an image is its former base, if the image remembers one.
+/// The pages in which a module commit may differ from its base, and the number of the base. The
+/// base of a delta is its parent. The base of an image is its former base, if the image remembers
+/// one.
 pub(super) fn diff_from_base(index: &Index) -> Option<(Vec<Run>, u64)> {
     match (index.shape, &index.former) {
         (Shape::Delta, _) => Some((runs_of(index), index.parent)),
@@ -50,10 +51,10 @@ pub(crate) fn runs_of(index: &Index) -> Vec<Run> {
 }
 
 impl LayerFiles {
-    /// The changes that turn a module's page table from module commit `from` into module commit `to`. `None` stands for a
-    /// module of zeros. `size` is the size of the table. Either module commit may be smaller; the rest is then zero.
-    /// Reads the indexes on the path between the two module commits, and below that path only the indexes that hold a
-    /// changed page.
+    /// The changes that turn a module's page table from module commit `from` into module commit
+    /// `to`. `None` stands for a module of zeros. `size` is the size of the table. Either module
+    /// commit may be smaller; the rest is then zero. Reads the indexes on the path between the two
+    /// module commits, and below that path only the indexes that hold a changed page.
     pub(crate) fn changes(
         &self,
         module: &str,
@@ -75,12 +76,13 @@ impl LayerFiles {
         }
     }
 
-    /// The pages that may differ between two module commits, found from their chains of parents. All pages of an image may
-    /// differ.
+    /// The pages that may differ between two module commits, found from their chains of parents.
+    /// All pages of an image may differ.
     fn diff_by_parents(&self, module: &str, size: u64, mut a: u64, mut b: u64) -> Result<Vec<Run>> {
         let mut touched: Vec<Vec<Run>> = Vec::new();
         while a != b {
-            // Parents are older than their children, so the newer one is never an ancestor of the older one.
+            // Parents are older than their children, so the newer one is never an ancestor of the
+            // older one.
             let newer = if a > b { &mut a } else { &mut b };
             let index = self.index_within(module, *newer, size)?;
             touched.push(runs_of(&index));
@@ -89,7 +91,8 @@ impl LayerFiles {
         Ok(union_of_all(touched))
     }
 
-    /// Whether the chains of two module commits meet. `false` also if a footer on the way cannot be read.
+    /// Whether the chains of two module commits meet. `false` also if a footer on the way cannot be
+    /// read.
     pub(crate) fn share_an_image(&self, module: &str, mut a: u64, mut b: u64) -> bool {
         while a != b {
             let newer = if a > b { &mut a } else { &mut b };
@@ -101,8 +104,9 @@ impl LayerFiles {
         a != 0
     }
 
-    /// The same as `diff_by_parents`, but an image leads to its former base. `None`: an image on the path has no former
-    /// base, a module commit on the path is deleted, or the path has more pages than the module.
+    /// The same as `diff_by_parents`, but an image leads to its former base. `None`: an image on
+    /// the path has no former base, a module commit on the path is deleted, or the path has more
+    /// pages than the module.
     fn diff_by_former_bases(
         &self,
         module: &str,
@@ -114,7 +118,8 @@ impl LayerFiles {
         let mut left = size / self.page_size;
         while a != b {
             let newer = if a > b { &mut a } else { &mut b };
-            // An index that cannot be read is no error here. `diff_by_parents` reports it if it needs the index.
+            // An index that cannot be read is no error here. `diff_by_parents` reports it if it
+            // needs the index.
             let index = self.index_within(module, *newer, size).ok()?;
             let (runs, below) = diff_from_base(&index)?;
             left = left.checked_sub(pages_in(&runs))?;
@@ -124,8 +129,8 @@ impl LayerFiles {
         Some(union_of_all(touched))
     }
 
-    /// Finds the module commit that holds each page at `commit`. Goes down the chain from the newest module commit until
-    /// every page is found.
+    /// Finds the module commit that holds each page at `commit`. Goes down the chain from the
+    /// newest module commit until every page is found.
     pub(crate) fn resolve(
         &self,
         module: &str,
@@ -146,7 +151,8 @@ impl LayerFiles {
     }
 }
 
-/// Appends the pages that an index holds to `changes`, and returns the other pages. An image holds all pages.
+/// Appends the pages that an index holds to `changes`, and returns the other pages. An image holds
+/// all pages.
 pub(super) fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>) -> Vec<Run> {
     let mut rest = Vec::new();
     for run in pages {
@@ -187,7 +193,8 @@ pub(super) fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>
     rest
 }
 
-/// The union of many lists. The lists are merged in pairs, so the cost does not grow with the square of their number.
+/// The union of many lists. The lists are merged in pairs, so the cost does not grow with the
+/// square of their number.
 pub(super) fn union_of_all(mut lists: Vec<Vec<Run>>) -> Vec<Run> {
     while lists.len() > 1 {
         lists = lists

@@ -8,7 +8,8 @@ use crate::format::commit::ModuleEntry;
 use crate::format::index::Index;
 use crate::{Error, Result};
 
-/// Checks that a file is the module commit that a commit names: its size and digest must match the commit's entry.
+/// Checks that a file is the module commit that a commit names: its size and digest must match the
+/// commit's entry.
 pub(crate) fn check_is(index: &Index, module: &ModuleEntry) -> Result<()> {
     if index.size != module.size || index.digest != module.digest {
         return Err(Error::corrupt(

@@ -24,7 +24,8 @@ const SMALL_INDEX: u64 = if cfg!(test) { 64 } else { 64 << 10 };
 const INDEX_PIECE: u64 = RUN as u64 * if cfg!(test) { 30 } else { 32 << 10 };
 const _: () = assert!(SMALL_INDEX <= INDEX_PIECE);
 
-/// A list of page checksums that is longer than this is verified in pieces before memory is allocated for the whole list.
+/// A list of page checksums that is longer than this is verified in pieces before memory is
+/// allocated for the whole list.
 const LARGE_LIST: u64 = if cfg!(test) { 16 } else { 16 << 20 };
 
 /// The module commit files of one store.
@@ -36,8 +37,8 @@ pub(crate) struct LayerFiles {
     opened: Mutex<Opened>,
 }
 
-/// Files that are kept open after pages were read from them. With a deep chain a restore may read each page from another
-/// file.
+/// Files that are kept open after pages were read from them. With a deep chain a restore may read
+/// each page from another file.
 #[derive(Default)]
 struct Opened {
     files: HashMap<(String, u64), Arc<dyn File>>,
@@ -157,8 +158,8 @@ impl LayerFiles {
         let file = self.open(module, commit)?;
         let footer = self.footer(&*file, module, commit)?;
         let name = place.to_string();
-        // The footer's numbers fit the file's length, but a sparse file can have any length. So memory is only
-        // allocated as far as the index was read.
+        // The footer's numbers fit the file's length, but a sparse file can have any length. So
+        // memory is only allocated as far as the index was read.
         let runs_length = footer.runs_length();
         let whole = footer.index_length <= SMALL_INDEX;
         let (index_offset, index_length) = (footer.index_offset, footer.index_length);
@@ -254,8 +255,8 @@ impl LayerFiles {
         index.learn_checksums(&bytes, &self.store, &place.to_string())
     }
 
-    /// The index of a module commit, whose module must not be larger than `size`. Modules only grow, so a module commit is
-    /// never larger than the module commit above it.
+    /// The index of a module commit, whose module must not be larger than `size`. Modules only
+    /// grow, so a module commit is never larger than the module commit above it.
     pub(crate) fn index_within(&self, module: &str, commit: u64, size: u64) -> Result<Arc<Index>> {
         let index = self.index(module, commit)?;
         if index.size > size {

@@ -1,4 +1,5 @@
-//! Reads pages out of module commit files and checks them. Pages that lie together are read with one system call.
+//! Reads pages out of module commit files and checks them. Pages that lie together are read with
+//! one system call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,7 +59,8 @@ impl<'a> Reading<'a> {
         self.layers.page_size
     }
 
-    /// The file of a module commit. Open files are known by their commit number only, so one value reads one module.
+    /// The file of a module commit. Open files are known by their commit number only, so one value
+    /// reads one module.
     fn file(&mut self, index: &Index) -> Result<Arc<dyn File>> {
         if let Some(file) = self.open.get(&index.commit) {
             return Ok(file.clone());
@@ -71,8 +73,8 @@ impl<'a> Reading<'a> {
         Ok(file)
     }
 
-    /// Reads pages of one module and calls `each` with each run and its verified bytes. The pieces are sorted first, so
-    /// each file is read forward.
+    /// Reads pages of one module and calls `each` with each run and its verified bytes. The pieces
+    /// are sorted first, so each file is read forward.
     pub(crate) fn pieces(
         &mut self,
         pieces: Vec<Piece>,
@@ -97,8 +99,8 @@ impl<'a> Reading<'a> {
         read
     }
 
-    /// The same, into buffers of the caller. For each read, `read_to` gets the runs, the number of their bytes, and a
-    /// function that reads those bytes into a buffer.
+    /// The same, into buffers of the caller. For each read, `read_to` gets the runs, the number of
+    /// their bytes, and a function that reads those bytes into a buffer.
     pub(crate) fn pieces_to(
         &mut self,
         pieces: Vec<Piece>,
@@ -114,8 +116,8 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Groups pieces into batches that one read can get. Calls `each` with the parts of a batch and the number of their
-    /// bytes.
+    /// Groups pieces into batches that one read can get. Calls `each` with the parts of a batch and
+    /// the number of their bytes.
     fn for_each_batch(
         &mut self,
         mut pieces: Vec<Piece>,
@@ -240,7 +242,8 @@ impl ReadPart {
         })
     }
 
-    /// Whether `next` can join the batch of which `self` is the last part. The batch has `bytes` bytes.
+    /// Whether `next` can join the batch of which `self` is the last part. The batch has `bytes`
+    /// bytes.
     fn is_followed_by(&self, next: &Self, bytes: u64, page_size: u64) -> bool {
         Arc::ptr_eq(&self.source, &next.source)
             && self.offset + self.run.count * page_size == next.offset

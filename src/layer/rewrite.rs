@@ -19,12 +19,13 @@ pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
     pages_in(&union_of_all(runs))
 }
 
-/// Writes a file for the first module commit of `chain` that does not need the others. `chain` is newest first, and each
-/// module commit is the parent of the module commit before it. The new file gets the parent of the last module commit. If
-/// the last one is an image, the new file is an image too. An image remembers how it differs from its former base: from
-/// module commit `former` if that is the parent of a member of the chain, else from the former base of the last member.
-/// `report_progress` is called with the number of bytes of each copy, and its error ends the rewrite. Every page is
-/// checked.
+/// Writes a file for the first module commit of `chain` that does not need the others. `chain` is
+/// newest first, and each module commit is the parent of the module commit before it. The new file
+/// gets the parent of the last module commit. If the last one is an image, the new file is an image
+/// too. An image remembers how it differs from its former base: from module commit `former` if that
+/// is the parent of a member of the chain, else from the former base of the last member.
+/// `report_progress` is called with the number of bytes of each copy, and its error ends the
+/// rewrite. Every page is checked.
 pub(crate) fn rewrite_layer(
     layers: &LayerFiles,
     chain: &[Arc<Index>],
@@ -115,7 +116,8 @@ fn plan(layers: &LayerFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)
     Ok((index, pieces))
 }
 
-/// The former base of the first module commit of a chain: `former`, or the base of the last module commit.
+/// The former base of the first module commit of a chain: `former`, or the base of the last module
+/// commit.
 fn former_of(chain: &[Arc<Index>], former: u64) -> Option<Former> {
     let mut lists = Vec::new();
     for (at, index) in chain.iter().enumerate() {
@@ -138,11 +140,13 @@ fn page_missing(run: Run) -> Error {
     }
 }
 
-/// Pieces of at least this many bytes share their blocks with the old file, if the file system can do that. Sharing one
-/// extent costs about as much as copying this many bytes. Tests use a small number.
+/// Pieces of at least this many bytes share their blocks with the old file, if the file system can
+/// do that. Sharing one extent costs about as much as copying this many bytes. Tests use a small
+/// number.
 const MIN_SHARED: u64 = if cfg!(test) { 8_192 } else { 64 << 10 };
 
-/// Copies the pages to their new places, and then writes index and footer. Returns how many bytes were written.
+/// Copies the pages to their new places, and then writes index and footer. Returns how many bytes
+/// were written.
 fn copy(
     layers: &LayerFiles,
     index: &Index,
@@ -168,8 +172,9 @@ fn copy(
     Ok(written + end.len() as u64)
 }
 
-/// Shares the blocks of large pieces and checks their pages. Returns the pieces that have to be copied. If the file system
-/// cannot share blocks, the first attempt fails, and all pieces have to be copied.
+/// Shares the blocks of large pieces and checks their pages. Returns the pieces that have to be
+/// copied. If the file system cannot share blocks, the first attempt fails, and all pieces have to
+/// be copied.
 fn share_blocks(
     layers: &LayerFiles,
     index: &Index,

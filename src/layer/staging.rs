@@ -1,4 +1,5 @@
-//! Pages that a restore will copy into memory. All of them are read and checked before the first is copied.
+//! Pages that a restore will copy into memory. All of them are read and checked before the first is
+//! copied.
 
 use super::read::{Piece, Reading};
 use crate::Result;
@@ -28,8 +29,8 @@ impl Staging {
         }
     }
 
-    /// Reads pages of a module, which has the number `module`. Before each read `report` is called with the number of bytes
-    /// that were read so far. Its error ends the call.
+    /// Reads pages of a module, which has the number `module`. Before each read `report` is called
+    /// with the number of bytes that were read so far. Its error ends the call.
     pub(crate) fn read(
         &mut self,
         reading: &mut Reading<'_>,
@@ -54,7 +55,8 @@ impl Staging {
         })
     }
 
-    /// Calls `each` with everything that was read: the number of the module, the pages and their bytes.
+    /// Calls `each` with everything that was read: the number of the module, the pages and their
+    /// bytes.
     pub(crate) fn put(&self, page: u64, mut each: impl FnMut(usize, Run, &[u8])) {
         for staged in &self.staged {
             let length = (staged.run.count * page) as usize;

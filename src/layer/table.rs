@@ -1,5 +1,5 @@
-//! The page table of a module at the head: which module commit file holds each page. With the table, finding a page does
-//! not walk a chain.
+//! The page table of a module at the head: which module commit file holds each page. With the
+//! table, finding a page does not walk a chain.
 
 use std::sync::Arc;
 
@@ -13,18 +13,19 @@ use crate::{Error, Result};
 
 /// The pages of one chunk.
 const CHUNK: u64 = 512;
-/// A table of up to this many chunks is always allowed; with pages of 4 KiB this is a module of 2 TiB. A larger table is
-/// allowed if it takes at most 1/64 of the host's memory.
+/// A table of up to this many chunks is always allowed; with pages of 4 KiB this is a module of 2
+/// TiB. A larger table is allowed if it takes at most 1/64 of the host's memory.
 const ALWAYS_ALLOWED_CHUNKS: usize = 1 << 20;
 
 /// The entries of the pages of a chunk. `None`: all of them are the same as in the base.
 type Chunk = Option<Box<[u32]>>;
 
-/// For each page the module commit that holds the page, or none for a zero page. Chunks whose pages are all the same as in
-/// the base take no memory.
+/// For each page the module commit that holds the page, or none for a zero page. Chunks whose pages
+/// are all the same as in the base take no memory.
 pub(crate) struct PageTable {
     pages: u64,
-    /// The image that holds every page without an entry of its own. Without an image such pages are zero.
+    /// The image that holds every page without an entry of its own. Without an image such pages are
+    /// zero.
     base: Option<Arc<Index>>,
     /// One entry for each page: [`BASE`], [`ZERO`], or [`FIRST`] plus a position in `sources`.
     chunks: Vec<Chunk>,
@@ -166,8 +167,8 @@ impl PageTable {
         Ok(())
     }
 
-    /// Points all pages of the module commits `old` to the module commit `new`, which must hold those pages too. If one of
-    /// `old` is an image, `new` must be an image.
+    /// Points all pages of the module commits `old` to the module commit `new`, which must hold
+    /// those pages too. If one of `old` is an image, `new` must be an image.
     pub(crate) fn replace(&mut self, old: &[u64], new: &Arc<Index>) {
         if self
             .base

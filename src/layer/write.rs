@@ -1,4 +1,5 @@
-//! Writes a module commit file under a temporary name: first the pages in ascending order, then index and footer.
+//! Writes a module commit file under a temporary name: first the pages in ascending order, then
+//! index and footer.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -108,8 +109,9 @@ impl Draft {
         Ok(file)
     }
 
-    /// Adds captured pages. Pages that are the same as in the head's `table` are left out, zero pages are only recorded in
-    /// the index, and the other pages are written. Runs must ascend over all calls.
+    /// Adds captured pages. Pages that are the same as in the head's `table` are left out, zero
+    /// pages are only recorded in the index, and the other pages are written. Runs must ascend over
+    /// all calls.
     pub(crate) fn feed<'a>(
         &mut self,
         reading: &mut Reading<'_>,
@@ -120,7 +122,8 @@ impl Draft {
         let page_size = layers.page_size as usize;
         let mut batch = PageBatch::default();
         for (run, bytes) in captured {
-            // The first page of the current stretch of data pages, counted from the start of the run.
+            // The first page of the current stretch of data pages, counted from the start of the
+            // run.
             let mut stretch_start = None;
             for (number, page) in bytes.chunks_exact(page_size).enumerate() {
                 let data =
@@ -172,7 +175,8 @@ impl Draft {
         })
     }
 
-    /// Compares a captured page with the head. If the page has changed, the old page is removed from the digest.
+    /// Compares a captured page with the head. If the page has changed, the old page is removed
+    /// from the digest.
     fn classify(
         &mut self,
         reading: &mut Reading<'_>,

@@ -1,4 +1,5 @@
-//! Discarding memory that the guest does not need any more. It reads as zeros, and its memory goes back to the host.
+//! Discarding memory that the guest does not need any more. It reads as zeros, and its memory goes
+//! back to the host.
 
 use super::mapped::{MapMode, MappedModule};
 use crate::dirty::{MemoryKind, Span};
@@ -8,8 +9,9 @@ use crate::sys::memfd;
 use crate::sys::memory::Backing;
 use crate::{Error, Result};
 
-/// The most parts of one module. Each part is a mapping of its own, and a process can have 65,530 mappings. A module with
-/// this many parts gets no more: discarded pages of an image are then overwritten with zeros.
+/// The most parts of one module. Each part is a mapping of its own, and a process can have 65,530
+/// mappings. A module with this many parts gets no more: discarded pages of an image are then
+/// overwritten with zeros.
 const MAX_PARTS: usize = 1024;
 
 impl MappedModule {
@@ -27,8 +29,8 @@ impl MappedModule {
             });
         }
         let outcome = self.discard_parts(&mut spans, run);
-        // The pages become dirty after the discard. If they became dirty first, a capture in another thread could
-        // take the dirty bits together with the old bytes.
+        // The pages become dirty after the discard. If they became dirty first, a capture in
+        // another thread could take the dirty bits together with the old bytes.
         self.dirty.add(run);
         outcome
     }
@@ -74,7 +76,8 @@ impl MappedModule {
                 (MemoryKind::Image | MemoryKind::PrivateFile, _) => false,
             };
             if !given_back {
-                // The memory is locked, the file system has no holes, or the old bytes would come back from a file.
+                // The memory is locked, the file system has no holes, or the old bytes would come
+                // back from a file.
                 self.memory.zero(offset, length);
             }
             next = part.end();

@@ -1,4 +1,5 @@
-//! A mapped module in this process: its memory, its tracker, and the set of pages known to be dirty.
+//! A mapped module in this process: its memory, its tracker, and the set of pages known to be
+//! dirty.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -35,7 +36,8 @@ pub(crate) enum Descriptor {
     File(Arc<dyn File>),
     /// A memfd that the library made.
     Own(OwnedFd),
-    /// A copy of the caller's descriptor, the offset of the module in the file, and the device and inode of the file.
+    /// A copy of the caller's descriptor, the offset of the module in the file, and the device and
+    /// inode of the file.
     Borrowed(OwnedFd, u64, (u64, u64)),
 }
 
@@ -66,8 +68,8 @@ pub(crate) struct MappedModule {
     pub(crate) foreign_writers: bool,
     /// The parts of the memory, in order and without gaps. An empty list: the module was unmapped.
     pub(super) spans: RwLock<Vec<Span>>,
-    /// Dirty pages that the tracker will not report: pages that the caller marked, and pages of failed and cancelled
-    /// captures.
+    /// Dirty pages that the tracker will not report: pages that the caller marked, and pages of
+    /// failed and cancelled captures.
     pub(crate) dirty: PageSet,
     /// How many bytes were mapped from an image without being verified.
     pub(crate) unverified: u64,
@@ -98,7 +100,8 @@ pub(crate) struct Populated {
 pub(crate) type Kernel = std::result::Result<Arc<KernelTracker>, Error>;
 
 impl MappedModule {
-    /// Puts a tracker on populated memory. If `wanted` is `None`, the best tracker that works is used.
+    /// Puts a tracker on populated memory. If `wanted` is `None`, the best tracker that works is
+    /// used.
     pub(crate) fn new(
         populated: Populated,
         wanted: Option<Tracker>,
@@ -176,7 +179,8 @@ impl MappedModule {
         self.foreign_writers || self.tracker() == Tracker::Compare
     }
 
-    /// The pages that may be other than zero. Reading the other pages would allocate memory for the holes of a memfd.
+    /// The pages that may be other than zero. Reading the other pages would allocate memory for the
+    /// holes of a memfd.
     pub(crate) fn populated(&self) -> Vec<Run> {
         match self.descriptor.raw() {
             Some((fd, offset)) if self.holes_are_zero => memfd::data_runs(fd, offset, self.size()),
@@ -232,7 +236,8 @@ impl MappedModule {
         Ok(())
     }
 
-    /// Adds the pages whose bits are set to the dirty pages. Each bit stands for one page, from `offset` on.
+    /// Adds the pages whose bits are set to the dirty pages. Each bit stands for one page, from
+    /// `offset` on.
     pub(crate) fn import_bitmap(
         &self,
         offset: u64,
@@ -255,8 +260,9 @@ impl MappedModule {
         explain_scan_error(&self.id, collected)
     }
 
-    /// The same, for a caller that is about to write to those pages. The tracker does not arm the pages again, so the
-    /// caller's writes cause no faults. The tracker reports the pages again until `forget` is called.
+    /// The same, for a caller that is about to write to those pages. The tracker does not arm the
+    /// pages again, so the caller's writes cause no faults. The tracker reports the pages again
+    /// until `forget` is called.
     pub(crate) fn peek_dirty(&self) -> Result<()> {
         let spans = self.spans.read();
         let peeked = self.tracking.peek_dirty(&self.memory, &spans, &self.dirty);
@@ -268,8 +274,9 @@ impl MappedModule {
         self.tracking.forget(&self.memory, &self.spans.read(), runs)
     }
 
-    /// Ends the library's use of the memory, which may be the caller's. After this no thread that still has the module
-    /// can change the memory through the library. Waits for a discard that is running.
+    /// Ends the library's use of the memory, which may be the caller's. After this no thread that
+    /// still has the module can change the memory through the library. Waits for a discard that is
+    /// running.
     pub(crate) fn retire(&self) {
         let mut spans = self.spans.write();
         if !spans.is_empty() {
@@ -278,8 +285,8 @@ impl MappedModule {
         }
     }
 
-    /// Makes memory that was mapped after the module's end a part of the module. The new pages read as zeros, or the
-    /// caller passes `dirty`. A failure changes nothing.
+    /// Makes memory that was mapped after the module's end a part of the module. The new pages read
+    /// as zeros, or the caller passes `dirty`. A failure changes nothing.
     pub(crate) fn grow(&self, size: u64, kind: MemoryKind, dirty: bool) -> Result<()> {
         let page = host::page_size();
         let (old, new) = (self.pages(), size / page);
@@ -306,8 +313,8 @@ impl MappedModule {
     }
 }
 
-/// Checks that the kernel tracker works on memory that has bytes already. Callers make this check before they change
-/// those bytes.
+/// Checks that the kernel tracker works on memory that has bytes already. Callers make this check
+/// before they change those bytes.
 pub(crate) fn check_tracker(
     id: &str,
     memory: &Memory,

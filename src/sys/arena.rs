@@ -2,7 +2,8 @@
 
 use crate::{Error, Result};
 
-/// Memory for pages. It is reserved once, uses physical memory only as far as it was touched, and keeps that memory.
+/// Memory for pages. It is reserved once, uses physical memory only as far as it was touched, and
+/// keeps that memory.
 pub(crate) struct Arena {
     map: memmap2::MmapMut,
     touched: usize,
@@ -19,8 +20,8 @@ impl Arena {
                 .map_anon()
             {
                 Ok(map) => {
-                    // Huge pages make the first use cost fewer page faults. A kernel without them refuses the
-                    // advice, which does no harm.
+                    // Huge pages make the first use cost fewer page faults. A kernel without them
+                    // refuses the advice, which does no harm.
                     let _ = map.advise(memmap2::Advice::HugePage);
                     return Ok(Self { map, touched: 0 });
                 }

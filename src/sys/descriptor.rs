@@ -1,5 +1,5 @@
-//! Rules for all descriptors and calls. Interrupted calls are repeated. No descriptor is 0, 1 or 2. A file size limit
-//! gives an error and no signal.
+//! Rules for all descriptors and calls. Interrupted calls are repeated. No descriptor is 0, 1 or 2.
+//! A file size limit gives an error and no signal.
 
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -27,8 +27,8 @@ pub(super) fn is(error: &Error, errno: c_int) -> bool {
     error.errno() == errno
 }
 
-/// Takes ownership of a descriptor that the kernel just made, and moves it away from 0, 1 and 2. A host that has closed
-/// those descriptors would otherwise print into a file of the store.
+/// Takes ownership of a descriptor that the kernel just made, and moves it away from 0, 1 and 2. A
+/// host that has closed those descriptors would otherwise print into a file of the store.
 pub(super) fn take(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: the kernel just made the descriptor, and nothing else has it.
     let own = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -44,9 +44,10 @@ pub(super) fn take(fd: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(above as RawFd) })
 }
 
-/// Blocks a signal in this thread until the value is dropped. A write above RLIMIT_FSIZE (SIGXFSZ), or to a pipe without
-/// a reader (SIGPIPE), then fails with an error and does not kill the host. [`BlockedSignal::take`] removes the pending
-/// signal, unless the host itself had blocked the signal before.
+/// Blocks a signal in this thread until the value is dropped. A write above RLIMIT_FSIZE (SIGXFSZ),
+/// or to a pipe without a reader (SIGPIPE), then fails with an error and does not kill the host.
+/// [`BlockedSignal::take`] removes the pending signal, unless the host itself had blocked the
+/// signal before.
 pub(super) struct BlockedSignal {
     number: c_int,
     signal: libc::sigset_t,
@@ -87,8 +88,8 @@ impl BlockedSignal {
 
 impl Drop for BlockedSignal {
     fn drop(&mut self) {
-        // Unblocks this signal only. Another value may have blocked another signal, and values may be dropped in any
-        // order.
+        // Unblocks this signal only. Another value may have blocked another signal, and values may
+        // be dropped in any order.
         // SAFETY: the sets are ours.
         unsafe {
             if libc::sigismember(&raw const self.before, self.number) == 0 {
@@ -102,7 +103,8 @@ impl Drop for BlockedSignal {
     }
 }
 
-/// Makes a call that may exceed the file size limit. The call then fails with EFBIG, without a signal.
+/// Makes a call that may exceed the file size limit. The call then fails with EFBIG, without a
+/// signal.
 pub(super) fn without_size_signal(
     operation: impl Fn() -> String,
     call: impl FnMut() -> isize,

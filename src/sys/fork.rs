@@ -1,11 +1,12 @@
-//! Detects, without a system call, that this process is a forked child of the process that made an object.
+//! Detects, without a system call, that this process is a forked child of the process that made an
+//! object.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::{Error, Result};
 
-/// A page that the kernel fills with zeros in every forked child (MADV_WIPEONFORK, Linux 4.14), whichever call makes
-/// the child.
+/// A page that the kernel fills with zeros in every forked child (MADV_WIPEONFORK, Linux 4.14),
+/// whichever call makes the child.
 pub(crate) struct ForkMarker {
     page: *mut u8,
     length: usize,
@@ -48,8 +49,8 @@ impl ForkMarker {
 
     /// Whether this process is a forked child of the process that made the marker.
     pub(crate) fn forked(&self) -> bool {
-        // SAFETY: the page lives as long as `self`. The read is volatile, because fork changes the page without the
-        // compiler's knowledge.
+        // SAFETY: the page lives as long as `self`. The read is volatile, because fork changes the
+        // page without the compiler's knowledge.
         unsafe { self.page.read_volatile() == 0 }
     }
 }
@@ -61,28 +62,31 @@ impl Drop for ForkMarker {
     }
 }
 
-/// Descriptors that hold locks. A lock of flock belongs to the open file description, and a forked child shares that
-/// description. A child that outlives its parent would keep the parent's store locked if it did not close these.
+/// Descriptors that hold locks. A lock of flock belongs to the open file description, and a forked
+/// child shares that description. A child that outlives its parent would keep the parent's store
+/// locked if it did not close these.
 static LOCKS: [AtomicI32; 256] = [const { AtomicI32::new(-1) }; 256];
 
 extern "C" fn close_locks_in_child() {
     for lock in &LOCKS {
         let fd = lock.swap(-1, Ordering::Relaxed);
         if fd >= 0 {
-            // SAFETY: close is async-signal-safe. The descriptor is the library's, and the parent has its own copy.
+            // SAFETY: close is async-signal-safe. The descriptor is the library's, and the parent
+            // has its own copy.
             unsafe { libc::close(fd) };
         }
     }
 }
 
-/// Makes forked children close `fd`, which must be a descriptor that is used only for a lock. The table has 256 entries.
-/// If it is full, a child keeps the descriptor, and the lock lasts as long as the child.
+/// Makes forked children close `fd`, which must be a descriptor that is used only for a lock. The
+/// table has 256 entries. If it is full, a child keeps the descriptor, and the lock lasts as long
+/// as the child.
 pub(crate) fn close_in_children(fd: i32) {
-    // This is not a Once: a child that is forked while a Once runs would wait for it for ever.
+    // This is not a Once: a child that is forked while a Once runs would wait for ever.
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, Ordering::Relaxed) {
-        // SAFETY: the handler only calls close. The handler stays valid, because the library is never unloaded
-        // (-z nodelete).
+        // SAFETY: the handler only calls close. The handler stays valid, because the library is
+        // never unloaded (-z nodelete).
         unsafe { libc::pthread_atfork(None, None, Some(close_locks_in_child)) };
     }
     for lock in &LOCKS {

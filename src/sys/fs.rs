@@ -1,5 +1,5 @@
-//! The only way to the disk. The store works on files only through these two traits. A test can therefore record, lose,
-//! reorder and fail every operation.
+//! The only way to the disk. The store works on files only through these two traits. A test can
+//! therefore record, lose, reorder and fail every operation.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -81,8 +81,8 @@ pub(crate) trait Files: Send + Sync {
     fn rename(&self, from: &Place, to: &Place) -> Result<()>;
     /// Gives a file a second name. Fails if the name exists.
     fn link(&self, from: &Place, to: &Place) -> Result<()>;
-    /// Gives a file of another directory a name here. `false`: the file system cannot do that, and the caller has to
-    /// copy the file.
+    /// Gives a file of another directory a name here. `false`: the file system cannot do that, and
+    /// the caller has to copy the file.
     fn adopt(&self, file: &dyn File, place: &Place) -> Result<bool>;
     /// Makes a symbolic link. Fails if the name exists.
     fn symlink(&self, target: &str, place: &Place) -> Result<()>;
@@ -94,8 +94,8 @@ pub(crate) trait Files: Send + Sync {
     fn list(&self, dir: Dir) -> Result<Vec<DirEntry>>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, dir: Dir) -> Result<()>;
-    /// An id that changes when the host boots. Data that was written and not synced survives as long as the id stays
-    /// the same. All zeros: the host does not report an id.
+    /// An id that changes when the host boots. Data that was written and not synced survives as
+    /// long as the id stays the same. All zeros: the host does not report an id.
     fn boot_id(&self) -> [u8; 16];
     /// Releases the exclusive lock, if this object holds it.
     fn unlock(&self);
@@ -113,12 +113,12 @@ pub(crate) trait File: Send + Sync {
     fn set_len(&self, length: u64) -> Result<()>;
     /// Reserves blocks for a range. With `keep_size` the file's length does not change.
     fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()>;
-    /// Makes the `length` bytes at offset `from` of `other` also the bytes at offset `at` of this file. The two files
-    /// share the blocks. `false`: the file system cannot share blocks, or not with these offsets, and the caller has to
-    /// copy the bytes.
+    /// Makes the `length` bytes at offset `from` of `other` also the bytes at offset `at` of this
+    /// file. The two files share the blocks. `false`: the file system cannot share blocks, or not
+    /// with these offsets, and the caller has to copy the bytes.
     fn share(&self, other: &dyn File, from: u64, length: u64, at: u64) -> bool;
-    /// Starts to write the file's data to the disk, which lets the syncs of several files wait together. The call makes
-    /// nothing durable, and the later sync still reports every error.
+    /// Starts to write the file's data to the disk, which lets the syncs of several files wait
+    /// together. The call makes nothing durable, and the later sync still reports every error.
     fn begin_sync(&self);
     /// Makes the file's data and length durable.
     fn sync(&self) -> Result<()>;

@@ -48,7 +48,8 @@ pub(crate) fn random_id() -> Result<[u8; 16]> {
     }
 }
 
-/// The host's memory in bytes. The first open asks the kernel. Later calls return the same number without a system call.
+/// The host's memory in bytes. The first open asks the kernel. Later calls return the same number
+/// without a system call.
 pub(crate) fn memory() -> u64 {
     static MEMORY: OnceLock<u64> = OnceLock::new();
     *MEMORY.get_or_init(|| {
@@ -129,8 +130,8 @@ pub(crate) fn file_system(path: &std::path::Path) -> Result<FileSystem> {
     })
 }
 
-/// Ids that are the same in every run of a test. A search through crash states must be repeatable and must recognise
-/// equal states.
+/// Ids that are the same in every run of a test. A search through crash states must be repeatable
+/// and must recognise equal states.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod repeatable {
     use std::cell::Cell;

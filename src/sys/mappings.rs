@@ -1,5 +1,5 @@
-//! Which mappings a range of this process has, from /proc/self/maps. The library reads this file before it takes over
-//! memory of its caller, and at no other time.
+//! Which mappings a range of this process has, from /proc/self/maps. The library reads this file
+//! before it takes over memory of its caller, and at no other time.
 
 use std::io::{BufRead, BufReader};
 
@@ -79,8 +79,8 @@ fn parse(line: &str) -> Option<Mapping> {
     })
 }
 
-/// Checks that a range is a reservation of the caller: private anonymous memory without any access. Mapping over such a
-/// range loses no data.
+/// Checks that a range is a reservation of the caller: private anonymous memory without any access.
+/// Mapping over such a range loses no data.
 pub(crate) fn check_reservation(address: usize, length: u64) -> Result<()> {
     for mapping in of_range(address, length)? {
         if mapping.access || mapping.shared || mapping.file {
@@ -95,7 +95,8 @@ pub(crate) fn check_reservation(address: usize, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// The mappings of memory that the caller hands over. Fails unless all of it can be read and written.
+/// The mappings of memory that the caller hands over. Fails unless all of it can be read and
+/// written.
 pub(crate) fn check_adopted(address: usize, length: u64) -> Result<Vec<Mapping>> {
     let mappings = of_range(address, length)?;
     match mappings.iter().find(|mapping| !mapping.writable) {

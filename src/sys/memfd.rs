@@ -12,8 +12,9 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const MFD_HUGE_SHIFT: u32 = 26;
 
-/// Makes a file without a name, with `length` zero bytes. `huge` is the size of its huge pages in bytes, or 0 for the
-/// host's normal pages. The file can grow and cannot shrink, because access to a truncated mapping raises SIGBUS.
+/// Makes a file without a name, with `length` zero bytes. `huge` is the size of its huge pages in
+/// bytes, or 0 for the host's normal pages. The file can grow and cannot shrink, because access to
+/// a truncated mapping raises SIGBUS.
 pub(crate) fn create(name: &str, length: u64, huge: u64) -> Result<OwnedFd> {
     let text = CString::new(name).unwrap_or_default();
     let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -147,8 +148,8 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
     })
 }
 
-/// The pages of a part of a file that are not holes. Page numbers count from the beginning of the part. If the file
-/// system does not report holes, the result is all pages.
+/// The pages of a part of a file that are not holes. Page numbers count from the beginning of the
+/// part. If the file system does not report holes, the result is all pages.
 pub(crate) fn data_runs(fd: RawFd, offset: u64, length: u64) -> Vec<Run> {
     let page = host::page_size();
     let mut runs = Vec::new();
@@ -195,8 +196,8 @@ pub(crate) fn data_runs(fd: RawFd, offset: u64, length: u64) -> Vec<Run> {
     runs
 }
 
-/// Gives the memory of a part of a file back to the host. Afterwards the part reads as zeros in every mapping. With
-/// `keep_blocks` the disk blocks stay reserved, if the file system can do that.
+/// Gives the memory of a part of a file back to the host. Afterwards the part reads as zeros in
+/// every mapping. With `keep_blocks` the disk blocks stay reserved, if the file system can do that.
 pub(crate) fn give_back(fd: RawFd, offset: u64, length: u64, keep_blocks: bool) -> Result<()> {
     let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let zero = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;

@@ -1,4 +1,5 @@
-//! Guest memory, mapped by the library or by its caller. The bytes are only copied; no reference to them is ever made.
+//! Guest memory, mapped by the library or by its caller. The bytes are only copied; no reference to
+//! them is ever made.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +35,8 @@ pub(crate) enum Spot {
     Anywhere,
     /// At this address. Nothing may be mapped there.
     Free(usize),
-    /// At this address, in a range that the caller has reserved as private anonymous memory without any access.
+    /// At this address, in a range that the caller has reserved as private anonymous memory without
+    /// any access.
     Reserved(usize),
 }
 
@@ -43,14 +45,15 @@ pub(crate) enum Spot {
 pub(crate) enum Backing {
     /// Private memory that reads as zeros.
     Anonymous,
-    /// A part of a file from this offset, copy-on-write. The file is at least that long and does not change.
+    /// A part of a file from this offset, copy-on-write. The file is at least that long and does
+    /// not change.
     Private(RawFd, u64),
     /// A part of a file from this offset, shared with every other mapping of the file.
     Shared(RawFd, u64),
 }
 
-// SAFETY: the range is only accessed through bounds-checked copies. The guest may write at the same time. The caller
-// pauses writers when the bytes matter.
+// SAFETY: the range is only accessed through bounds-checked copies. The guest may write at the same
+// time. The caller pauses writers when the bytes matter.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
@@ -111,8 +114,8 @@ fn unclaim(base: *mut u8, length: u64) {
 }
 
 impl Memory {
-    /// Claims address space for `length` bytes, which can grow up to `room` bytes later. The range cannot be read or
-    /// written until something is mapped into it. `align` is a power of two.
+    /// Claims address space for `length` bytes, which can grow up to `room` bytes later. The range
+    /// cannot be read or written until something is mapped into it. `align` is a power of two.
     pub(crate) fn claim(spot: Spot, length: u64, room: u64, align: u64) -> Result<Self> {
         let room = room.max(length);
         let (base, claimed, on_drop) = match spot {
@@ -122,7 +125,8 @@ impl Memory {
                 })?;
                 let base = claim(0, whole)?;
                 let skip = base.addr().next_multiple_of(align as usize) - base.addr();
-                // SAFETY: both lie within the mapping just made, which is `align` bytes longer than `room`.
+                // SAFETY: both lie within the mapping just made, which is `align` bytes longer than
+                // `room`.
                 let (aligned, behind) = unsafe { (base.add(skip), base.add(skip + room as usize)) };
                 unclaim(base, skip as u64);
                 unclaim(behind, align - skip as u64);
@@ -161,7 +165,8 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Maps `backing` into a part of the claimed range and replaces what was mapped there. The part is page-aligned.
+    /// Maps `backing` into a part of the claimed range and replaces what was mapped there. The part
+    /// is page-aligned.
     pub(crate) fn map(&self, offset: u64, length: u64, backing: Backing) -> Result<()> {
         let inside = offset.checked_add(length);
         let claimed = self.claimed.load(Ordering::Relaxed);
@@ -174,7 +179,8 @@ impl Memory {
             Backing::Private(fd, from) => (libc::MAP_PRIVATE, fd, from),
             Backing::Shared(fd, from) => (libc::MAP_SHARED, fd, from),
         };
-        // Without MAP_NORESERVE the kernel reserves the huge pages of shared memory when they are mapped.
+        // Without MAP_NORESERVE the kernel reserves the huge pages of shared memory when they are
+        // mapped.
         let noreserve = match backing {
             Backing::Shared(..) => 0,
             _ => libc::MAP_NORESERVE,
@@ -205,8 +211,8 @@ impl Memory {
         })
     }
 
-    /// Makes sure that the object has address space for `length` bytes, and that nothing is mapped in it after the
-    /// present length. Adopted memory is not checked: the caller has mapped it.
+    /// Makes sure that the object has address space for `length` bytes, and that nothing is mapped
+    /// in it after the present length. Adopted memory is not checked: the caller has mapped it.
     pub(crate) fn claim_behind(&self, length: u64) -> Result<()> {
         let claimed = self.claimed.load(Ordering::Relaxed);
         let have = self.length();
@@ -252,8 +258,8 @@ impl Memory {
         self.length.load(Ordering::Acquire)
     }
 
-    /// Panics for a range outside of the memory, before the range becomes a wild pointer. Callers have checked their
-    /// page numbers before; this check is the last one.
+    /// Panics for a range outside of the memory, before the range becomes a wild pointer. Callers
+    /// have checked their page numbers before; this check is the last one.
     fn check(&self, offset: u64, length: u64) {
         let whole = self.length();
         assert!(
@@ -262,8 +268,8 @@ impl Memory {
         );
     }
 
-    /// Copies bytes out of guest memory. During a precopy the guest may write at the same time. Such bytes are copied
-    /// again later, and nothing uses them before.
+    /// Copies bytes out of guest memory. During a precopy the guest may write at the same time.
+    /// Such bytes are copied again later, and nothing uses them before.
     pub(crate) fn read(&self, offset: u64, to: &mut [u8]) {
         self.check(offset, to.len() as u64);
         // SAFETY: the range was checked, and the buffer is ours and does not overlap guest memory.
@@ -296,14 +302,15 @@ impl Memory {
         unsafe { std::ptr::write_bytes(self.base.add(offset as usize), 0, length as usize) };
     }
 
-    /// Drops pages and gives their memory back to the host. Afterwards anonymous pages read as zeros, and file-backed
-    /// pages read as the file. Fails on locked memory.
+    /// Drops pages and gives their memory back to the host. Afterwards anonymous pages read as
+    /// zeros, and file-backed pages read as the file. Fails on locked memory.
     pub(crate) fn drop_pages(&self, offset: u64, length: u64) -> Result<()> {
         self.advise(offset, length, libc::MADV_DONTNEED, "MADV_DONTNEED")
     }
 
-    /// Punches a hole into the file of a shared part and gives its memory back to the host. The part reads as zeros in
-    /// every mapping. Fails on locked memory, and if the file system has no holes.
+    /// Punches a hole into the file of a shared part and gives its memory back to the host. The
+    /// part reads as zeros in every mapping. Fails on locked memory, and if the file system has no
+    /// holes.
     pub(crate) fn remove_pages(&self, offset: u64, length: u64) -> Result<()> {
         self.advise(offset, length, libc::MADV_REMOVE, "MADV_REMOVE")
     }
@@ -311,7 +318,8 @@ impl Memory {
     fn advise(&self, offset: u64, length: u64, advice: i32, name: &str) -> Result<()> {
         self.check(offset, length);
         loop {
-            // SAFETY: the range was checked. The advice drops bytes, which is what the caller asked for.
+            // SAFETY: the range was checked. The advice drops bytes, which is what the caller asked
+            // for.
             let result = unsafe {
                 libc::madvise(
                     self.base.add(offset as usize).cast(),

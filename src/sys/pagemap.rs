@@ -1,5 +1,5 @@
-//! The PAGEMAP_SCAN ioctl (Linux 6.7). One scan reports which pages of a range were written since they were last armed
-//! (write-protected), and can arm those pages again.
+//! The PAGEMAP_SCAN ioctl (Linux 6.7). One scan reports which pages of a range were written since
+//! they were last armed (write-protected), and can arm those pages again.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -43,17 +43,19 @@ struct Region {
     categories: u64,
 }
 
-/// The regions that one call of the ioctl can report. With this number scattered pages need few calls.
+/// The regions that one call of the ioctl can report. With this number scattered pages need few
+/// calls.
 const REGIONS: usize = 1024;
 
 /// Which pages a scan counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// For memory that was armed as a whole: all pages that are not armed any more. Pages that the host dropped
-    /// (MADV_DONTNEED) count too, because their bytes changed.
+    /// For memory that was armed as a whole: all pages that are not armed any more. Pages that the
+    /// host dropped (MADV_DONTNEED) count too, because their bytes changed.
     Unarmed,
-    /// For a private file mapping that was never armed as a whole: all pages that are private copies and were not armed
-    /// since they were copied. Arming such a mapping as a whole would give every page its own entry in the page table.
+    /// For a private file mapping that was never armed as a whole: all pages that are private
+    /// copies and were not armed since they were copied. Arming such a mapping as a whole would
+    /// give every page its own entry in the page table.
     PrivateCopy,
 }
 
@@ -79,8 +81,8 @@ impl PageMap {
         })
     }
 
-    /// Calls `found` with each written range of addresses, in order, and arms those pages again. Fails with EPERM if the
-    /// range is not registered, or not any more.
+    /// Calls `found` with each written range of addresses, in order, and arms those pages again.
+    /// Fails with EPERM if the range is not registered, or not any more.
     pub(crate) fn scan_and_arm(
         &self,
         start: usize,
@@ -91,7 +93,8 @@ impl PageMap {
         self.scan_with(start, length, written, PM_SCAN_WP_MATCHING, found)
     }
 
-    /// The same without arming. The next scan reports those pages again, and further writes to them cause no faults.
+    /// The same without arming. The next scan reports those pages again, and further writes to them
+    /// cause no faults.
     pub(crate) fn scan(
         &self,
         start: usize,
@@ -132,7 +135,8 @@ impl PageMap {
             argument.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
         }
         while argument.start < end {
-            // SAFETY: the argument and its vector outlive the call, and vec_len is the length of the vector.
+            // SAFETY: the argument and its vector outlive the call, and vec_len is the length of
+            // the vector.
             let got =
                 unsafe { libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
             if got < 0 {

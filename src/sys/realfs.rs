@@ -1,4 +1,5 @@
-//! The file traits for a real directory. The calls (openat and others) are relative to two directory descriptors.
+//! The file traits for a real directory. The calls (openat and others) are relative to two
+//! directory descriptors.
 
 use std::ffi::{CStr, CString, c_int};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -115,7 +116,8 @@ pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// Makes the entry of a directory in its parent durable. A parent directory that this process may not read is skipped.
+/// Makes the entry of a directory in its parent durable. A parent directory that this process may
+/// not read is skipped.
 fn sync_entry(root: &OwnedFd) -> Result<()> {
     match open_at(root.as_raw_fd(), c"..", DIRECTORY) {
         Ok(parent) => sync_fd(parent.as_raw_fd(), "the parent directory"),
@@ -169,7 +171,8 @@ pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<DirEntry>> {
             }
             break;
         }
-        // SAFETY: the entry is valid until the next call of readdir, and its name is NUL-terminated.
+        // SAFETY: the entry is valid until the next call of readdir, and its name is
+        // NUL-terminated.
         let (name, kind) = unsafe { (CStr::from_ptr((*entry).d_name.as_ptr()), (*entry).d_type) };
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
@@ -346,7 +349,8 @@ impl Files for RealFiles {
                 )
             } as isize,
         );
-        // The file is on another file system, or the file system allows no second name or no further name.
+        // The file is on another file system, or the file system allows no second name or no
+        // further name.
         let cannot = [
             libc::EXDEV,
             libc::EPERM,
@@ -443,8 +447,8 @@ impl Files for RealFiles {
             return;
         };
         if owner != std::process::id() {
-            // This is a forked child. Unlocking would take the lock from the parent, and the fork handler has closed
-            // the descriptor already.
+            // This is a forked child. Unlocking would take the lock from the parent, and the fork
+            // handler has closed the descriptor already.
             std::mem::forget(own);
             return;
         }

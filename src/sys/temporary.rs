@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::fs::{File, Files, Place};
 use crate::Result;
 
-/// A new file under a temporary name. Dropping the value removes the file; [`Temporary::rename`] gives the file
-/// its final name.
+/// A new file under a temporary name. Dropping the value removes the file; [`Temporary::rename`]
+/// gives the file its final name.
 pub(crate) struct Temporary<'a> {
     files: &'a dyn Files,
     place: &'a Place,
@@ -15,7 +15,8 @@ pub(crate) struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Makes the file. If an earlier call left a file under the same name, that file is removed first.
+    /// Makes the file. If an earlier call left a file under the same name, that file is removed
+    /// first.
     pub(crate) fn create(files: &'a dyn Files, place: &'a Place) -> Result<Self> {
         files.unlink(place)?;
         Ok(Self {

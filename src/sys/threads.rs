@@ -1,8 +1,10 @@
-//! Helper threads, if the caller allows them. They are started for one call and have ended when the call returns.
+//! Helper threads, if the caller allows them. They are started for one call and have ended when the
+//! call returns.
 
 use parking_lot::Mutex;
 
-/// Blocks all signals in this thread until the value is dropped. A thread that is started meanwhile inherits the mask.
+/// Blocks all signals in this thread until the value is dropped. A thread that is started meanwhile
+/// inherits the mask.
 struct BlockedSignals(libc::sigset_t);
 
 impl BlockedSignals {
@@ -27,8 +29,8 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// Calls `work` with each part, in this thread and in up to `helpers` more threads. If the host refuses a thread, fewer
-/// threads do the work. The helper threads handle no signals.
+/// Calls `work` with each part, in this thread and in up to `helpers` more threads. If the host
+/// refuses a thread, fewer threads do the work. The helper threads handle no signals.
 pub(crate) fn share<T: Send>(helpers: usize, parts: Vec<T>, work: impl Fn(T) + Sync) {
     let helpers = helpers.min(parts.len().saturating_sub(1));
     let queue = Mutex::new(parts);

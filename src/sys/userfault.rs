@@ -1,5 +1,5 @@
-//! userfaultfd in asynchronous write-protect mode. The kernel notes the first write to each armed page, and the writer
-//! goes on at once. No thread has to handle faults.
+//! userfaultfd in asynchronous write-protect mode. The kernel notes the first write to each armed
+//! page, and the writer goes on at once. No thread has to handle faults.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
