@@ -103,7 +103,8 @@ pub enum Error {
         /// Its errno.
         errno: i32,
     },
-    /// A sync failed. The data can still be read, but may be lost at the next power cut.
+    /// A sync failed. The data that it was to make durable may be lost later, even if the data can
+    /// still be read now.
     #[error("{operation}: the sync failed: {}", std::io::Error::from_raw_os_error(*.errno))]
     Sync {
         /// The call with its arguments.

@@ -139,7 +139,7 @@ impl PageSet {
         }
     }
 
-    /// Removes all pages and appends them, as sorted runs, to an empty list.
+    /// Removes all pages and appends them, as sorted runs, to `runs`, which must be empty.
     pub(crate) fn take_into(&self, runs: &mut Vec<Run>) {
         let bits = self.0.read();
         for (index, summary) in bits.summary.iter().enumerate() {

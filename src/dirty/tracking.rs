@@ -61,8 +61,7 @@ pub(crate) enum Tracking {
 
 impl Tracking {
     /// Puts a module's memory under the kernel tracker. From now on its pages count as unwritten.
-    /// The exception are pages that are private copies of image pages: the first scan reports them
-    /// as written.
+    /// Private copies of image pages are an exception: the first scan reports them as written.
     pub(crate) fn kernel(
         kernel: Arc<KernelTracker>,
         granule: u64,

@@ -15,7 +15,8 @@ pub(crate) const STREAM_HEADER: usize = 96;
 pub(crate) const FRAME: usize = 48;
 /// The most pages of one frame.
 pub(crate) const MAX_PAGES: u64 = 1 << 20;
-/// The longest payload. It is long enough for a commit with the most user data and many modules.
+/// The longest payload. It is long enough for a commit with the most user data and many modules,
+/// or for pages.
 const MAX_PAYLOAD: u64 = 64 << 20;
 /// The name of the stream in error texts.
 pub(crate) const NAME: &str = "the stream";

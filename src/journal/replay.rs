@@ -169,8 +169,8 @@ impl Judge<'_> {
     ) -> Result<()> {
         let name = journal_place().to_string();
         if let Tail::Bad(why) = &scanned.tail {
-            // Only a power cut or a failed sync can lose a tail. Without a reboot and a sync under
-            // way, neither has happened.
+            // Only a power cut or a failed sync can lose a tail. If the host did not reboot and no
+            // sync was under way, neither has happened.
             let is_damage = self.strict && !self.journal.syncing;
             if is_damage || self.role == Role::Salvager {
                 damage.note(Error::corrupt(name.clone(), why.clone()));
@@ -179,8 +179,8 @@ impl Judge<'_> {
         }
         if self.strict && journal.file.is_some() {
             // For the same reason the journal has every acknowledged record. While a sync is under
-            // way the high-water mark is empty. The mark is checked even if the header says so,
-            // because the header may be an older copy.
+            // way the high-water mark is empty. The mark is checked even if the header names a sync
+            // under way, because the header may be an older copy.
             match high_water::check(self.files, self.store, &self.journal, scanned.end) {
                 Ok(Some(why)) => damage.note(Error::corrupt(name, why)),
                 Ok(None) => {}

@@ -19,13 +19,13 @@ pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
     pages_in(&union_of_all(runs))
 }
 
-/// Writes a file for the first module commit of `chain` that does not need the others. `chain` is
-/// newest first, and each module commit is the parent of the module commit before it. The new file
-/// gets the parent of the last module commit. If the last one is an image, the new file is an image
-/// too. An image remembers how it differs from its former base: from module commit `former` if that
-/// is the parent of a member of the chain, else from the former base of the last member.
-/// `report_progress` is called with the number of bytes of each copy, and its error ends the
-/// rewrite. Every page is checked.
+/// Writes a new file for the first module commit of `chain`. The new file does not need the other
+/// module commits of the chain. `chain` is newest first, and each module commit is the parent of
+/// the module commit before it. The new file gets the parent of the last module commit. If the last
+/// one is an image, the new file is an image too. An image remembers how it differs from its former
+/// base: from module commit `former` if that is the parent of a member of the chain, else from the
+/// former base of the last member. `report_progress` is called with the number of bytes of each
+/// copy, and its error ends the rewrite. Every page is checked.
 pub(crate) fn rewrite_layer(
     layers: &LayerFiles,
     chain: &[Arc<Index>],

@@ -285,8 +285,8 @@ impl MappedModule {
         }
     }
 
-    /// Makes memory that was mapped after the module's end a part of the module. The new pages read
-    /// as zeros, or the caller passes `dirty`. A failure changes nothing.
+    /// Makes memory that was mapped after the module's end a part of the module. If the new
+    /// pages may have other bytes than zeros, the caller passes `dirty`. A failure changes nothing.
     pub(crate) fn grow(&self, size: u64, kind: MemoryKind, dirty: bool) -> Result<()> {
         let page = host::page_size();
         let (old, new) = (self.pages(), size / page);

@@ -45,8 +45,8 @@ pub(crate) enum Spot {
 pub(crate) enum Backing {
     /// Private memory that reads as zeros.
     Anonymous,
-    /// A part of a file from this offset, copy-on-write. The file is at least that long and does
-    /// not change.
+    /// A part of a file from this offset, copy-on-write. The file has all of these bytes and
+    /// does not change.
     Private(RawFd, u64),
     /// A part of a file from this offset, shared with every other mapping of the file.
     Shared(RawFd, u64),
