@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn reservations_and_adopted_memory_are_told_apart() {
+    fn a_reservation_is_not_adopted_memory() {
         let page = crate::sys::host::page_size();
         let memory = Memory::claim(Spot::Anywhere, 3 * page, 3 * page, 1).unwrap();
         let at = memory.address();
