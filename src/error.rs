@@ -1,10 +1,11 @@
-//! The one error type. Errors carry the operation and its arguments, and say which rule was broken.
+//! The error type of the library. An error names the operation and its arguments, or the rule that
+//! was broken.
 
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 
-/// Why a call failed. `Display` names the thing and the rule.
+/// Why a call failed. The text of `Display` names the object and the cause.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,7 +17,7 @@ pub enum Error {
         /// The rule.
         rule: Cow<'static, str>,
     },
-    /// A handle of the C interface is not what it should be.
+    /// A handle of the C interface cannot be used.
     #[error("{argument}: bad handle: {why}")]
     Handle {
         /// The argument's name.
@@ -24,52 +25,52 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Something is not there.
+    /// An object does not exist.
     #[error("there is no {what}{hint}")]
     NotFound {
-        /// What is not there.
+        /// The object.
         what: String,
-        /// What there is instead, or an empty text.
+        /// What exists instead, or an empty text.
         hint: Cow<'static, str>,
     },
-    /// Something is in the way.
+    /// A place is in use already.
     #[error("{what}: {why}")]
     Exists {
         /// The place.
         what: String,
-        /// What is there.
+        /// What is at the place.
         why: Cow<'static, str>,
     },
-    /// Another owner has the store.
+    /// Another owner has opened the store for writing.
     #[error("{store}: another owner, in this process or another, has the store open for writing")]
     Locked {
         /// The store's directory.
         store: String,
     },
-    /// Not now.
+    /// The call cannot be made at this time.
     #[error("{why}")]
     Busy {
-        /// What is in the way.
+        /// What prevents the call.
         why: &'static str,
     },
-    /// A module has another size.
+    /// The size of a module does not match.
     #[error("module \"{module}\": {why}: {recorded} bytes recorded, {given} given")]
     Size {
         /// The module.
         module: String,
-        /// Where the two sizes met.
+        /// Where the two sizes were compared.
         why: String,
         /// The recorded size.
         recorded: u64,
-        /// The other one.
+        /// The size that was given.
         given: u64,
     },
     /// The store cannot be written.
     #[error("{what}: {why}")]
     ReadOnly {
-        /// The call or place.
+        /// The call or the place.
         what: String,
-        /// Why not.
+        /// Why it cannot be written.
         why: &'static str,
     },
     /// A file is damaged.
@@ -77,13 +78,13 @@ pub enum Error {
     Corrupt {
         /// The file, relative to the store.
         file: String,
-        /// What is wrong in it.
+        /// What is wrong in the file.
         why: String,
     },
-    /// A read-only store fell behind its writer.
+    /// A writer changed the store after this handle had opened it read-only.
     #[error("the store has changed since it was opened read-only; open it again ({what})")]
     Stale {
-        /// What showed it.
+        /// What showed the change.
         what: String,
     },
     /// A file needs a newer library.
@@ -102,7 +103,8 @@ pub enum Error {
         /// Its errno.
         errno: i32,
     },
-    /// A sync failed: what it was to make durable may be lost although it can still be read.
+    /// A sync failed. The data that it was to make durable may be lost later, even if the data can
+    /// still be read now.
     #[error("{operation}: the sync failed: {}", std::io::Error::from_raw_os_error(*.errno))]
     Sync {
         /// The call with its arguments.
@@ -110,18 +112,18 @@ pub enum Error {
         /// Its errno.
         errno: i32,
     },
-    /// Memory could not be had.
+    /// Memory could not be allocated.
     #[error("{what}: out of memory")]
     NoMemory {
-        /// What it was for.
+        /// What the memory was for.
         what: Cow<'static, str>,
     },
-    /// This host cannot do it.
+    /// The host does not support the request.
     #[error("{what}: {why}")]
     Unsupported {
-        /// What was asked for.
+        /// The request.
         what: String,
-        /// Why it cannot be had.
+        /// Why the host cannot serve it.
         why: String,
     },
     /// The store failed earlier and takes no more work.
@@ -131,7 +133,7 @@ pub enum Error {
         why: String,
     },
     /// The handle was made by the parent of this process.
-    #[error("the handle belongs to the process that this one was forked from")]
+    #[error("the handle belongs to the parent process and does nothing in a forked child")]
     Forked,
     /// The caller's progress callback asked to stop.
     #[error("cancelled by the progress callback")]
@@ -177,7 +179,8 @@ impl Error {
         Self::io(operation, &std::io::Error::last_os_error())
     }
 
-    /// Nothing was done, for want of space or quota.
+    /// Whether the call failed because the disk or the quota is full. Such a call has changed
+    /// nothing.
     pub(crate) fn is_disk_full(&self) -> bool {
         matches!(
             self,
@@ -188,7 +191,7 @@ impl Error {
         )
     }
 
-    /// The errno behind the error; 0 when no system call is.
+    /// The errno of the system call that failed; 0 if the error has no system call as its cause.
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
@@ -198,8 +201,8 @@ impl Error {
     }
 }
 
-/// An empty vector with room for `count` values, or an error: an allocation whose size comes from
-/// disk or from the caller must not abort the host.
+/// An empty vector with capacity for `count` values, or an error. A size that comes from the disk
+/// or from the caller must not abort the host.
 pub(crate) fn try_vec<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(count)
@@ -207,7 +210,7 @@ pub(crate) fn try_vec<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     Ok(vec)
 }
 
-/// A vector of `count` times `value`, or an error.
+/// A vector with `count` copies of `value`, or an error.
 pub(crate) fn try_filled<T: Clone>(count: usize, value: T, what: &'static str) -> Result<Vec<T>> {
     let mut vec = try_vec(count, what)?;
     vec.resize(count, value);

@@ -1,4 +1,4 @@
-//! Runs of pages, and a set of pages that any thread can add to.
+//! Runs of pages, and a set of pages to which every thread can add.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,8 @@ impl Run {
     }
 }
 
-/// Adds a run behind the others, growing the last one where they touch. Runs come in ascending
-/// order.
+/// Appends a run to a sorted list. A run that touches the last run is joined to it. Runs are
+/// appended in ascending order.
 pub(crate) fn push_run(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.end() == run.start => last.count += run.count,
@@ -35,7 +35,7 @@ pub(crate) fn pages_in(runs: &[Run]) -> u64 {
     runs.iter().map(|run| run.count).sum()
 }
 
-/// The pages that are in either of two sorted lists of runs.
+/// The pages that are in at least one of two sorted lists.
 pub(crate) fn union(a: &[Run], b: &[Run]) -> Vec<Run> {
     let mut out: Vec<Run> = Vec::with_capacity(a.len() + b.len());
     let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
@@ -55,7 +55,7 @@ pub(crate) fn union(a: &[Run], b: &[Run]) -> Vec<Run> {
     }
 }
 
-/// The pages of `a` that are not in `b`; both sorted.
+/// The pages of `a` that are not in `b`. Both lists are sorted.
 pub(crate) fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
     let mut rest = Vec::new();
     split(a, b, |run, inside| {
@@ -66,8 +66,8 @@ pub(crate) fn without(a: &[Run], b: &[Run]) -> Vec<Run> {
     rest
 }
 
-/// Cuts the runs of `a` where those of `b` begin and end, and says of each part whether it is in `b`.
-/// Both are sorted.
+/// Cuts the runs of `a` where the runs of `b` begin and end. Calls `each` with every part and
+/// whether the part is in `b`. Both lists are sorted.
 pub(crate) fn split(a: &[Run], b: &[Run], mut each: impl FnMut(Run, bool)) {
     let mut at = 0;
     for run in a {
@@ -94,8 +94,8 @@ pub(crate) fn split(a: &[Run], b: &[Run], mut each: impl FnMut(Run, bool)) {
     }
 }
 
-/// A set of pages: one bit a page, and a summary bit for each 64 of them, so that taking a few
-/// pages out of a large module costs little. Adding waits for nobody but a set that is growing.
+/// A set of pages, with one bit for each page and one summary bit for each 64 pages. The summary
+/// makes it cheap to take a few pages out of a large set. Adding waits only while the set grows.
 pub(crate) struct PageSet(RwLock<Bits>);
 
 struct Bits {
@@ -115,17 +115,17 @@ impl PageSet {
         Ok(Self(RwLock::new(bits)))
     }
 
-    /// Makes room for more pages, none of them in the set.
+    /// Makes the set large enough for `pages` pages. The new pages are not in the set.
     pub(crate) fn grow(&self, pages: u64) -> Result<()> {
         self.0.write().grow(pages)
     }
 
-    /// A set that is open for adding: one lock for many runs.
+    /// Locks the set for adding. Many runs can be added under one lock.
     pub(crate) fn adding(&self) -> Adding<'_> {
         Adding(self.0.read())
     }
 
-    /// Adds a run, which must lie inside the module.
+    /// Adds a run. The run must lie inside the module.
     pub(crate) fn add(&self, run: Run) {
         self.adding().add(run);
     }
@@ -139,7 +139,7 @@ impl PageSet {
         }
     }
 
-    /// Takes everything out, as sorted runs, into an empty list.
+    /// Removes all pages and appends them, as sorted runs, to `runs`, which must be empty.
     pub(crate) fn take_into(&self, runs: &mut Vec<Run>) {
         let bits = self.0.read();
         for (index, summary) in bits.summary.iter().enumerate() {
@@ -156,14 +156,14 @@ impl PageSet {
         }
     }
 
-    /// Takes everything out, as sorted runs.
+    /// Removes all pages and returns them as sorted runs.
     pub(crate) fn take(&self) -> Vec<Run> {
         let mut runs = Vec::new();
         self.take_into(&mut runs);
         runs
     }
 
-    /// The pages in it, as sorted runs; they stay.
+    /// The pages of the set, as sorted runs. The pages stay in the set.
     pub(crate) fn runs(&self) -> Vec<Run> {
         let bits = self.0.read();
         let mut runs = Vec::new();
@@ -173,7 +173,7 @@ impl PageSet {
         runs
     }
 
-    /// How many pages are in it.
+    /// The number of pages in the set.
     pub(crate) fn count(&self) -> u64 {
         let bits = self.0.read();
         let ones = |word: &AtomicU64| u64::from(word.load(Ordering::Relaxed).count_ones());
@@ -200,8 +200,9 @@ impl Bits {
 
     /// Adds the pages of one word.
     fn add_word(&self, word: u64, bits: u64) {
-        // The word before its summary bit: a taker that sees the bit finds the word, and one
-        // that does not leaves both for the next.
+        // The word is set before its summary bit. A thread that takes pages and sees the summary
+        // bit also finds the word. A thread that does not see the summary bit leaves both for the
+        // next call.
         self.words[word as usize].fetch_or(bits, Ordering::Release);
         self.summary[word as usize / 64].fetch_or(1 << (word % 64), Ordering::Release);
     }
@@ -211,12 +212,12 @@ impl Bits {
 pub(crate) struct Adding<'a>(RwLockReadGuard<'a, Bits>);
 
 impl Adding<'_> {
-    /// Adds a run, which must lie inside the module.
+    /// Adds a run. The run must lie inside the module.
     pub(crate) fn add(&self, run: Run) {
         self.gathering().add(run);
     }
 
-    /// For many runs that mostly ascend: the pages of one word are added together.
+    /// Adds many runs that mostly ascend. The pages of one word are added together.
     pub(crate) fn gathering(&self) -> Gathering<'_> {
         Gathering {
             bits: &self.0,
@@ -225,8 +226,8 @@ impl Adding<'_> {
         }
     }
 
-    /// Adds the pages from `start` whose bits are set, `count` of them at most, which must lie inside
-    /// the module. The first page is the lowest bit of the first word.
+    /// Adds the pages whose bits are set. The lowest bit of the first word is page `start`, and
+    /// `count` bits are used. Those pages must lie inside the module.
     pub(crate) fn add_bitmap(&self, start: u64, count: u64, bitmap: impl Iterator<Item = u64>) {
         let end = (start + count).min(self.0.pages);
         for (base, word) in (start..end).step_by(64).zip(bitmap) {
@@ -243,7 +244,7 @@ impl Adding<'_> {
     }
 }
 
-/// See [`Adding::gathering`]. What it has is in the set when it is dropped.
+/// See [`Adding::gathering`]. Dropping the value adds the last pages to the set.
 pub(crate) struct Gathering<'a> {
     bits: &'a Bits,
     word: u64,
@@ -251,7 +252,7 @@ pub(crate) struct Gathering<'a> {
 }
 
 impl Gathering<'_> {
-    /// Adds a run, which must lie inside the module.
+    /// Adds a run. The run must lie inside the module.
     pub(crate) fn add(&mut self, run: Run) {
         debug_assert!(run.end() <= self.bits.pages);
         let end = run.end().min(self.bits.pages);
@@ -282,7 +283,8 @@ impl Drop for Gathering<'_> {
     }
 }
 
-/// `count` one bits from bit `first`; `count` is 1 to 64 and they fit.
+/// A word with `count` one bits from bit `first`. `count` is 1 to 64, and the bits fit into the
+/// word.
 fn ones(first: u64, count: u64) -> u64 {
     (u64::MAX >> (64 - count)) << first
 }
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn without_takes_one_list_from_another() {
+    fn without_removes_the_pages_of_the_second_list() {
         let a = [run(0, 10), run(20, 10), run(40, 1)];
         assert_eq!(without(&a, &[]), a);
         assert_eq!(without(&a, &[run(0, 50)]), []);
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn bitmaps_begin_at_any_page_and_end_where_they_are_told() {
+    fn bitmaps_begin_at_any_page_and_end_after_their_count() {
         for start in [0, 1, 63, 64, 100] {
             let set = PageSet::new(300).unwrap();
             // The last word has bits beyond the count.

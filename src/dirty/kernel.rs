@@ -6,7 +6,7 @@ use crate::sys::memory::Memory;
 use crate::sys::pagemap::PageMap;
 use crate::sys::userfault::Userfault;
 
-/// How writes to a module are found.
+/// How the library finds the pages of a module that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Tracker {
@@ -18,19 +18,19 @@ pub enum Tracker {
     Compare = 3,
 }
 
-/// What the kernel tracker needs, opened once for a store.
+/// The kernel objects of the kernel tracker. A store opens them once.
 pub(crate) struct KernelTracker {
     pub(super) marker: ForkMarker,
     pub(super) userfault: Userfault,
     pub(super) pagemap: PageMap,
-    /// A scan that does not arm finds all that one that arms finds; on some kernels it overlooks pages
-    /// that were dropped.
-    pub(super) sees_unarming: bool,
+    /// A scan that does not arm reports the same pages as a scan that arms. On some kernels it
+    /// misses pages that were dropped.
+    pub(super) complete_without_arming: bool,
 }
 
 impl KernelTracker {
-    /// Finds out whether memory can be put under it, and leaves it as it was.
-    pub(crate) fn try_out(&self, memory: &Memory) -> Result<()> {
+    /// Checks that memory can be registered with this tracker. The memory stays unregistered.
+    pub(crate) fn check_memory(&self, memory: &Memory) -> Result<()> {
         let (address, length) = (memory.address(), memory.length());
         self.userfault.register(address, length)?;
         self.userfault.unregister(address, length)
@@ -41,7 +41,7 @@ impl KernelTracker {
             marker: ForkMarker::new()?,
             userfault: Userfault::new()?,
             pagemap: PageMap::new()?,
-            sees_unarming: true,
+            complete_without_arming: true,
         })
     }
 }

@@ -1,7 +1,7 @@
-//! Trackers: which pages of a module were written since the last time they were asked.
+//! Trackers: they report which pages of a module were written since the last collection.
 //!
-//! [`Tracking`] is the tracker of one module. [`KernelTracker`] holds what all modules of a store share
-//! with the kernel; opening it runs the self-test once in a process.
+//! [`Tracking`] is the tracker of one module. [`KernelTracker`] holds the kernel objects that all
+//! modules of a store share. The first open in a process runs the self-test.
 
 #![forbid(unsafe_code)]
 

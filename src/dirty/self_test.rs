@@ -1,5 +1,6 @@
-//! The self-test of the kernel tracker. Kernels differ in more than their version, and a tracker that
-//! misses a write loses that page from a commit.
+//! The self-test of the kernel tracker. A tracker that misses a write leaves that page out of a
+//! commit. The version of a kernel does not show whether its tracker works, so the library tests
+//! it.
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -14,41 +15,46 @@ use crate::sys::{host, memfd};
 use crate::{Error, Result};
 
 impl KernelTracker {
-    /// Opens it, or says why this host has none. The self-test runs once in a process.
+    /// Opens the tracker, or says why the host has none. The self-test runs once in a process.
     pub(crate) fn open() -> Result<Arc<Self>> {
-        // Not a OnceLock: a child that is forked while another thread tests would wait for it for
-        // ever. A host where it fails is tested again by the next open.
-        static PASSED: AtomicU8 = AtomicU8::new(0);
-        const BLIND: u8 = 1;
-        const SEEING: u8 = 2;
+        // This is not a OnceLock: a child that is forked while another thread runs the self-test
+        // would wait for the lock for ever. After a failure the next open runs the self-test again.
+        static RESULT: AtomicU8 = AtomicU8::new(NOT_RUN);
+        const NOT_RUN: u8 = 0;
+        const COMPLETE_WITH_ARMING: u8 = 1;
+        const COMPLETE_WITHOUT_ARMING: u8 = 2;
         #[cfg(test)]
         if let Some(kernel) = shared::tracker() {
             return Ok(kernel);
         }
         let mut kernel = Self::new()?;
-        match PASSED.load(Ordering::Acquire) {
-            0 => {
+        match RESULT.load(Ordering::Acquire) {
+            NOT_RUN => {
                 kernel = run(kernel)?;
-                let passed = if kernel.sees_unarming { SEEING } else { BLIND };
-                PASSED.store(passed, Ordering::Release);
+                let result = if kernel.complete_without_arming {
+                    COMPLETE_WITHOUT_ARMING
+                } else {
+                    COMPLETE_WITH_ARMING
+                };
+                RESULT.store(result, Ordering::Release);
             }
-            passed => kernel.sees_unarming = passed == SEEING,
+            result => kernel.complete_without_arming = result == COMPLETE_WITHOUT_ARMING,
         }
         Ok(Arc::new(kernel))
     }
 }
 
-/// A part of a test's memory under a tracker of its own.
-struct Tried {
+/// Memory of one test, with its own tracker.
+struct TestMemory {
     memory: Memory,
     spans: [Span; 1],
     tracking: Tracking,
     set: PageSet,
-    /// So far, a scan that does not arm found what was to be found.
-    sees: Cell<bool>,
+    /// So far every scan without arming has reported all written pages.
+    complete_without_arming: Cell<bool>,
 }
 
-impl Tried {
+impl TestMemory {
     fn new(kernel: &Arc<KernelTracker>, memory: Memory, kind: MemoryKind) -> Result<Self> {
         let pages = memory.length() / host::page_size();
         let spans = [Span {
@@ -60,7 +66,7 @@ impl Tried {
         }];
         let tracking = Tracking::kernel(kernel.clone(), 1, &spans, &memory)?;
         let set = PageSet::new(pages)?;
-        // Pages that were private copies before count once.
+        // Pages that were private copies before tracking began are reported once.
         if kind == MemoryKind::Image {
             tracking.collect(&memory, &spans, &set)?;
             set.take();
@@ -70,7 +76,7 @@ impl Tried {
             spans,
             tracking,
             set,
-            sees: Cell::new(true),
+            complete_without_arming: Cell::new(true),
         })
     }
 
@@ -78,7 +84,7 @@ impl Tried {
         self.tracking
             .peek_dirty(&self.memory, &self.spans, &self.set)?;
         if self.set.take() != wanted {
-            self.sees.set(false);
+            self.complete_without_arming.set(false);
         }
         self.tracking
             .collect(&self.memory, &self.spans, &self.set)?;
@@ -93,7 +99,7 @@ impl Tried {
     }
 }
 
-impl Drop for Tried {
+impl Drop for TestMemory {
     fn drop(&mut self) {
         self.tracking.stop(&self.memory);
     }
@@ -103,18 +109,19 @@ fn one(start: u64) -> Run {
     Run { start, count: 1 }
 }
 
-/// Fails unless the tracker sees every write; finds out whether it does so without arming, too. It is part of
-/// each process's first open, which is to be quick: few scans, and not every page.
+/// Fails unless the tracker reports every write. Also finds out whether a scan without arming
+/// reports every write. The first open of each process runs this test and must be quick, so the
+/// test makes few scans and does not write every page.
 pub(super) fn run(kernel: KernelTracker) -> Result<KernelTracker> {
     let kernel = Arc::new(kernel);
-    let sees = [anonymous, private_file, shared_file]
+    let complete_without_arming = [anonymous, private_file, shared_file]
         .into_iter()
-        .try_fold(true, |sees, test| Ok(test(&kernel)? && sees))?;
+        .try_fold(true, |complete, test| Ok(test(&kernel)? && complete))?;
     let kernel = Arc::into_inner(kernel).ok_or_else(|| Error::Internal {
-        what: "the kernel tracker is held beyond its self-test".into(),
+        what: "the kernel tracker is still in use after its self-test".into(),
     })?;
     Ok(KernelTracker {
-        sees_unarming: sees,
+        complete_without_arming,
         ..kernel
     })
 }
@@ -122,7 +129,7 @@ pub(super) fn run(kernel: KernelTracker) -> Result<KernelTracker> {
 /// Memory that is armed as a whole.
 fn anonymous(kernel: &Arc<KernelTracker>) -> Result<bool> {
     let page = host::page_size();
-    // Two page tables' worth, so that one is among them as a whole, wherever they begin.
+    // The pages of two page tables. At any address this range contains one whole page table.
     let per_table = page / 8;
     let pages = per_table * 2;
     let memory = Memory::anonymous(pages * page)?;
@@ -131,10 +138,10 @@ fn anonymous(kernel: &Arc<KernelTracker>) -> Result<bool> {
         start: 0,
         count: pages,
     };
-    let tried = Tried::new(kernel, memory, MemoryKind::Anonymous)?;
-    let memory = &tried.memory;
+    let test = TestMemory::new(kernel, memory, MemoryKind::Anonymous)?;
+    let memory = &test.memory;
 
-    tried.expect("nothing was written", &[])?;
+    test.expect("nothing was written", &[])?;
     memory.write(5 * page, &[2]);
     memory.read(9 * page, &mut [0]);
     for table in 0..2 {
@@ -146,61 +153,62 @@ fn anonymous(kernel: &Arc<KernelTracker>) -> Result<bool> {
         count: 2,
     };
     let wanted = [one(0), one(5), border, one(pages - 1)];
-    tried.expect(
+    test.expect(
         "a page, and the first and last ones of page tables, were written",
         &wanted,
     )?;
     memory.write(5 * page, &[3]);
     memory.drop_pages(per_table * page, page)?;
-    tried.expect(
+    test.expect(
         "a page was written again, and one was dropped",
         &[one(5), one(per_table)],
     )?;
     memory.drop_pages(0, pages * page)?;
-    tried.expect("every page was dropped", &[whole])?;
-    Ok(tried.sees.get())
+    test.expect("every page was dropped", &[whole])?;
+    Ok(test.complete_without_arming.get())
 }
 
-/// A private mapping of a file, which is tracked without arming it first.
+/// A private mapping of a file. It is tracked without being armed first.
 fn private_file(kernel: &Arc<KernelTracker>) -> Result<bool> {
     let page = host::page_size();
     let file = memfd::create("vmstore-self-test", 8 * page, 0)?;
     let memory = Memory::anonymous(8 * page)?;
     memory.map(0, 8 * page, Backing::Private(file.as_raw_fd(), 0))?;
     memory.write(0, &[1]);
-    let tried = Tried::new(kernel, memory, MemoryKind::Image)?;
-    tried.memory.read(3 * page, &mut [0]);
-    tried.expect("a page of a private file was read", &[])?;
+    let test = TestMemory::new(kernel, memory, MemoryKind::Image)?;
+    test.memory.read(3 * page, &mut [0]);
+    test.expect("a page of a private file was read", &[])?;
     for _ in 0..2 {
-        tried.memory.write(3 * page, &[1]);
-        tried.memory.write(0, &[2]);
-        tried.expect(
+        test.memory.write(3 * page, &[1]);
+        test.memory.write(0, &[2]);
+        test.expect(
             "two pages of a private file were written",
             &[one(0), one(3)],
         )?;
     }
-    Ok(tried.sees.get())
+    Ok(test.complete_without_arming.get())
 }
 
-/// A shared mapping, whose pages may lose their entries and are still armed.
+/// A shared mapping. Its pages may lose their page table entries and stay armed.
 fn shared_file(kernel: &Arc<KernelTracker>) -> Result<bool> {
     let page = host::page_size();
     let file = memfd::create("vmstore-self-test", 8 * page, 0)?;
     let memory = Memory::anonymous(8 * page)?;
     memory.map(0, 8 * page, Backing::Shared(file.as_raw_fd(), 0))?;
     memory.write(0, &[1]);
-    let tried = Tried::new(kernel, memory, MemoryKind::Shared)?;
-    tried.memory.read(3 * page, &mut [0]);
-    tried.expect("a page of a shared file was read", &[])?;
+    let test = TestMemory::new(kernel, memory, MemoryKind::Shared)?;
+    test.memory.read(3 * page, &mut [0]);
+    test.expect("a page of a shared file was read", &[])?;
     for _ in 0..2 {
-        tried.memory.write(0, &[2]);
-        tried.memory.write(3 * page, &[1]);
-        tried.expect("two pages of a shared file were written", &[one(0), one(3)])?;
+        test.memory.write(0, &[2]);
+        test.memory.write(3 * page, &[1]);
+        test.expect("two pages of a shared file were written", &[one(0), one(3)])?;
     }
-    Ok(tried.sees.get())
+    Ok(test.complete_without_arming.get())
 }
 
-/// One tracker for all stores of a thread: a third of the time of a search that opens millions of them, and tracks nothing.
+/// One tracker for all stores of a thread. A search that opens millions of stores would spend a
+/// third of its time on opening trackers that it does not use.
 #[cfg(test)]
 pub(crate) mod shared {
     use std::sync::Arc;
@@ -212,7 +220,7 @@ pub(crate) mod shared {
         static TRACKER: RefCell<Option<Arc<KernelTracker>>> = const { RefCell::new(None) };
     }
 
-    /// This thread's stores share one from now on, where the host has any.
+    /// From now on the stores of this thread share one tracker, if the host has a kernel tracker.
     pub(crate) fn begin() {
         let kernel = KernelTracker::open().ok();
         TRACKER.with_borrow_mut(|tracker| *tracker = kernel);

@@ -1,4 +1,5 @@
-//! The tracker of one module: which of its pages were written since the last time it was asked.
+//! The tracker of one module. It reports which pages of the module were written since the last
+//! collection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +11,22 @@ use crate::sys::host;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Written;
 
-/// What is behind a part of a module's memory.
+/// What backs a part of a module's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryKind {
     /// Private anonymous memory.
     Anonymous,
-    /// The same, with nothing in it and in a store that cannot commit.
+    /// Private anonymous memory without content, in a store that cannot commit.
     Hole,
-    /// A private mapping of an image of the store.
+    /// A private mapping of an image file of the store.
     Image,
     /// A shared mapping of a file or memfd.
     Shared,
-    /// A private mapping of a file of the caller's, or private huge pages.
+    /// A private mapping of a file of the caller, or private huge pages.
     PrivateFile,
 }
 
-/// A part of a module.
+/// A part of a module's memory that is backed in one way.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) pages: Run,
@@ -41,24 +42,26 @@ impl Span {
     }
 }
 
-/// The tracker of one module. Its memory, and the spans that make it up, are handed to every call.
+/// The tracker of one module. Every call gets the module's memory and the spans that make up the
+/// memory.
 pub(crate) enum Tracking {
     Kernel {
         kernel: Arc<KernelTracker>,
-        /// The kernel arms so many pages at once: more than one where they are huge, 0 where that is not known.
+        /// How many pages the kernel arms at once: more than one for huge pages, 0 if unknown.
         granule: u64,
-        /// Parts that map an image are not registered yet: that takes away the kernel's fault-around, which
-        /// makes first reads about ten times slower, and a clone may never commit. Neither are holes: arming them
-        /// takes 10 ns a page, most of what a read-only clone's mapping would cost.
-        resting: AtomicBool,
+        /// Image spans and holes are not registered yet. The first scan registers them. Registering
+        /// an image span turns the kernel's fault-around off, which makes first reads about ten
+        /// times slower, and a clone may never commit. Arming a hole takes 10 ns a page, which
+        /// would be most of the time for mapping a read-only clone.
+        deferred: AtomicBool,
     },
     Caller,
     Compare,
 }
 
 impl Tracking {
-    /// Puts a module's memory under the kernel tracker. Its pages count as unwritten from now on, but for those
-    /// that are private copies of an image's: they count as written when they are first looked for.
+    /// Puts a module's memory under the kernel tracker. From now on its pages count as unwritten.
+    /// Private copies of image pages are an exception: the first scan reports them as written.
     pub(crate) fn kernel(
         kernel: Arc<KernelTracker>,
         granule: u64,
@@ -68,7 +71,7 @@ impl Tracking {
         let tracking = Self::Kernel {
             kernel,
             granule,
-            resting: AtomicBool::new(true),
+            deferred: AtomicBool::new(true),
         };
         let begun = spans
             .iter()
@@ -77,22 +80,23 @@ impl Tracking {
         Ok(tracking)
     }
 
-    /// Puts a part of a module under the tracker: one that is new, or was mapped anew.
+    /// Puts a span that is new or was mapped again under the tracker.
     pub(crate) fn begin(&self, memory: &Memory, span: Span) -> Result<()> {
         let Self::Kernel {
-            kernel, resting, ..
+            kernel, deferred, ..
         } = self
         else {
             return Ok(());
         };
         let (address, length) = range(memory, span.pages);
-        if resting.load(Ordering::Relaxed) {
+        if deferred.load(Ordering::Relaxed) {
             match span.kind {
-                // Fresh anonymous memory always can be.
+                // New anonymous memory can always be registered later.
                 MemoryKind::Hole => return Ok(()),
                 MemoryKind::Image => {
-                    // It can be, and will be. Its first page tells: it is one mapping, and to take the whole out
-                    // again would walk all of its page tables.
+                    // Only checks that the span can be registered later. The span is one mapping,
+                    // so its first page is enough. Unregistering the whole span would walk all of
+                    // its page tables.
                     let first = host::page_size();
                     kernel.userfault.register(address, first)?;
                     return kernel.userfault.unregister(address, first);
@@ -108,7 +112,7 @@ impl Tracking {
         let begun = armed.and_then(|()| {
             kernel
                 .pagemap
-                .take_written(address, length, span.written(), |_, _| {})
+                .scan_and_arm(address, length, span.written(), |_, _| {})
         });
         begun.inspect_err(|_| drop(kernel.userfault.unregister(address, length)))
     }
@@ -121,14 +125,15 @@ impl Tracking {
         }
     }
 
-    /// Adds every page that was written since the last collection to `dirty`, and starts anew. A
-    /// failure loses nothing: every page is dirty then.
+    /// Adds every page that was written since the last collection to `dirty`, and arms those pages
+    /// again. If a scan fails, all pages are added to `dirty`, so no write is lost.
     pub(crate) fn collect(&self, memory: &Memory, spans: &[Span], dirty: &PageSet) -> Result<()> {
         self.add_written(memory, spans, dirty, true)
     }
 
-    /// The same without starting anew, where the kernel can: writing to those pages costs nothing then.
-    /// They are collected once more unless they are forgotten.
+    /// The same without arming the pages again, if the kernel can do that. Further writes to those
+    /// pages cause no faults. The next collection reports the pages again, unless `forget` was
+    /// called for them.
     pub(crate) fn peek_dirty(
         &self,
         memory: &Memory,
@@ -146,7 +151,7 @@ impl Tracking {
         arm: bool,
     ) -> Result<()> {
         let Self::Kernel {
-            kernel, resting, ..
+            kernel, deferred, ..
         } = self
         else {
             return Ok(());
@@ -165,12 +170,12 @@ impl Tracking {
                 });
             };
             let pagemap = &kernel.pagemap;
-            let scanned = if arm || !kernel.sees_unarming {
-                pagemap.take_written(address, length, written, found)
+            let scanned = if arm || !kernel.complete_without_arming {
+                pagemap.scan_and_arm(address, length, written, found)
             } else {
-                pagemap.see_written(address, length, written, found)
+                pagemap.scan(address, length, written, found)
             };
-            // It may have armed pages that it did not come to tell of.
+            // A scan that fails may have armed pages that it has not reported.
             scanned.inspect_err(|_| {
                 adding.add(Run {
                     start: 0,
@@ -178,23 +183,24 @@ impl Tracking {
                 });
             })
         };
-        if resting.load(Ordering::Relaxed) {
+        if deferred.load(Ordering::Relaxed) {
             for span in spans {
                 let (address, length) = range(memory, span.pages);
                 match span.kind {
                     MemoryKind::Image => kernel.userfault.register(address, length)?,
                     MemoryKind::Hole => {
                         kernel.userfault.register(address, length)?;
-                        // What exists by now was written: writers pause for a restore and an audit, and a store
-                        // with holes does nothing else that asks. Looked for first: what arming leaves where no
-                        // page is looks like one that was swapped out.
+                        // Every page that exists by now was written. Only a restore and an audit
+                        // scan a store with holes, and writers pause for both. The scan comes
+                        // before the arming, because arming a missing page makes it look like a
+                        // page that was swapped out.
                         scan(span, Written::PrivateCopy, true)?;
                         kernel.userfault.arm(address, length)?;
                     }
                     _ => {}
                 }
             }
-            resting.store(false, Ordering::Relaxed);
+            deferred.store(false, Ordering::Relaxed);
         }
         for span in spans {
             scan(span, span.written(), arm)?;
@@ -202,29 +208,29 @@ impl Tracking {
         Ok(())
     }
 
-    /// Forgets writes to these pages: they were the library's own. Writers are paused, and nothing
-    /// else that the tracker knows matters any more.
+    /// Forgets writes to these pages, because the library itself made them. Writers are paused. The
+    /// tracker may forget other writes too: its caller does not need them any more.
     pub(crate) fn forget(&self, memory: &Memory, spans: &[Span], runs: &[Run]) -> Result<()> {
         let Self::Kernel {
             kernel,
             granule,
-            resting,
+            deferred,
         } = self
         else {
             return Ok(());
         };
-        let resting = resting.load(Ordering::Relaxed);
+        let deferred = deferred.load(Ordering::Relaxed);
         let forget = |pages: Run, span: Span| {
             let (address, length) = range(memory, pages);
             kernel
                 .pagemap
-                .take_written(address, length, span.written(), |_, _| {})
+                .scan_and_arm(address, length, span.written(), |_, _| {})
         };
-        let rests =
-            |span: &Span| resting && matches!(span.kind, MemoryKind::Image | MemoryKind::Hole);
-        for span in spans.iter().filter(|span| !rests(span)) {
-            // One call for each run, or one scan over all of them: a call costs about as much as
-            // scanning 1024 armed pages. A part of a huge page cannot be armed.
+        let is_deferred =
+            |span: &Span| deferred && matches!(span.kind, MemoryKind::Image | MemoryKind::Hole);
+        for span in spans.iter().filter(|span| !is_deferred(span)) {
+            // Makes one call for each run, or one scan over the whole span. A call costs about as
+            // much as scanning 1024 armed pages. A part of a huge page cannot be armed.
             let may_be_huge = *granule == 0 && span.kind != MemoryKind::Anonymous;
             if may_be_huge || runs.len() as u64 * 1024 >= span.pages.count {
                 forget(span.pages, *span)?;
@@ -244,9 +250,9 @@ impl Tracking {
         Ok(())
     }
 
-    /// Takes the module's memory out of the kernel's hands before it is unmapped.
+    /// Unregisters the module's memory before it is unmapped.
     pub(crate) fn stop(&self, memory: &Memory) {
-        // In a forked child the descriptor is still about the parent's memory.
+        // In a forked child the descriptor still refers to the parent's memory.
         if let Self::Kernel { kernel, .. } = self
             && !kernel.marker.forked()
         {

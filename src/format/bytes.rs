@@ -1,6 +1,7 @@
-//! A cursor over bytes from disk that cannot read past their end, and its counterpart for writing.
+//! A reader for bytes from disk, which never reads past their end, and a writer for the same
+//! fields.
 
-/// Reads little-endian fields one after another; `None` at the end of the bytes.
+/// Reads little-endian fields one after another. `None`: too few bytes are left.
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -26,7 +27,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Text behind its length in 16 bits.
+    /// A text, which follows its length in 16 bits.
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         let length = self.u16()?;
         std::str::from_utf8(self.take(usize::from(length))?).ok()
@@ -37,7 +38,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The little-endian words of a list; what is left behind the last whole word is not among them.
+/// The little-endian words of a list. Bytes after the last whole word are left out.
 pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     let words = bytes.chunks_exact(8);
     words.map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
@@ -64,12 +65,13 @@ impl Writer<'_> {
         self.bytes(&value.to_le_bytes())
     }
 
-    /// Text behind its length; the caller has bounded it to 64 KiB.
+    /// A text after its length in 16 bits. The caller has checked that the text is shorter than 64
+    /// KiB.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         self.u16(text.len() as u16).bytes(text.as_bytes())
     }
 
-    /// Zeros up to a length.
+    /// Zeros up to a length of `length` bytes.
     pub(crate) fn pad_to(&mut self, length: usize) -> &mut Self {
         debug_assert!(self.0.len() <= length);
         self.0.resize(length, 0);

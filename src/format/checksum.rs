@@ -6,7 +6,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::StoreId;
 
-/// The checksum of one page's bytes, the same wherever the page lies.
+/// The checksum of one page's bytes. It does not depend on where the page lies.
 pub(crate) fn page(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
@@ -16,7 +16,7 @@ pub(crate) fn metadata(store: &StoreId, bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed(store), bytes)
 }
 
-/// The checksum of metadata of one store that comes in pieces.
+/// The checksum of metadata of one store, for metadata that is read in pieces.
 #[derive(Clone)]
 pub(crate) struct Pieces(XxHash3_64);
 
@@ -29,7 +29,7 @@ impl Pieces {
         self.0.write(bytes);
     }
 
-    /// The same as [`metadata`] of all pieces together.
+    /// The same as the result of [`metadata`] for all pieces together.
     pub(crate) fn sum(&self) -> u64 {
         self.0.finish()
     }
@@ -47,8 +47,8 @@ fn seed(store: &StoreId) -> u64 {
 }
 
 /// The digest of a module's contents: the sum, modulo 2^128, of a hash of (page number, page
-/// checksum) over all pages that are not zero. It follows a commit at the cost of the pages that
-/// changed, and does not depend on how the pages are spread over files.
+/// checksum) over all pages that are not zero. A commit updates the digest at the cost of its
+/// changed pages. The digest does not depend on how the pages are spread over files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Digest(pub(crate) u128);
 
@@ -60,12 +60,12 @@ impl Digest {
         XxHash3_128::oneshot(&pair)
     }
 
-    /// Counts a page in.
+    /// Adds a page to the digest.
     pub(crate) fn add(&mut self, page: u64, checksum: u64) {
         self.0 = self.0.wrapping_add(Self::term(page, checksum));
     }
 
-    /// Counts a page out.
+    /// Removes a page from the digest.
     pub(crate) fn remove(&mut self, page: u64, checksum: u64) {
         self.0 = self.0.wrapping_sub(Self::term(page, checksum));
     }

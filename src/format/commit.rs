@@ -1,4 +1,4 @@
-//! What records say: a commit was made, the head moved, a commit was deleted.
+//! The events in the records: a commit was made, the head moved, a commit was deleted.
 
 use super::LAST;
 use super::bytes::{Reader, Writer};
@@ -16,7 +16,7 @@ pub(crate) const MAX_USER_DATA: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModuleEntry {
     pub(crate) id: String,
-    /// The number in the name of the file that holds its bytes.
+    /// The number in the name of the module commit file that holds the module's bytes.
     pub(crate) module_commit: u64,
     pub(crate) size: u64,
     pub(crate) digest: Digest,
@@ -27,14 +27,14 @@ pub(crate) struct ModuleEntry {
 pub(crate) struct Commit {
     pub(crate) number: u64,
     pub(crate) unique_id: [u8; 16],
-    /// 0: none.
+    /// The parent commit; 0: none.
     pub(crate) parent: u64,
     /// Nanoseconds since 1970.
     pub(crate) time: u64,
     pub(crate) label: String,
-    /// Shared, because it may be large: it is copied once, where it comes in.
+    /// User data may be large. It is shared, and only copied once, when the library receives it.
     pub(crate) user_data: Arc<Vec<u8>>,
-    /// In the order of their ids, each once.
+    /// Sorted by module id. Each id appears once.
     pub(crate) modules: Vec<ModuleEntry>,
 }
 
@@ -56,10 +56,10 @@ pub(crate) enum Event {
     HeadMoved(u64),
     /// A commit was deleted.
     Deleted(u64),
-    /// There was a commit, of which nothing is left but that its number is used.
+    /// A commit that is gone completely. The event only records that its number was used.
     Forgotten {
         number: u64,
-        /// What it was made on; 0: none.
+        /// The parent of that commit; 0: none.
         parent: u64,
     },
 }
@@ -80,7 +80,7 @@ impl Event {
         }
     }
 
-    /// The number of the commit that it is about.
+    /// The number of the commit that the event names.
     pub(crate) fn commit(&self) -> u64 {
         match self {
             Self::HeadMoved(number) | Self::Deleted(number) | Self::Forgotten { number, .. } => {
@@ -90,7 +90,7 @@ impl Event {
         }
     }
 
-    /// The length of the record's payload, at most a little more.
+    /// The length of the record's payload, or a few bytes more.
     pub(crate) fn length(&self) -> usize {
         match self {
             Self::HeadMoved(_) | Self::Deleted(_) => 8,
@@ -127,18 +127,17 @@ impl Event {
         }
     }
 
-    /// Decodes a payload whose checksum held. `Err` says what is wrong with it.
+    /// Decodes a payload whose checksum matches. `Err` says what is wrong with the payload.
     pub(crate) fn decode(kind: u16, payload: &[u8]) -> Result<Self, String> {
         let mut r = Reader(payload);
         let event = match kind {
             COMMITTED => Self::Committed(Arc::new(decode_commit(&mut r)?)),
-            HEAD_MOVED => Self::HeadMoved(r.u64().ok_or("it is too short")?),
-            DELETED => Self::Deleted(r.u64().ok_or("it is too short")?),
+            HEAD_MOVED => Self::HeadMoved(r.u64().ok_or(SHORT)?),
+            DELETED => Self::Deleted(r.u64().ok_or(SHORT)?),
             FORGOTTEN => {
-                let (number, parent) =
-                    (|| Some((r.u64()?, r.u64()?)))().ok_or("it is too short")?;
+                let (number, parent) = (|| Some((r.u64()?, r.u64()?)))().ok_or(SHORT)?;
                 if number == 0 || number > LAST || parent >= number {
-                    return Err(format!("commit {number} with parent {parent}"));
+                    return Err(impossible_parent(number, parent));
                 }
                 Self::Forgotten { number, parent }
             }
@@ -147,7 +146,7 @@ impl Event {
         if r.is_empty() {
             Ok(event)
         } else {
-            Err("it has bytes behind its end".into())
+            Err("its payload has bytes after its last field".into())
         }
     }
 
@@ -157,25 +156,30 @@ impl Event {
     }
 }
 
+const SHORT: &str = "its payload is too short";
+
+fn impossible_parent(number: u64, parent: u64) -> String {
+    format!("commit number {number} with parent {parent} is not possible")
+}
+
 fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
-    const SHORT: &str = "it is too short";
     let number = r.u64().ok_or(SHORT)?;
     let unique_id = r.array().ok_or(SHORT)?;
     let parent = r.u64().ok_or(SHORT)?;
     let time = r.u64().ok_or(SHORT)?;
     let label = r.text().ok_or(SHORT)?;
     let length = r.u32().ok_or(SHORT)? as usize;
-    // `take` is bounded by the payload, so nothing larger than the file is ever allocated.
+    // `take` fails beyond the end of the payload, so the allocation is never larger than the file.
     let bytes = r.take(length).ok_or(SHORT)?;
     let mut user_data = try_vec(length, "user data").map_err(|error| error.to_string())?;
     user_data.extend_from_slice(bytes);
     let count = r.u32().ok_or(SHORT)?;
     if number == 0 || number > LAST || parent >= number {
-        return Err(format!("commit {number} with parent {parent}"));
+        return Err(impossible_parent(number, parent));
     }
     if label.len() > MAX_LABEL || length > MAX_USER_DATA {
         return Err(format!(
-            "a label of {} and user data of {length} bytes",
+            "a label of {} bytes or user data of {length} bytes is too long",
             label.len()
         ));
     }
@@ -188,7 +192,7 @@ fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, String> {
         let digest = Digest::from_bytes(r.array().ok_or(SHORT)?);
         if module_commit == 0 || module_commit > number || size == 0 {
             return Err(format!(
-                "module \"{id}\" with module commit {module_commit}, size {size}"
+                "module \"{id}\" with module commit {module_commit} and size {size} is not possible in commit {number}"
             ));
         }
         if modules.last().is_some_and(|last| last.id.as_str() >= id) {
@@ -256,14 +260,14 @@ mod tests {
             }
             bytes.push(0);
             assert!(Event::decode(event.kind(), &bytes).is_err());
-            // So much is reserved for it, and little more.
+            // `length` is what an append reserves. It may be a little larger than the payload.
             let written = bytes.len() - 1;
             assert!((written..written + 64).contains(&event.length()));
         }
     }
 
-    /// Whether a commit that was changed so is one that can be read.
-    fn can_be(change: impl FnOnce(&mut Commit)) -> bool {
+    /// Whether the decoder accepts the example after this change.
+    fn is_accepted(change: impl FnOnce(&mut Commit)) -> bool {
         let mut commit = example();
         change(&mut commit);
         let mut bytes = Vec::new();
@@ -272,20 +276,22 @@ mod tests {
     }
 
     #[test]
-    fn every_bound_is_where_it_is_said_to_be() {
-        assert!(can_be(|c| c.number = LAST));
-        assert!(!can_be(|c| c.number = LAST + 1));
-        assert!(can_be(|c| c.parent = 6) && !can_be(|c| c.parent = 7));
-        assert!(can_be(|c| c.label = "l".repeat(MAX_LABEL)));
-        assert!(!can_be(|c| c.label = "l".repeat(MAX_LABEL + 1)));
-        assert!(can_be(|c| c.user_data = Arc::new(vec![0; MAX_USER_DATA])));
+    fn every_limit_is_exact() {
+        assert!(is_accepted(|c| c.number = LAST));
+        assert!(!is_accepted(|c| c.number = LAST + 1));
+        assert!(is_accepted(|c| c.parent = 6) && !is_accepted(|c| c.parent = 7));
+        assert!(is_accepted(|c| c.label = "l".repeat(MAX_LABEL)));
+        assert!(!is_accepted(|c| c.label = "l".repeat(MAX_LABEL + 1)));
+        assert!(is_accepted(
+            |c| c.user_data = Arc::new(vec![0; MAX_USER_DATA])
+        ));
         let more = MAX_USER_DATA + 1;
-        assert!(!can_be(|c| c.user_data = Arc::new(vec![0; more])));
-        assert!(can_be(|c| c.modules[1].module_commit = 7));
-        assert!(!can_be(|c| c.modules[1].module_commit = 8));
-        assert!(!can_be(|c| c.modules[1].module_commit = 0));
-        assert!(can_be(|c| c.modules[1].size = 1) && !can_be(|c| c.modules[1].size = 0));
-        assert!(!can_be(|c| c.modules[1].id = "dev".into()));
+        assert!(!is_accepted(|c| c.user_data = Arc::new(vec![0; more])));
+        assert!(is_accepted(|c| c.modules[1].module_commit = 7));
+        assert!(!is_accepted(|c| c.modules[1].module_commit = 8));
+        assert!(!is_accepted(|c| c.modules[1].module_commit = 0));
+        assert!(is_accepted(|c| c.modules[1].size = 1) && !is_accepted(|c| c.modules[1].size = 0));
+        assert!(!is_accepted(|c| c.modules[1].id = "dev".into()));
         let forgotten = |number: u64, parent: u64| {
             let mut bytes = Vec::new();
             Event::Forgotten { number, parent }.encode(&mut bytes);

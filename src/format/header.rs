@@ -1,10 +1,10 @@
-//! The header of a record stream, and what the journal's says about `commits`.
+//! The header of a log. The journal's header also says how much of `commits` is durable.
 
 use super::bytes::{Reader, Writer};
 use super::{StoreId, VERSION, checksum};
 use crate::{Error, Result};
 
-/// Which stream a file is.
+/// Which of the two logs a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogKind {
     Commits,
@@ -20,38 +20,43 @@ impl LogKind {
     }
 }
 
-/// The header's length; less than a sector, so that the disk writes it whole or not at all.
+/// The header's length. It is less than a sector, so the disk writes all of the header or nothing.
 pub(crate) const LOG_HEADER: usize = 128;
-/// The first bytes of a stream. In the journal it is rewritten in place.
+
+/// The first bytes of a log. The journal's header is rewritten in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogHeader {
-    /// What the first record is linked to; a new one whenever the stream starts anew.
+    /// A random number. The first record of the log has it in the place of the previous record's
+    /// checksum. The log gets a new generation whenever it starts again with no records.
     pub(crate) generation: u64,
-    /// Journal: the generation before, whose records may still lie behind the header.
+    /// Journal: the generation before this one. Its records may still lie after the header.
     pub(crate) previous: u64,
-    /// Journal: how much of `commits` is known to be durable. `commits`: the same of the one in whose place it came.
+    /// Journal: how much of `commits` is known to be durable. `commits`: the mark of the file that
+    /// this file replaced.
     pub(crate) durable: Mark,
-    /// Journal: the boot during which it was written.
+    /// Journal: the boot id of the host when the journal was written.
     pub(crate) boot_id: [u8; 16],
-    /// Journal: a sync of unpersisted files has begun and its success is not known.
+    /// Journal: a sync of unpersisted files has begun, and its result is not known.
     pub(crate) syncing: bool,
-    /// Journal: the records up to this one are durable here, if they are not in `commits`; 0: none.
+    /// Journal: the records up to this sequence number are durable in the journal or in `commits`;
+    /// 0: none.
     pub(crate) durable_upto: u64,
 }
 
 const SYNCING: u32 = 1;
 
-/// A length of `commits`. `commits` is made anew now and then, and is durable as a whole when it gets its
-/// name, so that a length says nothing of a stream of another generation.
+/// A length of a log, for one generation of the log. `commits` is replaced by a new file from time
+/// to time, and the new file is durable as a whole before it gets its name. A length is therefore
+/// only valid for its generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mark {
     pub(crate) length: u64,
-    /// 0: not noted, and then any.
+    /// 0: the generation is not recorded, and the length is valid for every generation.
     pub(crate) generation: u64,
 }
 
 impl Mark {
-    /// The length, if it speaks of the stream with this header.
+    /// The length, if it is valid for the log with this header.
     pub(crate) fn of(self, commits: &LogHeader) -> Option<u64> {
         let same = self.generation == 0 || self.generation == commits.generation;
         same.then_some(self.length)
@@ -122,7 +127,7 @@ impl LogHeader {
             boot_id,
             state,
             _,
-            of,
+            durable_generation,
             durable_upto,
         )) = fields
         else {
@@ -141,7 +146,7 @@ impl LogHeader {
             previous,
             durable: Mark {
                 length,
-                generation: of,
+                generation: durable_generation,
             },
             boot_id,
             syncing: state & SYNCING != 0,
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_survives_and_is_of_its_stream() {
+    fn a_header_survives_and_is_refused_in_the_other_log() {
         for (kind, magic) in [
             (LogKind::Commits, b"VMSCMTS\n"),
             (LogKind::Journal, b"VMSJRNL\n"),
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_or_flag_is_told_as_such() {
+    fn another_version_or_flag_is_a_version_error() {
         for at in [8, 12] {
             let mut bytes = header().encode(LogKind::Commits, &STORE);
             bytes[at] ^= 2;
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_of_one_generation() {
+    fn a_mark_is_valid_for_one_generation() {
         let of = |generation| LogHeader {
             generation,
             ..header()

@@ -1,5 +1,6 @@
-//! `.vmstore/high-water`: up to where the journal was written, so that an end of it that is gone is missed. 40 bytes,
-//! rewritten in place and never synced: it is asked on the host that wrote it, as long as that has not booted.
+//! `.vmstore/high-water`: how far the journal was written. It shows that the end of a journal is
+//! missing. The file has 40 bytes, is rewritten in place and is never synced. It is only used on
+//! the host that wrote it, and only until that host reboots.
 
 use super::bytes::{Reader, Writer};
 use super::header::Mark;
@@ -8,7 +9,7 @@ use super::{StoreId, VERSION, checksum};
 const MAGIC: [u8; 8] = *b"VMSHIGH\n";
 pub(crate) const LENGTH: usize = 40;
 
-/// A mark of generation 0 says nothing.
+/// A mark of generation 0 is empty: it does not limit the journal.
 pub(crate) fn encode(store: &StoreId, Mark { length, generation }: Mark) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LENGTH);
     Writer(&mut bytes)
@@ -22,8 +23,8 @@ pub(crate) fn encode(store: &StoreId, Mark { length, generation }: Mark) -> Vec<
     bytes
 }
 
-/// What it says; `None` when it is not one of this store and version. It stands beside the journal, which is whole
-/// without it: what cannot be read says nothing.
+/// The mark in the file. `None`: the file cannot be read, or it belongs to another store or
+/// version. That is no error, because the journal is complete without this file.
 pub(crate) fn decode(bytes: &[u8], store: &StoreId) -> Option<Mark> {
     let (body, sum) = bytes.get(..LENGTH)?.split_at_checked(LENGTH - 8)?;
     if sum != checksum::metadata(store, body).to_le_bytes() {
@@ -42,15 +43,15 @@ mod tests {
     const STORE: StoreId = *b"a store's own id";
 
     #[test]
-    fn it_says_a_mark_or_nothing() {
+    fn it_has_a_mark_or_none() {
         let mark = Mark {
             length: 999,
             generation: 7,
         };
-        for said in [mark, Mark::default()] {
-            let bytes = encode(&STORE, said);
+        for written in [mark, Mark::default()] {
+            let bytes = encode(&STORE, written);
             assert_eq!(bytes.len(), LENGTH);
-            assert_eq!(decode(&bytes, &STORE), Some(said));
+            assert_eq!(decode(&bytes, &STORE), Some(written));
             assert_eq!(decode(&bytes[..LENGTH - 1], &STORE), None);
             assert_eq!(decode(&bytes, b"another store id"), None);
         }
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn of_another_version_it_says_nothing() {
+    fn another_version_has_no_mark() {
         for at in [0, 8, 12] {
             let mut bytes = encode(&STORE, Mark::default());
             bytes[at] ^= 2;

@@ -1,4 +1,5 @@
-//! `.vmstore/identity`: what makes a directory a store. 64 bytes, written once.
+//! `.vmstore/identity`: the file that makes a directory a store. It has 64 bytes and is written
+//! once.
 
 use super::bytes::{Reader, Writer};
 use super::{StoreId, VERSION, checksum};
@@ -7,7 +8,7 @@ use crate::{Error, Result};
 const MAGIC: [u8; 8] = *b"VMSTORE\n";
 pub(crate) const LENGTH: usize = 64;
 
-/// What a store is.
+/// The facts about a store that never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) store: StoreId,
@@ -32,7 +33,7 @@ impl Identity {
         bytes
     }
 
-    /// `file` is what errors call it.
+    /// Decodes the file. `file` names it in error texts.
     pub(crate) fn decode(bytes: &[u8], file: &str) -> Result<Self> {
         let bad = |why: &str| Error::corrupt(file, why);
         if bytes.len() != LENGTH {
@@ -62,7 +63,9 @@ impl Identity {
             });
         }
         if !page_size.is_power_of_two() || page_size < 512 {
-            return Err(bad(&format!("page size {page_size}")));
+            return Err(bad(&format!(
+                "its page size {page_size} is not a power of two, or is less than 512"
+            )));
         }
         Ok(Self {
             store,
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_or_flag_is_told_as_such() {
+    fn another_version_or_flag_is_a_version_error() {
         let identity = Identity {
             store: [1; 16],
             page_size: 4096,

@@ -1,4 +1,5 @@
-//! The end of a module commit file: an index of its pages, and the footer that says what it is.
+//! The end of a module commit file: the index of its pages, and the footer, which describes the
+//! file.
 
 use std::sync::OnceLock;
 
@@ -12,38 +13,40 @@ use crate::{Error, Result};
 const MAGIC: [u8; 8] = *b"VMSPAGES";
 /// The footer's length.
 pub(crate) const FOOTER: usize = 512;
-/// The bytes of a run.
+/// The length of a run in the index.
 pub(crate) const RUN: usize = 24;
-/// The bytes of a run in what an image was before.
+/// The length of a run in the list of pages that differ from the former base.
 pub(crate) const FORMER_RUN: usize = 16;
-/// Where the footer says what an image was before, and how many pages the commit itself wrote.
+/// Where the fields of the former base begin in the footer.
 pub(crate) const FORMER: usize = FOOTER - 32;
+/// Where the footer has the number of pages that the commit itself wrote.
 const CHANGED: usize = FOOTER - 16;
 
-/// Whether a file holds a module's changed pages or all of them.
+/// Whether a file holds the changed pages of a module or all its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// The pages that differ from the parent, packed.
+    /// The pages that differ from the parent, packed one after another.
     Delta,
-    /// The whole module, each page at its place; pages without an index entry are zero.
+    /// The whole module. Each page lies at its own offset, and pages without an index entry are
+    /// zero.
     Image,
 }
 
-/// What a run of pages is.
+/// What the pages of a run contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     Zero,
     Data,
 }
 
-/// Consecutive pages of one content.
+/// Consecutive pages with one kind of content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexRun {
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) content: Content,
-    /// How many data pages lie before it, which is where its checksums and, in a delta, its bytes
-    /// begin.
+    /// The number of data pages before this run. The run's checksums begin at this place in the
+    /// list of checksums. In a delta its bytes begin at this page of the file.
     pub(crate) slot: u64,
 }
 
@@ -53,8 +56,9 @@ impl IndexRun {
     }
 }
 
-/// What an image was before it was one: it differs from that module commit, which may be gone, in these pages
-/// at most. A path between commits need not stop at the image then.
+/// The former base of an image that was a delta before. The image differs from module commit
+/// `commit` at most in the pages `runs`; that module commit may be deleted by now. With this list a
+/// comparison of two commits can go past the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Former {
     pub(crate) commit: u64,
@@ -74,27 +78,28 @@ pub(crate) struct Index {
     pub(crate) size: u64,
     /// The digest of the whole module at this commit.
     pub(crate) digest: Digest,
-    /// How many pages the commit itself wrote, where the file was rewritten since.
+    /// How many pages the commit itself wrote. `None`: the file was never rewritten, and the commit
+    /// wrote all data pages.
     pub(crate) changed: Option<u64>,
-    /// Images alone have it.
+    /// Only images can have a former base.
     pub(crate) former: Option<Former>,
-    /// Sorted, apart from one another or of different content.
+    /// Sorted. Two runs that touch have different content.
     pub(crate) runs: Vec<IndexRun>,
-    /// One for each data page, in page order.
+    /// One checksum for each data page, in page order.
     pub(crate) checksums: Checksums,
 }
 
-/// The checksums of a module commit's data pages. They lie apart from its runs, so that a large image
-/// can be mapped before they are read.
+/// The checksums of a module commit's data pages. They are stored separately from the runs. A large
+/// image can therefore be mapped before its checksums are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checksums {
     known: OnceLock<Vec<u64>>,
-    /// The checksum of their bytes.
+    /// The checksum of the bytes of the list.
     sum: u64,
 }
 
 impl Checksums {
-    /// Those of a file that is being written.
+    /// The checksums of a file that is being written.
     pub(crate) fn known(list: Vec<u64>) -> Self {
         Self {
             known: OnceLock::from(list),
@@ -102,16 +107,17 @@ impl Checksums {
         }
     }
 
-    /// The list, if it was read.
+    /// The list, if it was read already.
     pub(crate) fn get(&self) -> Option<&[u64]> {
         self.known.get().map(Vec::as_slice)
     }
 }
 
-/// What an index says of a page.
+/// What an index says about a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageLookup {
-    /// Nothing: in a delta it is as in the parent, in an image it is zero.
+    /// The index has no entry. In a delta the page is the same as in the parent. In an image it is
+    /// zero.
     Absent,
     Zero,
     Data {
@@ -120,7 +126,7 @@ pub(crate) enum PageLookup {
 }
 
 impl Index {
-    /// Adds pages behind the others.
+    /// Appends pages to the index.
     pub(crate) fn push(&mut self, start: u64, count: u64, content: Content) {
         if let Some(last) = self.runs.last_mut() {
             if last.end() == start && last.content == content {
@@ -158,7 +164,8 @@ impl Index {
             .sum()
     }
 
-    /// The number of the run that holds a page or the first one behind it.
+    /// The position of the run that holds a page. If no run holds the page: the position of the
+    /// next run.
     pub(crate) fn run_at(&self, page: u64) -> usize {
         self.runs.partition_point(|run| run.end() <= page)
     }
@@ -191,14 +198,14 @@ impl Index {
         }
     }
 
-    /// Where the checksums are in the file, and how many bytes they have.
+    /// The offset of the checksums in the file, and their length in bytes.
     pub(crate) fn checksums_at(&self) -> (u64, u64) {
         let former = self.former.as_ref().map_or(0, |former| former.runs.len());
         let runs = (self.runs.len() * RUN + former * FORMER_RUN) as u64;
         (self.index_offset() + runs, self.data_pages() * 8)
     }
 
-    /// Checks the checksum of the checksums, as they are in the file.
+    /// Compares `sum`, the checksum of the list in the file, with the checksum in the footer.
     pub(crate) fn check_checksums(&self, sum: u64, file: &str) -> Result<()> {
         if sum == self.checksums.sum {
             return Ok(());
@@ -209,7 +216,7 @@ impl Index {
         ))
     }
 
-    /// Takes the checksums, as they are in the file.
+    /// Decodes the list of checksums from its bytes in the file, checks it and keeps it.
     pub(crate) fn learn_checksums(
         &self,
         bytes: &[u8],
@@ -217,16 +224,19 @@ impl Index {
         file: &str,
     ) -> Result<&[u64]> {
         if bytes.len() as u64 != self.data_pages() * 8 {
-            return Err(Error::corrupt(file, "its page checksums are cut"));
+            return Err(Error::corrupt(
+                file,
+                "the list of its page checksums is cut off",
+            ));
         }
         self.check_checksums(checksum::metadata(store, bytes), file)?;
         let mut list = try_vec(bytes.len() / 8, "an index")?;
         list.extend(words(bytes));
-        // Another thread may have been first, with the same ones.
+        // Another thread may have stored the same list first.
         Ok(self.checksums.known.get_or_init(|| list))
     }
 
-    /// The index and the footer as they follow the pages. The checksums are known.
+    /// The bytes of the index and the footer, which follow the pages. The checksums must be known.
     pub(crate) fn encode(&self, store: &StoreId) -> Vec<u8> {
         let checksums = self.checksums.get().unwrap_or_default();
         let mut bytes = Vec::with_capacity(self.runs.len() * RUN + checksums.len() * 8 + FOOTER);
@@ -281,14 +291,14 @@ impl Index {
     }
 }
 
-/// A footer whose checksum held; its index has still to be read.
+/// A footer whose checksum matches. Its index was not read yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Footer {
     empty: Index,
     data_pages: u64,
     zero_pages: u64,
     run_count: u64,
-    /// What an image was before, and how many runs say in what it differs from that.
+    /// The former base of an image, and the number of runs that differ from the former base.
     former: (u64, u64),
     pub(crate) index_offset: u64,
     pub(crate) index_length: u64,
@@ -296,19 +306,22 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// What it says of its file, whose index has not been read: no runs, no checksums.
+    /// The index without runs and checksums, which were not read yet.
     pub(crate) fn head(&self) -> &Index {
         &self.empty
     }
 
-    /// Decodes and bounds a footer. `length` is the file's; `file` is what errors call it.
+    /// Decodes and checks a footer. `length` is the length of the file. `file` names it in error
+    /// texts.
     pub(crate) fn decode(bytes: &[u8], length: u64, store: &StoreId, file: &str) -> Result<Self> {
         let bad = |why: String| Error::corrupt(file, why);
         let Some((body, sum)) = bytes.split_at_checked(FOOTER - 8) else {
             return Err(bad("it has no footer".into()));
         };
         if body[..8] != MAGIC {
-            return Err(bad("it has no footer: it was cut or never finished".into()));
+            return Err(bad(
+                "it has no footer: it was cut off or never finished".into()
+            ));
         }
         if sum != checksum::metadata(store, body).to_le_bytes() {
             return Err(bad(
@@ -316,7 +329,8 @@ impl Footer {
             ));
         }
         let mut r = Reader(&body[8..]);
-        let footer = Self::fields(&mut r).ok_or_else(|| bad("its footer is nonsense".into()))?;
+        let footer =
+            Self::fields(&mut r).ok_or_else(|| bad("its footer has impossible values".into()))?;
         let (version, flags, mut footer) = footer;
         let mut former = Reader(&body[FORMER..]);
         if let (Some(commit), Some(runs)) = (former.u64(), former.u64()) {
@@ -383,7 +397,8 @@ impl Footer {
         Some((version, flags, footer))
     }
 
-    /// Every number of the footer against the others and the file's length, before any is used.
+    /// Checks every number of the footer against the other numbers and the file's length, before
+    /// any number is used.
     fn check(&self, length: u64) -> Option<()> {
         let index = &self.empty;
         name::check_module_id(&index.module).ok()?;
@@ -404,13 +419,13 @@ impl Footer {
             .checked_mul(RUN as u64)?
             .checked_add(former_length)?
             .checked_add(self.data_pages.checked_mul(8)?)?;
-        let was = match index.shape {
+        let former_possible = match index.shape {
             Shape::Image => former < index.commit && former_runs <= pages,
             Shape::Delta => former == 0,
         } && (former > 0 || former_runs == 0);
-        let lineage = match index.shape {
+        let parent_possible = match index.shape {
             Shape::Image => index.parent == 0,
-            // A parent is always older, so that no chain can have a cycle.
+            // A parent is always older than its child, so a chain has no cycle.
             Shape::Delta => index.parent > 0 && index.parent < index.commit,
         };
         let place = self.index_offset == offset
@@ -419,16 +434,16 @@ impl Footer {
                 .checked_add(index_length)?
                 .checked_add(FOOTER as u64)?
                 == length;
-        // FileRefs and what it was leave no commit 0.
-        (whole && counts && lineage && was && place).then_some(())
+        // The checks of parent and former base also refuse commit number 0.
+        (whole && counts && parent_possible && former_possible && place).then_some(())
     }
 
-    /// The bytes of the runs of both kinds, with which the index begins.
+    /// The length of the runs of both kinds. The index begins with them.
     pub(crate) fn runs_length(&self) -> u64 {
         self.run_count * RUN as u64 + self.former.1 * FORMER_RUN as u64
     }
 
-    /// Begins to decode the index that this footer describes, from the bytes of its runs.
+    /// Begins to decode the index of this footer. The bytes of its runs go to [`Runs::add`].
     pub(crate) fn runs(self, store: &StoreId) -> Runs {
         let (commit, former_runs) = self.former;
         Runs {
@@ -448,15 +463,16 @@ impl Footer {
     }
 }
 
-/// An index whose runs come in pieces: of a file that says it has more than make sense, no more are kept than do.
+/// Decodes an index whose runs are read in pieces. The first run that is not possible ends the
+/// decoding, so a false number of runs in a footer takes no memory.
 pub(crate) struct Runs {
     index: Index,
     former: Former,
     sum: Pieces,
-    /// The words of a run that has not come whole: a piece may end in the midst of one.
+    /// The words of a run that is not complete yet. A piece may end inside a run.
     words: [u64; 3],
     held: usize,
-    /// How many runs of both kinds.
+    /// The number of runs of each kind that the footer names.
     wanted: (u64, u64),
     data_pages: u64,
     zero_pages: u64,
@@ -464,11 +480,11 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Takes the next piece, of whole words.
+    /// Decodes the next piece. A piece has whole words.
     pub(crate) fn add(&mut self, bytes: &[u8], file: &str) -> Result<()> {
         self.sum.add(bytes);
         if bytes.len() % 8 != 0 {
-            return Err(nonsense(file));
+            return Err(contradiction(file));
         }
         for word in words(bytes) {
             self.words[self.held] = word;
@@ -486,7 +502,7 @@ impl Runs {
                     self.former_run(run, file)?;
                 }
             } else {
-                return Err(nonsense(file));
+                return Err(contradiction(file));
             }
         }
         Ok(())
@@ -497,7 +513,7 @@ impl Runs {
         let content = match content {
             1 if index.shape == Shape::Delta => Content::Zero,
             2 => Content::Data,
-            _ => return Err(nonsense(file)),
+            _ => return Err(contradiction(file)),
         };
         let before = index.runs.last().map_or(0, IndexRun::end);
         check_run(index, run, before, file)?;
@@ -521,7 +537,7 @@ impl Runs {
         Ok(())
     }
 
-    /// The index, when all its runs came.
+    /// The index, after all its runs were added.
     pub(crate) fn finish(mut self, file: &str) -> Result<Index> {
         let (runs, former_runs) = self.wanted;
         if self.index.runs.len() as u64 != runs
@@ -535,7 +551,7 @@ impl Runs {
         }
         if self.index.data_pages() != self.data_pages || self.index.zero_pages() != self.zero_pages
         {
-            return Err(nonsense(file));
+            return Err(contradiction(file));
         }
         self.index.runs.shrink_to_fit();
         self.former.runs.shrink_to_fit();
@@ -546,7 +562,7 @@ impl Runs {
     }
 }
 
-fn nonsense(file: &str) -> Error {
+fn contradiction(file: &str) -> Error {
     Error::corrupt(file, "its index contradicts itself")
 }
 
@@ -556,12 +572,12 @@ fn no_memory(_: std::collections::TryReserveError) -> Error {
     }
 }
 
-/// Runs are in order, apart from one another, and in the module.
+/// Checks that a run is not empty, does not overlap the run before it, and lies inside the module.
 fn check_run(index: &Index, run: Run, before: u64, file: &str) -> Result<()> {
     let end = run.start.checked_add(run.count);
     let within = end.is_some_and(|end| end <= index.size / index.page_size);
     if run.start < before || run.count == 0 || !within {
-        return Err(nonsense(file));
+        return Err(contradiction(file));
     }
     Ok(())
 }

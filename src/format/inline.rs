@@ -1,14 +1,15 @@
-//! The record that makes small commits durable at once: their files, carried in the journal.
+//! The record with inline files. It holds the files of small commits. One sync of the journal makes
+//! such commits durable.
 
 use super::bytes::{Reader, Writer};
 use super::name;
 use crate::Result;
 use crate::error::try_vec;
 
-/// The record's type. It has no number of its own: it has that of the record before it.
+/// The record's type. The record has the sequence number of the record before it.
 pub(crate) const KIND: u16 = 5;
 
-/// A module commit's file, whole.
+/// A whole module commit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InlineFile {
     pub(crate) module: String,
@@ -16,8 +17,9 @@ pub(crate) struct InlineFile {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The records up to one are durable together with it: what they say is in the journal, and the files that they
-/// brought since the last such record are in it.
+/// The payload. Once this record is durable, all records up to sequence number `upto` are durable
+/// too: the records are in the journal, and the files that were written since the last record of
+/// this type are in `files`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InlineFiles {
     pub(crate) upto: u64,
@@ -45,25 +47,28 @@ impl InlineFiles {
         }
     }
 
-    /// Decodes a payload whose checksum held. The inner error says what is wrong with it.
+    /// Decodes a payload whose checksum matches. The inner error says what is wrong with the
+    /// payload.
     pub(crate) fn decode(payload: &[u8]) -> Result<std::result::Result<Self, &'static str>> {
         let mut r = Reader(payload);
         let (Some(upto), Some(count)) = (r.u64(), r.u32()) else {
-            return Ok(Err("it is too short"));
+            return Ok(Err("the payload is too short"));
         };
         let mut files = Vec::new();
         for _ in 0..count {
             let file = (|| Some((r.text()?, r.u64()?, r.u64()?)))();
             let Some((module, commit, length)) = file else {
-                return Ok(Err("a file in it is cut off"));
+                return Ok(Err("an inline file is cut off"));
             };
             if name::check_module_id(module).is_err() || commit == 0 {
-                return Ok(Err("a file in it has a name that no module commit has"));
+                return Ok(Err(
+                    "an inline file has a module id or a commit number that is not allowed",
+                ));
             }
             let Some(content) = usize::try_from(length).ok().and_then(|n| r.take(n)) else {
-                return Ok(Err("a file in it is cut off"));
+                return Ok(Err("an inline file is cut off"));
             };
-            let mut bytes = try_vec(content.len(), "a file in the journal")?;
+            let mut bytes = try_vec(content.len(), "an inline file of the journal")?;
             bytes.extend_from_slice(content);
             files.push(InlineFile {
                 module: module.to_owned(),
@@ -72,7 +77,7 @@ impl InlineFiles {
             });
         }
         if !r.is_empty() {
-            return Ok(Err("bytes behind its last file"));
+            return Ok(Err("bytes follow its last file"));
         }
         Ok(Ok(Self { upto, files }))
     }
@@ -83,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comes_back_and_refuses_every_cut_and_what_is_too_long() {
+    fn the_payload_survives_and_a_wrong_length_is_refused() {
         let file = |module: &str, commit, length| InlineFile {
             module: module.into(),
             commit,

@@ -1,4 +1,5 @@
-//! The bytes on disk: encoding, decoding, checksums. No I/O here; docs/format.md is the authority.
+//! The bytes on disk: encoding, decoding, checksums. This room does no I/O. docs/format.md defines
+//! the format.
 
 #![forbid(unsafe_code)]
 
@@ -14,12 +15,14 @@ pub(crate) mod name;
 pub(crate) mod record;
 pub(crate) mod transfer;
 
-/// The version of every file of the store; another one is refused by name.
+/// The version of every file of the store. A file of another version is refused, and the error
+/// names the version.
 pub(crate) const VERSION: u32 = 1;
 
-/// The last number of a record or a commit. No history gets there, but a forged one may begin there.
+/// The largest number of a record or a commit. No real history reaches it. A forged history may
+/// begin near it.
 pub(crate) const LAST: u64 = u64::MAX / 2;
 
-/// A store's own random number, part of every checksum seed so that a file of another store is
-/// never taken for one of this.
+/// The random id of a store. It is part of the seed of checksums, so a file of another store does
+/// not verify.
 pub(crate) type StoreId = [u8; 16];

@@ -1,4 +1,4 @@
-//! Names in the store directory: which module ids are allowed, and what files are called.
+//! Names in the store directory: the names of files, and which module ids are allowed.
 
 use crate::{Error, Result};
 
@@ -6,16 +6,16 @@ use crate::{Error, Result};
 pub(crate) const COMMITS: &str = "commits";
 /// In `.vmstore`: the journal of commits that are not persisted yet.
 pub(crate) const JOURNAL: &str = "journal";
-/// In `.vmstore`: up to where the journal was written.
+/// In `.vmstore`: how far the journal was written.
 pub(crate) const HIGH_WATER: &str = "high-water";
-/// In `.vmstore`: what makes the directory a store.
+/// In `.vmstore`: the file that makes the directory a store.
 pub(crate) const IDENTITY: &str = "identity";
-/// In `.vmstore`: what unfinished files' names begin with.
+/// In `.vmstore`: the prefix of the names of unfinished files.
 pub(crate) const TEMPORARY: &str = "new-";
 
 const MAX_ID: usize = 200;
 
-/// Checks a module id against the rules of its name.
+/// Checks a module id against the rules for module ids.
 pub(crate) fn check_module_id(id: &str) -> Result<()> {
     let rule = if id.is_empty() || id.len() > MAX_ID {
         "a module id has 1 to 200 bytes"
@@ -23,15 +23,15 @@ pub(crate) fn check_module_id(id: &str) -> Result<()> {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     {
-        "a module id has the characters A-Z a-z 0-9 . _ - only"
+        "a module id has only the characters A-Z a-z 0-9 . _ -"
     } else if id.starts_with('.') {
-        "a module id does not begin with a dot"
+        "a module id must not begin with a dot"
     } else if id == COMMITS {
-        "a module id is not \"commits\", which is a file of the store"
+        "a module id must not be \"commits\", which is a file of the store"
     } else if id.ends_with("_last") {
-        "a module id does not end in \"_last\", which is how links are named"
+        "a module id must not end in \"_last\", because the names of links end so"
     } else if parse_module_commit(id).is_some() {
-        "a module id does not end in \"_Commit\" and digits, which is how module commits are named"
+        "a module id must not end in \"_Commit\" and digits, because the names of module commits end so"
     } else {
         return Ok(());
     };
@@ -43,18 +43,18 @@ pub(crate) fn check_module_id(id: &str) -> Result<()> {
     Err(Error::invalid(what, rule))
 }
 
-/// The file of a module commit.
+/// The name of the file of a module commit.
 pub(crate) fn module_commit(module: &str, commit: u64) -> String {
     format!("{module}_Commit{commit}")
 }
 
-/// The link to the module commit that the head uses.
+/// The name of the link to the module commit that the head uses.
 pub(crate) fn last(module: &str) -> String {
     format!("{module}_last")
 }
 
-/// The module and number in the name of a module commit. Digits of any number count: such a name is
-/// nobody else's.
+/// The module and the number in the name of a module commit file. Any number of digits is accepted:
+/// only the store gives files such names.
 pub(crate) fn parse_module_commit(name: &str) -> Option<(&str, u64)> {
     let (module, digits) = name.rsplit_once("_Commit")?;
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

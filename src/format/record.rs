@@ -1,5 +1,6 @@
-//! The record stream: the one format of `commits` and of the journal. Behind the header come records, each
-//! with its length, type, place in history and checksums, each linked to the one before.
+//! The record log: the format of both `commits` and the journal. Records follow the header. Each
+//! record has its length, type, sequence number and checksums, and names the checksum of the record
+//! before it.
 
 use super::bytes::{Reader, Writer};
 use super::commit::Event;
@@ -11,22 +12,23 @@ use crate::{Error, Result};
 /// The length of a record before its payload.
 pub(crate) const HEAD: usize = 56;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"VREC");
+/// A library that does not know the type of the record may skip the record.
 const OPTIONAL: u16 = 1;
-/// The write that brought this record brought another one behind it.
+/// The next record was appended by the same write.
 const MORE: u16 = 2;
-/// User data has at most 16 MiB; the rest is for the map of modules.
+/// The longest payload. User data has at most 16 MiB; the rest is for the map of modules.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
 
-/// A record that verified.
+/// A record whose checksums match.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) sequence: u64,
-    /// Where it begins in the file.
+    /// The offset of the record in the file.
     pub(crate) offset: u64,
     pub(crate) event: Event,
 }
 
-/// A record that carries files inline and makes the records before it durable.
+/// A record with inline files. It makes the records before it durable.
 #[derive(Debug, Clone)]
 pub(crate) struct InlineRecord {
     pub(crate) offset: u64,
@@ -43,8 +45,8 @@ pub(crate) struct RecordPlace {
     pub(crate) sequence: u64,
 }
 
-/// Appends a record to `bytes`. `more` says that another record of the same write follows. Returns the
-/// checksum that the next record has to name.
+/// Appends a record to `bytes`. `more` says that another record of the same write follows. Returns
+/// the checksum that the next record has to name.
 pub(crate) fn encode(
     bytes: &mut Vec<u8>,
     store: &StoreId,
@@ -99,44 +101,46 @@ fn seal(
     sum
 }
 
-/// How the valid part of a stream ends.
+/// How the valid part of a log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tail {
-    /// With the file.
+    /// At the end of the file.
     Clean,
-    /// With a record that is cut off by the end of the file, as a killed writer leaves it.
+    /// With a record that the end of the file cuts off. A writer that was killed leaves such a
+    /// tail.
     Cut,
-    /// With bytes that are no record. A disk that lost power may leave that behind the last sync.
+    /// With bytes that are not a valid record. A disk that lost power may leave such bytes after
+    /// the last synced byte.
     Bad(String),
 }
 
-/// What a stream holds.
+/// The records of a log.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    /// The records from the beginning, up to the first that does not verify.
+    /// The records from the beginning up to the first record that does not verify.
     pub(crate) records: Vec<Record>,
-    /// Among them, what says how far they are durable.
+    /// The records with inline files among them. They say up to which record the log is durable.
     pub(crate) inline: Vec<InlineRecord>,
-    /// Where they end, and the prev_checksum for the next one.
+    /// The offset after the last of these records, and the `prev_checksum` of the next record.
     pub(crate) end: u64,
     pub(crate) prev_checksum: u64,
-    /// Where the first write ends.
+    /// The offset at which the first write ends.
     pub(crate) first: u64,
     pub(crate) tail: Tail,
-    /// Valid records beyond the bad place, for salvage.
+    /// Valid records after the damaged place, for salvage.
     pub(crate) after_damage: Vec<Record>,
-    /// One of those was written after the bad place had been synced: the disk did not lose it, it
-    /// is damaged.
+    /// One of the records in `after_damage` was written after the bad place had been synced. A
+    /// power cut cannot explain the bad place then, so it is damage.
     pub(crate) damaged: bool,
 }
 
-/// Where a write began, and the prev_checksum for its first record.
+/// The offset at which a write began, and the `prev_checksum` of its first record.
 struct UnfinishedWrite {
     at: u64,
     prev_checksum: u64,
 }
 
-/// Reads all records of a stream.
+/// Reads all records of a log.
 pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str) -> Result<Scan> {
     let mut scan = Scan {
         records: Vec::new(),
@@ -149,7 +153,7 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
         damaged: false,
     };
     let mut at = LOG_HEADER;
-    // The write that the last record came with, while more of it is to come.
+    // The write of the last record, if more records of that write must follow.
     let mut unfinished: Option<UnfinishedWrite> = None;
     while at < bytes.len() {
         let parsed = match parse(bytes, at, store) {
@@ -163,15 +167,15 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
         let unnumbered = parsed.kind == inline::KIND || parsed.flags & OPTIONAL != 0;
         let numbered = u64::from(!unnumbered);
         if at == LOG_HEADER && header.previous != 0 && parsed.prev_checksum == header.previous {
-            // The stream started anew, and its owner was killed before it had cut the old records
-            // off.
+            // The log has a new generation, and its owner was killed before it had cut off the old
+            // records.
             scan.tail = Tail::Cut;
             break;
         }
         if parsed.prev_checksum != scan.prev_checksum
             || last.is_some_and(|n| n + numbered != parsed.sequence)
         {
-            scan.tail = Tail::Bad("a record that does not follow the one before it".into());
+            scan.tail = Tail::Bad("a record does not follow the record before it".into());
             break;
         }
         if parsed.flags & MORE == 0 {
@@ -203,12 +207,12 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
     if matches!(scan.tail, Tail::Bad(_)) {
         scan_after_damage(bytes, at, store, &mut scan);
     }
-    if let Some(write_start) = unfinished {
-        // All of a write, or nothing of it: a deletion in it may be of a commit in it.
-        (scan.end, scan.prev_checksum) = (write_start.at, write_start.prev_checksum);
-        let keep = scan.records.partition_point(|r| r.offset < write_start.at);
+    if let Some(unfinished) = unfinished {
+        // A write counts as a whole or not at all, because it may delete a commit that it has made.
+        (scan.end, scan.prev_checksum) = (unfinished.at, unfinished.prev_checksum);
+        let keep = scan.records.partition_point(|r| r.offset < unfinished.at);
         let cut = scan.records.split_off(keep);
-        scan.inline.retain(|inline| inline.offset < write_start.at);
+        scan.inline.retain(|inline| inline.offset < unfinished.at);
         scan.after_damage.splice(0..0, cut);
         if scan.tail == Tail::Clean {
             scan.tail = Tail::Cut;
@@ -219,8 +223,8 @@ pub(crate) fn scan(bytes: &[u8], header: &LogHeader, store: &StoreId, file: &str
 
 /// Looks for records after a damaged place. Records begin at multiples of 8.
 fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan) {
-    // How many bytes of payloads that do not verify may be read. True records do not overlap. Forged ones can begin
-    // anywhere, and each of them can reach to the end.
+    // How many bytes of payloads that do not verify may still be read. Real records do not overlap.
+    // Forged records can begin anywhere, and each of them can reach to the end of the file.
     let mut left = 4 * bytes.len();
     let mut at = bad;
     while at + HEAD <= bytes.len() {
@@ -245,12 +249,13 @@ fn scan_after_damage(bytes: &[u8], bad: usize, store: &StoreId, scan: &mut Scan)
     }
 }
 
-/// How long a payload the record at `at` has by a head that verifies, if all of it is there.
+/// The length of the payload of the record at `at`; 0 if its head does not verify or the payload is
+/// not complete.
 fn payload_at(bytes: &[u8], at: usize, store: &StoreId) -> usize {
     let (body, sum) = bytes[at..at + HEAD].split_at(HEAD - 8);
     let length = Reader(&body[8..]).u64().unwrap_or(0);
-    let there = length <= MAX_PAYLOAD.min((bytes.len() - at - HEAD) as u64);
-    if there && sum == checksum::metadata(store, body).to_le_bytes() {
+    let complete = length <= MAX_PAYLOAD.min((bytes.len() - at - HEAD) as u64);
+    if complete && sum == checksum::metadata(store, body).to_le_bytes() {
         length as usize
     } else {
         0
@@ -272,20 +277,22 @@ impl Parsed<'_> {
     fn inline(&self, file: &str) -> Result<InlineFiles> {
         let inline = InlineFiles::decode(self.payload)?;
         let inline = inline.and_then(|inline| {
-            let told = inline.upto <= self.sequence;
-            told.then_some(inline)
-                .ok_or("it speaks of records that follow it")
+            let possible = inline.upto <= self.sequence;
+            possible
+                .then_some(inline)
+                .ok_or("it names a record that follows it")
         });
         inline.map_err(|why| {
             let sequence = self.sequence;
             Error::corrupt(
                 file,
-                format!("what was inline up to record {sequence}: {why}"),
+                format!("the inline files up to record {sequence}: {why}"),
             )
         })
     }
 
-    /// The event; `None` for one that this library does not know and may skip.
+    /// The event of the record. `None`: this library does not know the record's type and may skip
+    /// the record.
     fn event(&self, file: &str) -> Result<Option<Event>> {
         if !Event::knows(self.kind) {
             if self.flags & OPTIONAL != 0 {
@@ -335,7 +342,7 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
         return Err(bad("a record's head is too short"));
     };
     if magic != RECORD_MAGIC || sequence > LAST || length > MAX_PAYLOAD {
-        return Err(bad("a record whose head is nonsense"));
+        return Err(bad("the head of a record has impossible values"));
     }
     let payload = usize::try_from(length)
         .ok()
@@ -354,7 +361,7 @@ fn parse<'a>(bytes: &'a [u8], at: usize, store: &StoreId) -> std::result::Result
         .iter()
         .any(|byte| *byte != 0)
     {
-        return Err(bad("bytes behind a record that are not zero"));
+        return Err(bad("the padding after a record is not zero"));
     }
     Ok(Parsed {
         kind,

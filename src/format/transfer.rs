@@ -1,6 +1,6 @@
-//! The stream of an export: a header, then frames, each with its number, its checksum, and a link to the
-//! one before it. All checksums are seeded with an id of the stream's own, so that a frame of another
-//! stream, or in another place, never verifies.
+//! The stream of an export: a header, then frames. Each frame has its number, its checksum, and the
+//! checksum of the frame before it. All checksums are seeded with the id of the stream. A frame of
+//! another stream, or at another place, does not verify.
 
 use super::bytes::{Reader, Writer};
 use super::checksum::{self, Digest};
@@ -13,23 +13,25 @@ const MAGIC: [u8; 8] = *b"VMSXPRT\n";
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"VMSF");
 pub(crate) const STREAM_HEADER: usize = 96;
 pub(crate) const FRAME: usize = 48;
-/// Pages of one frame.
+/// The most pages of one frame.
 pub(crate) const MAX_PAGES: u64 = 1 << 20;
-/// The longest payload: a commit with the most user data and many modules, or pages.
+/// The longest payload. It is long enough for a commit with the most user data and many modules,
+/// or for pages.
 const MAX_PAYLOAD: u64 = 64 << 20;
-/// What errors call it.
+/// The name of the stream in error texts.
 pub(crate) const NAME: &str = "the stream";
 
-/// The first bytes.
+/// The first bytes of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamHeader {
     pub(crate) stream: StoreId,
     pub(crate) page_size: u32,
-    /// The unique id of the commit that the first one was made on; zeros: none, or nothing of it is needed.
+    /// The unique id of the parent of the first commit. Zeros: the commit has no parent, or the
+    /// stream does not need the parent's pages.
     pub(crate) base: [u8; 16],
     pub(crate) commits: u64,
-    /// At most so many bytes of pages follow, zero pages among them: for progress, and trusted for nothing
-    /// else. 0: not told.
+    /// The most bytes of pages that follow, including zero pages. The number is only used to report
+    /// progress. 0: not known.
     pub(crate) bytes: u64,
 }
 
@@ -85,22 +87,22 @@ impl StreamHeader {
     }
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
-    /// A commit, made on the one before it in the stream, or on the base.
+    /// A commit. Its parent is the commit before it in the stream, or the base.
     Commit(Arc<Commit>),
-    /// A module of that commit that is not as it was; its pages follow.
+    /// A module that this commit changes. Its changed pages follow.
     Module {
         id: &'a str,
         size: u64,
         digest: Digest,
     },
-    /// Pages that are zero now.
+    /// Pages that become zero.
     Zeros { start: u64, count: u64 },
-    /// Pages and their bytes.
+    /// Pages with their bytes.
     Pages { start: u64, bytes: &'a [u8] },
-    /// The end, after so many frames.
+    /// The end of the stream, with the number of frames before this frame.
     End { frames: u64 },
 }
 
@@ -110,15 +112,15 @@ const ZEROS: u32 = 3;
 const PAGES: u32 = 4;
 const END: u32 = 9;
 
-/// The link from one frame to the next.
+/// The position in a stream: the number of the next frame and the checksum of the frame before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chain {
     stream: StoreId,
     number: u64,
-    link: u64,
+    prev_checksum: u64,
 }
 
-/// A frame's head that verified.
+/// The head of a frame whose checksum matches.
 pub(crate) struct Head {
     kind: u32,
     pub(crate) length: usize,
@@ -130,7 +132,7 @@ impl Chain {
         Self {
             stream,
             number: 0,
-            link: 0,
+            prev_checksum: 0,
         }
     }
 
@@ -138,7 +140,7 @@ impl Chain {
         self.number
     }
 
-    /// The bytes of a frame: its head, and its payload but for the bytes of pages, which follow it.
+    /// The bytes of the next frame: its head and its payload.
     pub(crate) fn encode(&mut self, frame: &Frame<'_>) -> Vec<u8> {
         let mut payload = Vec::new();
         let mut w = Writer(&mut payload);
@@ -170,15 +172,15 @@ impl Chain {
             .u32(kind)
             .u64(payload.len() as u64)
             .u64(self.number)
-            .u64(self.link)
+            .u64(self.prev_checksum)
             .u64(checksum::metadata(&self.stream, &payload));
         let sum = checksum::metadata(&self.stream, &bytes);
         Writer(&mut bytes).u64(sum).bytes(&payload);
-        (self.number, self.link) = (self.number + 1, sum);
+        (self.number, self.prev_checksum) = (self.number + 1, sum);
         bytes
     }
 
-    /// Checks a head, which must be the next one.
+    /// Checks the head of the next frame.
     pub(crate) fn head(&mut self, bytes: &[u8; FRAME]) -> Result<Head> {
         let bad = |why: &str| Error::corrupt(NAME, format!("frame {}: {why}", self.number));
         let (body, sum) = bytes.split_at(FRAME - 8);
@@ -188,16 +190,16 @@ impl Chain {
         }
         let mut r = Reader(body);
         let fields = (|| Some((r.u32()?, r.u32()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?)))();
-        let Some((magic, kind, length, number, link, sum)) = fields else {
-            return Err(bad("it is too short"));
+        let Some((magic, kind, length, number, prev_checksum, sum)) = fields else {
+            return Err(bad("its head is too short"));
         };
         if magic != FRAME_MAGIC || length > MAX_PAYLOAD {
-            return Err(bad("it is nonsense"));
+            return Err(bad("its head has impossible values"));
         }
-        if number != self.number || link != self.link {
-            return Err(bad("it does not follow the one before it"));
+        if number != self.number || prev_checksum != self.prev_checksum {
+            return Err(bad("it does not follow the frame before it"));
         }
-        (self.number, self.link) = (number + 1, expected);
+        (self.number, self.prev_checksum) = (number + 1, expected);
         Ok(Head {
             kind,
             length: length as usize,
@@ -205,7 +207,7 @@ impl Chain {
         })
     }
 
-    /// Checks and decodes the payload of the last head.
+    /// Checks and decodes the payload that belongs to the last head.
     pub(crate) fn frame<'a>(&self, head: &Head, payload: &'a [u8]) -> Result<Frame<'a>> {
         let number = self.number - 1;
         let bad = |why: &str| Error::corrupt(NAME, format!("frame {number}: {why}"));
@@ -235,13 +237,13 @@ impl Chain {
         if head.kind == COMMIT {
             return match Event::decode(1, payload) {
                 Ok(Event::Committed(commit)) => Ok(Frame::Commit(commit)),
-                Ok(_) => Err(bad("it is no commit")),
+                Ok(_) => Err(bad("its payload is not a commit")),
                 Err(why) => Err(bad(&why)),
             };
         }
         let frame = frame
             .filter(|_| r.is_empty())
-            .ok_or_else(|| bad("it is nonsense"))?;
+            .ok_or_else(|| bad("its payload has impossible values"))?;
         if let Frame::Module { id, .. } = &frame {
             name::check_module_id(id).map_err(|error| bad(&error.to_string()))?;
         }
@@ -283,25 +285,34 @@ mod tests {
     }
 
     #[test]
-    fn every_bound_of_a_head_is_where_it_is_said_to_be() {
+    fn every_limit_of_a_head_is_exact() {
         let stream = [9; 16];
-        // A head whose checksum holds, whatever it says.
-        let taken = |magic: u32, length: u64, number: u64, link: u64| {
+        // Whether a head with these values and a matching checksum is accepted.
+        let accepted = |magic: u32, length: u64, number: u64, prev_checksum: u64| {
             let mut head = Vec::new();
             let mut w = Writer(&mut head);
             w.u32(magic).u32(END).u64(length);
-            w.u64(number).u64(link).u64(0);
+            w.u64(number).u64(prev_checksum).u64(0);
             let sum = checksum::metadata(&stream, &head);
             Writer(&mut head).u64(sum);
             Chain::new(stream).head(&head.try_into().unwrap()).is_ok()
         };
-        let Chain { number, link, .. } = Chain::new(stream);
-        assert!(taken(FRAME_MAGIC, 0, number, link));
-        assert!(taken(FRAME_MAGIC, MAX_PAYLOAD, number, link));
-        assert!(!taken(FRAME_MAGIC, MAX_PAYLOAD + 1, number, link));
-        assert!(!taken(FRAME_MAGIC ^ 1, 0, number, link));
-        assert!(!taken(FRAME_MAGIC, 0, number + 1, link));
-        assert!(!taken(FRAME_MAGIC, 0, number, link + 1));
+        let Chain {
+            number,
+            prev_checksum,
+            ..
+        } = Chain::new(stream);
+        assert!(accepted(FRAME_MAGIC, 0, number, prev_checksum));
+        assert!(accepted(FRAME_MAGIC, MAX_PAYLOAD, number, prev_checksum));
+        assert!(!accepted(
+            FRAME_MAGIC,
+            MAX_PAYLOAD + 1,
+            number,
+            prev_checksum
+        ));
+        assert!(!accepted(FRAME_MAGIC ^ 1, 0, number, prev_checksum));
+        assert!(!accepted(FRAME_MAGIC, 0, number + 1, prev_checksum));
+        assert!(!accepted(FRAME_MAGIC, 0, number, prev_checksum + 1));
     }
 
     #[test]
@@ -340,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_refused_for_its_checksum_and_not_only_for_what_it_says() {
+    fn a_payload_is_refused_for_its_checksum_and_not_only_for_its_content() {
         let stream = *b"one stream's id!";
         for frame in frames() {
             let bytes = Chain::new(stream).encode(&frame);

@@ -1,9 +1,12 @@
-//! The journal's high-water mark, in a file of its own: up to where records were written. A journal that ends before it
-//! has lost acknowledged commits, or is an older one.
+//! The high-water mark of the journal, in its own file. It says how far records were written. A
+//! journal that ends before the mark has lost acknowledged commits, or is an older copy.
 //!
-//! It is written behind each append, so it never says more than there is; a kill in between leaves it saying less. It is
-//! taken back before a sync begins and before the journal gets another generation: what a failed sync makes of the
-//! journal, and a kill in between, must not look like a loss.
+//! The mark is written after each append. It never names a length that the journal has not reached.
+//! If the owner is killed between the append and the mark, the mark names a shorter length.
+//!
+//! The mark is cleared before a sync begins and before the journal gets another generation. A
+//! failed sync may shorten the journal, and the owner may be killed before the new generation is
+//! complete. Neither must look like a lost commit.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,18 +20,18 @@ fn place() -> Place {
     Place::hidden(name::HIGH_WATER)
 }
 
-/// The file, of the store's owner.
+/// The file of the mark. Only the owner of the store has it open for writing.
 pub(super) struct HighWater {
-    /// `None`: there was no room to make it.
+    /// `None`: the disk was full when the file was to be made.
     file: Option<Arc<dyn File>>,
     store: StoreId,
-    /// It may say something.
-    says: bool,
-    /// Why it could not be written.
+    /// The file may have a mark that is not empty.
+    has_mark: bool,
+    /// Why the last mark could not be written.
     failure: Option<Error>,
 }
 
-/// The file, and what is in it, if that is this store's and can be read.
+/// The file and its mark. The mark is `None` if it cannot be read or belongs to another store.
 type MarkFile = Option<(Arc<dyn File>, Option<Mark>)>;
 
 fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<MarkFile> {
@@ -42,19 +45,19 @@ fn find(files: &dyn Files, store: &StoreId, access: Access) -> Result<MarkFile> 
 }
 
 impl HighWater {
-    /// Opens it, and makes it where there is none. It is written in place, so what is not this store's is not written
-    /// to: its name goes, and another file gets it.
+    /// Opens the file, or makes it. The mark is written in place, so a file that does not belong to
+    /// this store is never written: its name is removed, and a new file gets the name.
     pub(super) fn open(files: &dyn Files, store: StoreId) -> Result<Self> {
         let mut high_water = Self {
             file: None,
             store,
-            says: false,
+            has_mark: false,
             failure: None,
         };
         match find(files, &store, Access::Write)? {
             Some((file, Some(_))) => {
                 high_water.file = Some(file);
-                high_water.says = true;
+                high_water.has_mark = true;
                 return Ok(high_water);
             }
             Some((_, None)) => files.unlink(&place())?,
@@ -76,11 +79,11 @@ impl HighWater {
         }
     }
 
-    /// Says how long the journal is. Where that fails it says what it did, or nothing, which does no harm: the record is
-    /// there.
+    /// Sets the mark to the journal's length. If that fails, the file keeps its old mark or has
+    /// none. That does no harm, because the record itself is written.
     pub(super) fn set(&mut self, mark: Mark) {
         match self.write(mark) {
-            Ok(()) => self.says = true,
+            Ok(()) => self.has_mark = true,
             Err(error) => self.failure = Some(error),
         }
     }
@@ -89,19 +92,21 @@ impl HighWater {
         self.failure.take()
     }
 
-    /// From here it says nothing.
+    /// Makes the mark empty.
     pub(super) fn clear(&mut self) -> Result<()> {
-        if let Some(file) = self.file.as_ref().filter(|_| self.says) {
-            // A file system that writes nothing in place may have no room for that.
+        if let Some(file) = self.file.as_ref().filter(|_| self.has_mark) {
+            // On a full disk, a file system that never writes in place may refuse the write. Then
+            // the file is emptied.
             self.write(Mark::default())
                 .or_else(|error| file.set_len(0).map_err(|_| error))?;
-            self.says = false;
+            self.has_mark = false;
         }
         Ok(())
     }
 }
 
-/// What is wrong with a journal of this header that ends there, on a host that has not booted.
+/// Compares the journal with the mark, on a host that has not rebooted. Returns what is wrong with
+/// a journal that has this header and ends at byte `end`.
 pub(super) fn check(
     files: &dyn Files,
     store: &StoreId,
@@ -112,13 +117,13 @@ pub(super) fn check(
         return Ok(None);
     };
     let place = place();
-    // One that says nothing is of any journal, and no length is before its own.
+    // An empty mark has generation 0 and length 0, so it fits every journal.
     Ok(match mark.of(header) {
         None => Some(format!(
-            "it is not the journal that {place} speaks of, but an older or a newer one"
+            "it is not the journal that {place} belongs to, but an older or a newer copy"
         )),
         Some(length) if length > end => Some(format!(
-            "it ends at byte {end}, and {place} says that its records were written up to byte {length}"
+            "it ends at byte {end}, but {place} says that records were written up to byte {length}"
         )),
         Some(_) => None,
     })

@@ -1,4 +1,4 @@
-//! One log that is open for appending, and the space and the marks that belong to it.
+//! A log that is open for appending, with its reserved space and its marks.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use crate::sys::host;
 use crate::sys::temporary::Temporary;
 use crate::{Error, Result};
 
-/// Space that stays reserved behind the journal's end. It has room for 64 records of restore and delete, which
-/// therefore work on a full disk. A small persist may use it when there is no other room.
+/// Space that stays reserved after the end of the log. It can hold 64 records of restore and
+/// delete, which therefore work on a full disk. A small persist may use this space if the disk has
+/// no other.
 const RESERVE: u64 = 4096;
 
 /// A log that is open for appending: `commits`, or the journal.
@@ -27,11 +28,11 @@ pub(crate) struct RecordLog {
     pub(super) header: LogHeader,
     pub(super) end: u64,
     pub(super) prev_checksum: u64,
-    /// Up to where blocks are reserved.
+    /// The offset up to which blocks are reserved.
     pub(super) reserved: u64,
-    /// A failed append left bytes behind the end, which have to go before the next one.
+    /// A failed append left bytes after the end. They have to be cut off before the next append.
     pub(super) torn_tail: bool,
-    /// Journal: that of the file with its name.
+    /// Journal: its high-water mark. `None` until the new journal has its name.
     pub(super) high_water: Option<HighWater>,
 }
 
@@ -57,14 +58,16 @@ pub(super) fn place(kind: LogKind) -> Place {
     }
 }
 
-/// What the header of a new log says.
+/// Values for the header of a new log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LogStart {
-    /// Journal: how much of `commits` is known to be durable. `commits`: the same of the file that it replaces.
+    /// Journal: how much of `commits` is known to be durable. `commits`: the mark of the file that
+    /// this file replaces.
     pub(crate) durable: Mark,
-    /// Journal: a sync has begun, and its outcome is not known.
+    /// Journal: a sync has begun, and its result is not known.
     pub(crate) syncing: bool,
-    /// Journal: the records up to this one are durable here; 0: none.
+    /// Journal: the records up to this sequence number are durable in the journal or in `commits`;
+    /// 0: none.
     pub(crate) durable_upto: u64,
 }
 
@@ -73,7 +76,8 @@ fn fresh_generation() -> Result<u64> {
     Ok(u64::from_le_bytes(std::array::from_fn(|i| id[i])))
 }
 
-fn room(length: usize) -> Result<Vec<u8>> {
+/// An empty buffer with capacity for `length` bytes.
+fn record_buffer(length: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve(length).map_err(|_| Error::NoMemory {
         what: format!("{length} bytes of records").into(),
@@ -82,8 +86,9 @@ fn room(length: usize) -> Result<Vec<u8>> {
 }
 
 impl RecordLog {
-    /// Makes a log with its first records under a temporary name, makes it durable, and gives it its name. A
-    /// reader, and the next open after a crash, see all of it or nothing.
+    /// Makes a log with its first records under a temporary name, makes it durable, and gives it
+    /// its final name. A reader, or the next open after a crash, finds all of the new log or
+    /// nothing of it.
     pub(crate) fn create(
         files: &dyn Files,
         kind: LogKind,
@@ -94,7 +99,8 @@ impl RecordLog {
         let place = place(kind);
         let mut high_water = None;
         if kind == LogKind::Journal {
-            // Until the new journal has its name, it would speak of the old one.
+            // The mark belongs to the old journal until the new journal has its name, so it is
+            // cleared.
             let mut opened = HighWater::open(files, store)?;
             opened.clear()?;
             high_water = Some(opened);
@@ -128,7 +134,8 @@ impl RecordLog {
         };
         log.write_header()?;
         log.append_from(events, true)?;
-        // For restore and delete, if they come before a commit does. Best effort.
+        // Restore and delete may be called before the first commit and need this space. A failure
+        // is ignored.
         let _ = log.file.allocate(0, log.end + RESERVE, true);
         log.file.sync()?;
         temporary.rename(&log.place)?;
@@ -138,7 +145,8 @@ impl RecordLog {
         Ok(log)
     }
 
-    /// Journal: says up to where it is written, unless a sync is under way.
+    /// Journal: sets the high-water mark to the end of the journal. During a sync the mark stays
+    /// empty.
     pub(super) fn set_high_water(&mut self) {
         let mark = self.mark();
         if let Some(high_water) = &mut self.high_water
@@ -148,7 +156,7 @@ impl RecordLog {
         }
     }
 
-    /// Journal: why the last record is not covered by the high-water mark.
+    /// Journal: why the high-water mark does not include the last record.
     pub(crate) fn take_high_water_failure(&mut self) -> Option<Error> {
         self.high_water.as_mut()?.take_failure()
     }
@@ -162,10 +170,10 @@ impl RecordLog {
         self.file.write_at(&[IoSlice::new(&bytes)], 0)
     }
 
-    /// Appends records in one write. On failure the stream is as before.
+    /// Appends records in one write. A failure leaves the log as it was.
     pub(crate) fn append(&mut self, events: &[SequencedEvent]) -> Result<()> {
         let use_reserve =
-            |n: &SequencedEvent| matches!(n.event, Event::HeadMoved(_) | Event::Deleted(_));
+            |e: &SequencedEvent| matches!(e.event, Event::HeadMoved(_) | Event::Deleted(_));
         self.append_from(events, events.iter().all(use_reserve))
     }
 
@@ -173,18 +181,20 @@ impl RecordLog {
         if events.is_empty() {
             return Ok(());
         }
-        let over = |n: &&SequencedEvent| n.sequence > LAST || n.event.commit() > LAST;
-        if let Some(SequencedEvent { sequence, event }) = events.iter().find(over) {
-            // It could be written, and not be read again.
+        let too_large = |e: &&SequencedEvent| e.sequence > LAST || e.event.commit() > LAST;
+        if let Some(SequencedEvent { sequence, event }) = events.iter().find(too_large) {
+            // A reader would refuse the record.
             let number = event.commit();
             return Err(Error::corrupt(
                 place(self.kind).to_string(),
-                format!("record {sequence} of commit {number}: its numbers are used up"),
+                format!(
+                    "record {sequence} of commit {number}: the largest possible number is {LAST}"
+                ),
             ));
         }
-        let events_length = events.iter().map(|n| n.event.length() + record::HEAD + 8);
-        let most = events_length.sum();
-        let mut bytes = room(most)?;
+        let lengths = events.iter().map(|e| e.event.length() + record::HEAD + 8);
+        let max_length = lengths.sum();
+        let mut bytes = record_buffer(max_length)?;
         let mut prev_checksum = self.prev_checksum;
         for (at, SequencedEvent { sequence, event }) in events.iter().enumerate() {
             let more = at + 1 < events.len();
@@ -195,27 +205,28 @@ impl RecordLog {
             };
             prev_checksum = record::encode(&mut bytes, &self.store, place, more, event);
         }
-        debug_assert!(bytes.len() <= most, "more than there was memory for");
+        debug_assert!(bytes.len() <= max_length, "longer than its buffer");
         self.write(&bytes, prev_checksum, use_reserve)
     }
 
-    /// Journal: appends what makes its records durable; `sequence` is that of the last of them. The sync is the
-    /// caller's. Without files it is little, and always `use_reserve`.
+    /// Journal: appends a record with inline files. `sequence` is the sequence number of the last
+    /// record. The caller then syncs the journal, which makes its records durable. A record without
+    /// files is small and may always use the reserve.
     pub(crate) fn append_inline(
         &mut self,
         sequence: u64,
         inline: &InlineFiles,
         use_reserve: bool,
     ) -> Result<()> {
-        let most = inline.length() + record::HEAD + 8;
-        let mut bytes = room(most)?;
+        let max_length = inline.length() + record::HEAD + 8;
+        let mut bytes = record_buffer(max_length)?;
         let place = RecordPlace {
             prev_checksum: self.prev_checksum,
             write_start: self.end,
             sequence,
         };
         let prev_checksum = record::encode_inline(&mut bytes, &self.store, place, inline);
-        debug_assert!(bytes.len() <= most, "more than there was memory for");
+        debug_assert!(bytes.len() <= max_length, "longer than its buffer");
         self.write(
             &bytes,
             prev_checksum,
@@ -223,7 +234,7 @@ impl RecordLog {
         )
     }
 
-    /// Writes whole records at the end; `use_reserve` are those that the space behind it is kept for.
+    /// Writes whole records at the end. With `use_reserve` the records may use the reserved space.
     fn write(&mut self, bytes: &[u8], prev_checksum: u64, use_reserve: bool) -> Result<()> {
         if self.torn_tail {
             self.file.set_len(self.end)?;
@@ -246,8 +257,9 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Reserves blocks beyond `end`: a good piece, or as few as will do; those that are `use_reserve` are content with `end`.
-    /// File systems without reservations go without.
+    /// Reserves blocks up to `end` and the reserve after it. It tries a large piece first and then
+    /// a small piece. With `use_reserve` blocks up to `end` are enough. A file system that cannot
+    /// reserve blocks is used without.
     fn reserve(&mut self, end: u64, use_reserve: bool) -> Result<()> {
         let least = end + RESERVE;
         let pieces = [16 * RESERVE, RESERVE].map(|piece| least.next_multiple_of(piece));
@@ -270,10 +282,12 @@ impl RecordLog {
             }
         }
         if use_reserve && self.reserved == 0 {
-            // What there is of a stream that was just opened may be enough; the write will tell.
+            // The log was just opened and may have blocks already. If they are too few, the write
+            // fails.
             return Ok(());
         }
-        // A write that fails would take what is reserved with it.
+        // The write is not tried: after a failed write the log is cut, which frees the reserved
+        // blocks.
         refused
     }
 
@@ -281,7 +295,7 @@ impl RecordLog {
         self.end
     }
 
-    /// Where it ends, for the journal to note.
+    /// The end of the log and its generation. The journal records the mark of `commits`.
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             length: self.end,
@@ -289,7 +303,7 @@ impl RecordLog {
         }
     }
 
-    /// Journal: notes that `commits` is another file now.
+    /// Journal: records that `commits` was replaced by another file.
     pub(crate) fn set_durable(&mut self, durable: Mark) -> Result<()> {
         self.header.durable = durable;
         self.write_header()
@@ -299,13 +313,13 @@ impl RecordLog {
         self.file.sync()
     }
 
-    /// The file, to sync it while others append.
+    /// The file. The caller can sync it while other threads append.
     pub(crate) fn file(&self) -> Arc<dyn File> {
         self.file.clone()
     }
 
-    /// Journal: notes that syncing has begun, so that a crash before its outcome is known is met
-    /// with doubt.
+    /// Journal: records that a sync has begun or has ended. If the owner crashes before the result
+    /// of the sync is known, recovery does not trust what the sync was to make durable.
     pub(crate) fn set_syncing(&mut self, syncing: bool) -> Result<()> {
         if syncing {
             self.clear_high_water()?;
@@ -313,7 +327,7 @@ impl RecordLog {
         let was = std::mem::replace(&mut self.header.syncing, syncing);
         let written = self.write_header();
         if written.is_err() && syncing {
-            // None begins.
+            // The caller does not begin the sync.
             self.header.syncing = was;
         }
         self.set_high_water();
@@ -324,7 +338,7 @@ impl RecordLog {
         self.header.syncing
     }
 
-    /// Journal: notes that it was synced and is durable up to a record.
+    /// Journal: records that a sync succeeded and made the records up to `upto` durable.
     pub(crate) fn set_durable_upto(&mut self, upto: u64) -> Result<()> {
         self.header.durable_upto = upto;
         self.header.syncing = false;
@@ -333,8 +347,9 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Journal: notes how long `commits` is, and forgets the records when all of them are in it. A sync was under way, so
-    /// that the high-water mark does not speak of them.
+    /// Journal: records the durable length of `commits`. If `commits` has `all` records of the
+    /// journal, the journal becomes empty. The sync before this call has cleared the high-water
+    /// mark.
     pub(crate) fn checkpointed(&mut self, durable: Mark, all: bool) -> Result<()> {
         self.header.durable = durable;
         self.header.syncing = false;
@@ -343,8 +358,8 @@ impl RecordLog {
             self.set_high_water();
             return Ok(());
         }
-        // The header first, in one write: with its new generation the old records no longer count,
-        // whether or not they are still there.
+        // The header is written first, in one write. It has a new generation, so the old records do
+        // not count any more, even if they still lie in the file.
         let old = self.header.clone();
         self.header.previous = old.generation;
         self.header.generation = fresh_generation()?;
@@ -356,9 +371,9 @@ impl RecordLog {
         self.prev_checksum = self.header.generation;
         self.end = LOG_HEADER as u64;
         self.reserved = 0;
-        // They go now, or before the next record comes.
+        // The old records are cut off now, or before the next append.
         self.torn_tail = self.file.set_len(self.end).is_err();
-        // Best effort: without it a later append reserves for itself.
+        // A failure is ignored: the next append reserves its own blocks.
         let _ = self.reserve(self.end, true);
         self.set_high_water();
         Ok(())

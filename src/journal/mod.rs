@@ -1,8 +1,8 @@
-//! The write-ahead log of a store, in two files of one format: the journal, which has the records that are not in
-//! `commits` yet, and `commits`, to which a persist moves them (the checkpoint).
+//! The write-ahead log of a store. It consists of two files of one format. The journal has the
+//! records that are not in `commits` yet. A persist moves them to `commits` (the checkpoint).
 //!
-//! [`RecordLog`] appends records. [`replay()`] reads both logs and judges them. [`Replay::into_logs`] makes
-//! them ready for appending after a recovery.
+//! [`RecordLog`] appends records. [`replay()`] reads both logs and judges them.
+//! [`Replay::into_logs`] opens both logs for appending after a recovery.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! From what was found of the logs to logs that are open for appending.
+//! Opens the logs for appending after recovery has read them.
 
 use std::io::IoSlice;
 
@@ -11,7 +11,7 @@ use crate::format::record::Tail;
 use crate::sys::fs::{File, Files, read_exact};
 use crate::{Error, Result};
 
-/// Writes the bytes between two offsets of `commits` once more.
+/// Writes the bytes between two offsets of `commits` again.
 fn write_again(file: &dyn File, from: u64, to: u64) -> Result<()> {
     let length = to.saturating_sub(from) as usize;
     let mut bytes = crate::error::try_filled(length, 0u8, "records")?;
@@ -27,9 +27,10 @@ fn write_again(file: &dyn File, from: u64, to: u64) -> Result<()> {
 pub(crate) struct JournalFate<'a> {
     /// The records that stay in the journal.
     pub(crate) keep: &'a [SequencedEvent],
-    /// Records or inline files have to go, so the journal is written anew.
+    /// Records or inline files have to be removed, so the journal is replaced by a new file.
     pub(crate) rewrite: bool,
-    /// A sync of what the records need may have failed. The journal goes on to say so.
+    /// A sync of the records or their files may have failed. The journal's header keeps the mark of
+    /// a sync under way.
     pub(crate) suspect: bool,
 }
 
@@ -40,8 +41,8 @@ impl Replay {
         (self.journal.header.clone(), self.journal.end, commits)
     }
 
-    /// Notes in the journal that a sync has begun. Recovery calls it before it syncs files whose only other copy
-    /// is in the journal.
+    /// Records in the journal that a sync has begun. Recovery calls this before it syncs files
+    /// whose only other copy is in the journal.
     pub(crate) fn set_syncing(&mut self, store: &StoreId) -> Result<()> {
         let Some(file) = &self.journal.file else {
             return Ok(());
@@ -51,8 +52,9 @@ impl Replay {
         file.write_at(&[IoSlice::new(&bytes)], 0)
     }
 
-    /// Makes the logs ready for appending. It cuts torn tails off, durably, before anything new can lie beside
-    /// them, and writes the journal anew where `fate` says so. Returns `commits` and the journal.
+    /// Opens the logs for appending. A torn tail of `commits` is cut off, and the cut is synced
+    /// before any new record is appended. A journal with a torn tail, or for which `fate` asks so,
+    /// is replaced by a new file. Returns `commits` and the journal.
     pub(crate) fn into_logs(
         self,
         files: &dyn Files,
@@ -77,7 +79,8 @@ impl Replay {
             return Ok((commits, journal));
         }
         let mut journal = open_for_appending(self.journal, LogKind::Journal, store)?;
-        // It may be of an earlier boot, or of what a failed sync has left.
+        // The mark may be from an earlier boot, or may not fit the journal that a failed sync has
+        // left.
         let mut high_water = HighWater::open(files, store)?;
         high_water.clear()?;
         journal.high_water = Some(high_water);
@@ -90,8 +93,8 @@ impl Replay {
     }
 }
 
-/// Makes `commits` ready: without a torn tail, and durable to its end. `known` is the length that the journal
-/// knows to be durable.
+/// Opens `commits` for appending, without a torn tail and durable up to its end. `known` is the
+/// length that the journal records as durable.
 fn commits_for_appending(
     log: FoundLog,
     files: &dyn Files,
@@ -106,7 +109,8 @@ fn commits_for_appending(
         log.file.set_len(log.end)?;
     }
     if in_doubt {
-        // A sync of these records may have failed; the kernel syncs only what is written again.
+        // A sync of these records may have failed. After a failed sync the kernel only syncs data
+        // that is written again.
         write_again(&*log.file, known.unwrap_or(LOG_HEADER as u64), log.end)?;
     }
     // A killed owner may have appended records without the sync that makes them durable.

@@ -1,4 +1,5 @@
-//! Replaying both logs: which records are durable, and what a power cut may leave against what is damage.
+//! Replays both logs. Decides which records are durable, and whether a bad tail is damage or the
+//! result of a power cut.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::format::{StoreId, name};
 use crate::sys::fs::{File, Files};
 use crate::{Error, Result};
 
-/// Whether the host rebooted since the journal was written. If it did, whatever was not synced may be lost.
+/// Whether the host rebooted since the journal was written. After a reboot, data that was not
+/// synced may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rebooted {
     No,
@@ -21,23 +23,24 @@ pub(crate) enum Rebooted {
     Yes,
 }
 
-/// What both logs say.
+/// The content of both logs.
 pub(crate) struct Replay {
     /// The events of `commits`.
     pub(crate) durable: Vec<Record>,
     /// The events of the journal that are not in `commits`.
     pub(crate) recent: Vec<Record>,
-    /// The files of `recent` that the journal carries inline, oldest first.
+    /// The inline files of `recent`, oldest first.
     pub(crate) inline: Vec<InlineFiles>,
     /// The events up to this sequence number are durable, or will be when the journal is synced.
     pub(crate) durable_upto: u64,
-    /// Since the journal was written.
+    /// Whether the host rebooted since the journal was written.
     pub(crate) rebooted: Rebooted,
     /// A sync was under way, or had failed, when the last owner ended.
     pub(crate) suspect: bool,
-    /// The journal must be written anew: it has a torn tail, or it ends before `commits` does.
+    /// The journal has a torn tail, or it ends before `commits` ends. It must be replaced by a new
+    /// file.
     pub(crate) journal_torn: bool,
-    /// What is damaged, and the intact records after the damage.
+    /// The first damage, and the intact records after the damage.
     pub(crate) damage: Option<Error>,
     pub(crate) after_damage: Vec<Record>,
     pub(super) journal: FoundLog,
@@ -46,7 +49,7 @@ pub(crate) struct Replay {
 
 /// One log as it was found.
 pub(super) struct FoundLog {
-    /// `None` where there is no file, or none that can be used.
+    /// `None`: the file does not exist or cannot be used.
     pub(super) file: Option<Arc<dyn File>>,
     pub(super) header: LogHeader,
     pub(super) end: u64,
@@ -54,19 +57,20 @@ pub(super) struct FoundLog {
     pub(super) tail: Tail,
 }
 
-/// What the judgement of a log rests on.
+/// The facts by which a log is judged.
 struct Judge<'a> {
     files: &'a dyn Files,
     store: &'a StoreId,
     role: Role,
     /// The journal's header.
     journal: LogHeader,
-    /// The host has not rebooted and nobody else writes. A tail that does not verify is damage then, unless a
-    /// sync was under way.
+    /// The host has not rebooted, and no other process writes. In this case a tail that does not
+    /// verify is damage, unless a sync was under way.
     strict: bool,
 }
 
-/// Reads both logs. Damage is reported in the result and fails nothing here: the caller decides.
+/// Reads both logs. Damage is not an error here: the result reports it, and the caller decides what
+/// to do about it.
 pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<Replay> {
     let name = journal_place().to_string();
     let mut damage = Damage::default();
@@ -87,8 +91,8 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<R
     let mut scanned = record::scan(&journal.bytes, &journal.header, store, &name)?;
     let (commits, durable) = judge.read_commits(&scanned.records, &mut damage)?;
     let last = durable.last().map_or(0, |record: &Record| record.sequence);
-    // After a power cut `commits` may have records that the journal has lost. What is appended to the journal
-    // would not follow the records that the journal still has.
+    // After a power cut `commits` may have records that the journal has lost. A new record would
+    // not follow the last record that such a journal still has.
     let behind = scanned
         .records
         .last()
@@ -101,7 +105,7 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<R
         .collect();
     if let Some(first) = recent.first().filter(|first| first.sequence != last + 1) {
         let why = format!(
-            "its first record is {}, and commits ends with {last}",
+            "its first record is {}, but the last record of commits is {last}",
             first.sequence
         );
         damage.note(Error::corrupt(name, why));
@@ -115,12 +119,13 @@ pub(crate) fn replay(files: &dyn Files, store: &StoreId, role: Role) -> Result<R
     let inlined_upto = inline.last().map_or(0, |inline| inline.upto);
     let header = journal.header;
     let durable_upto = last.max(header.durable_upto).max(inlined_upto);
-    // The header says so where a sync of the journal had begun, and where it had succeeded. If the header says
-    // neither, a failed sync has taken the header back to an older state, or the host has rebooted.
+    // The header records when a sync of the journal begins and when it succeeds. If an inline
+    // record is newer than the header, a failed sync has brought an older header back, or the host
+    // has rebooted.
     let header_went_back = role == Role::Owner && inlined_upto > header.durable_upto;
     let newest = recent.last().map_or(last, |record| record.sequence);
     if durable_upto > newest {
-        let why = format!("record {durable_upto} was durable, and it ends with {newest}");
+        let why = format!("record {durable_upto} was durable, but the last record is {newest}");
         damage.note(Error::corrupt(journal_place().to_string(), why));
     }
     Ok(Replay {
@@ -155,7 +160,7 @@ fn rebooted(journal: &LogHeader, boot_id: [u8; 16]) -> Rebooted {
 }
 
 impl Judge<'_> {
-    /// Whether the journal ends where it should.
+    /// Checks that the journal does not end too early.
     fn check_journal_end(
         &self,
         journal: &RawLog,
@@ -164,7 +169,8 @@ impl Judge<'_> {
     ) -> Result<()> {
         let name = journal_place().to_string();
         if let Tail::Bad(why) = &scanned.tail {
-            // Only a power cut or a failed sync loses a tail, and neither happened.
+            // Only a power cut or a failed sync can lose a tail. If the host did not reboot and no
+            // sync was under way, neither has happened.
             let is_damage = self.strict && !self.journal.syncing;
             if is_damage || self.role == Role::Salvager {
                 damage.note(Error::corrupt(name.clone(), why.clone()));
@@ -172,8 +178,9 @@ impl Judge<'_> {
             }
         }
         if self.strict && journal.file.is_some() {
-            // For the same reason every acknowledged record is there. While a sync is under way the high-water mark
-            // is empty; the mark is looked at all the same, since a header that says so may be an older one.
+            // For the same reason the journal has every acknowledged record. While a sync is under
+            // way the high-water mark is empty. The mark is checked even if the header names a sync
+            // under way, because the header may be an older copy.
             match high_water::check(self.files, self.store, &self.journal, scanned.end) {
                 Ok(Some(why)) => damage.note(Error::corrupt(name, why)),
                 Ok(None) => {}
@@ -184,7 +191,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Reads `commits`. `journal` are the records of the journal.
+    /// Reads `commits`. `journal` has the records of the journal.
     fn read_commits(
         &self,
         journal: &[Record],
@@ -203,9 +210,10 @@ impl Judge<'_> {
             && found.file.is_some()
             && found.header.durable.generation != self.journal.durable.generation
         {
-            // The owner may have been killed after it replaced `commits` and before the journal knew. The new
-            // `commits` names the generation that it replaced.
-            let why = "it is neither the file that the journal knows nor the one that replaced it";
+            // The owner may have been killed after it had replaced `commits` and before the journal
+            // recorded that. The new `commits` names the generation that it replaced.
+            let why =
+                "it is neither the file that the journal names nor the replacement of that file";
             damage.note(Error::corrupt(name::COMMITS, why));
         }
         let mut scanned = record::scan(&found.bytes, &found.header, self.store, name::COMMITS)?;
@@ -244,10 +252,11 @@ impl Judge<'_> {
         Ok((Some(log), scanned.records))
     }
 
-    /// A sync of `commits` may have failed. What lies after byte `known` may be in memory only, clean in the
-    /// kernel's eyes, and another sync would not write it. If the journal has those records too, they are cut off
-    /// here and appended again. If it has not, the journal's header is an older one that a failed sync brought
-    /// back, and nothing is cut off.
+    /// A sync of `commits` may have failed. The bytes after `known` may then be in memory only,
+    /// while the kernel treats them as written, so another sync would not write them. If the
+    /// journal has those records too, they are cut off here and appended again. If the journal does
+    /// not have them, its header is an older copy that a failed sync brought back, and nothing is
+    /// cut off.
     fn cut_doubtful_tail(
         &self,
         scanned: &mut record::Scan,

@@ -1,4 +1,4 @@
-//! Reading the bytes and the header of one log from disk. Nothing here judges the records.
+//! Reads the bytes and the header of one log from disk. This file does not judge the records.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::sys::fs::{Access, File, Files, Place, read_exact};
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// For whom the logs are read.
+/// Who reads the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The owner of the store's lock. No other process writes.
     Owner,
-    /// A reader without the lock. A writer may be in the middle of an append, so the reader does not
-    /// judge a tail that does not verify.
+    /// A reader without the lock. A writer may be appending at the same time, so a tail that does
+    /// not verify is not damage for this reader.
     ReadOnly,
-    /// A reader that saves what is intact of a damaged store.
+    /// A reader that saves the intact parts of a damaged store.
     Salvager,
 }
 
@@ -37,15 +37,16 @@ impl Damage {
 
 /// The bytes and the header of a log, before its records are judged.
 pub(super) struct RawLog {
-    /// `None` where there is no file, or none that can be used.
+    /// `None`: the file does not exist or cannot be used.
     pub(super) file: Option<Arc<dyn File>>,
     pub(super) bytes: Vec<u8>,
     pub(super) header: LogHeader,
 }
 
 impl RawLog {
-    /// Stands for a log that is missing or cannot be read. Its generation is 0, so no record follows its
-    /// header; records that verify by themselves count as records after the damage.
+    /// Stands for a log that is missing or cannot be read. Its generation is 0, so no record
+    /// belongs after its header. Records that verify by themselves count as records after the
+    /// damage.
     pub(super) fn unusable(bytes: Vec<u8>) -> Self {
         let header = LogHeader {
             generation: 0,
@@ -63,7 +64,8 @@ impl RawLog {
     }
 }
 
-/// Reads a log; `None` if there is no file. Damage is noted, and the caller decides what follows from it.
+/// Reads a log. `None`: the file does not exist. Damage goes to `damage`, and the caller decides
+/// what to do about it.
 pub(super) fn read(
     files: &dyn Files,
     store: &StoreId,
@@ -102,9 +104,10 @@ pub(super) fn read(
     }
 }
 
-/// Reads a log as far as it can have records. After more zeros than the largest record has bytes, no record
-/// can follow, so a sparse file of any length costs little. A log of more than `max_bytes` is refused: a
-/// sparse file with little in it would take more memory than disk.
+/// Reads a log as far as it can have records. Reading stops after more zeros than the largest
+/// record has bytes, because no record can follow them. A sparse file of any length therefore costs
+/// little. A log of more than `max_bytes` is refused, because a sparse file can take much more
+/// memory than disk.
 pub(super) fn read_bytes(file: &dyn File, place: &Place, max_bytes: u64) -> Result<Vec<u8>> {
     const CHUNK: u64 = 1 << 20;
     let length = file.len()?;

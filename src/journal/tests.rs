@@ -12,7 +12,7 @@ use crate::sys::fs::{Access, Files as _};
 use crate::sys::realfs;
 
 #[test]
-fn a_sparse_stream_takes_no_more_memory_than_it_may() {
+fn a_sparse_log_takes_no_more_memory_than_allowed() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
@@ -31,7 +31,7 @@ fn a_sparse_stream_takes_no_more_memory_than_it_may() {
 }
 
 #[test]
-fn a_stream_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
+fn a_log_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
@@ -53,23 +53,23 @@ fn a_stream_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
 }
 
 #[test]
-fn the_journal_alone_tells_of_which_boot_it_is() {
+fn only_the_journal_names_its_boot() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
     let (store, boot) = ([7; 16], files.boot_id());
-    assert_ne!(boot, [0; 16], "this host does not tell");
-    for (kind, told) in [(LogKind::Journal, boot), (LogKind::Commits, [0; 16])] {
+    assert_ne!(boot, [0; 16], "this host has no boot id");
+    for (kind, boot_id) in [(LogKind::Journal, boot), (LogKind::Commits, [0; 16])] {
         RecordLog::create(&files, kind, store, LogStart::default(), &[]).unwrap();
         let file = files.open(&place(kind), Access::Read).unwrap().unwrap();
         let bytes = read_bytes(&*file, &place(kind), 1 << 20).unwrap();
         let header = LogHeader::decode(&bytes, kind, &store, "").unwrap();
-        assert_eq!(header.boot_id, told);
+        assert_eq!(header.boot_id, boot_id);
     }
 }
 
 #[test]
-fn what_could_not_be_read_again_is_not_written() {
+fn a_record_that_could_not_be_read_again_is_not_written() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
@@ -77,13 +77,13 @@ fn what_could_not_be_read_again_is_not_written() {
     let kind = LogKind::Journal;
     let mut journal = RecordLog::create(&files, kind, store, LogStart::default(), &[]).unwrap();
     for (sequence, number) in [(LAST, 1), (1, LAST)] {
-        for over in [1, 0] {
+        for excess in [1, 0] {
             let before = journal.end();
-            let event = Event::Deleted(number + if number > 1 { over } else { 0 });
-            let sequence = sequence + if sequence > 1 { over } else { 0 };
+            let event = Event::Deleted(number + if number > 1 { excess } else { 0 });
+            let sequence = sequence + if sequence > 1 { excess } else { 0 };
             let appended = journal.append(&[SequencedEvent { sequence, event }]);
-            assert_eq!(appended.is_err(), over == 1, "{appended:?}");
-            assert_eq!(journal.end() == before, over == 1);
+            assert_eq!(appended.is_err(), excess == 1, "{appended:?}");
+            assert_eq!(journal.end() == before, excess == 1);
         }
     }
 }

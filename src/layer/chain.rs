@@ -1,4 +1,4 @@
-//! What differs between two module commits, found from their indexes alone.
+//! The differences between two module commits. Only their indexes are read.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use crate::Result;
 use crate::format::index::{Content, Index, Shape};
 use crate::page_set::{Run, pages_in, push_run, union};
 
-/// A run of pages and where they come from from now on; `None` is zero pages.
+/// A run of pages and the module commit that holds them. `None`: the pages are zero.
 #[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) run: Run,
     pub(crate) source: Option<Arc<Index>>,
 }
 
-/// The runs of an index with their source.
+/// The runs of an index. Each run of data pages has the index itself as its source.
 pub(crate) fn source_runs(index: &Arc<Index>) -> impl Iterator<Item = (Run, Option<&Arc<Index>>)> {
     index.runs.iter().map(move |run| {
         let pages = Run {
@@ -25,8 +25,9 @@ pub(crate) fn source_runs(index: &Arc<Index>) -> impl Iterator<Item = (Run, Opti
     })
 }
 
-/// In which pages a module commit differs at most from an older one, and which that is: the parent of a delta,
-/// what an image remembers.
+/// The pages in which a module commit may differ from its base, and the number of the base. The
+/// base of a delta is its parent. The base of an image is its former base, if the image remembers
+/// one.
 pub(super) fn diff_from_base(index: &Index) -> Option<(Vec<Run>, u64)> {
     match (index.shape, &index.former) {
         (Shape::Delta, _) => Some((runs_of(index), index.parent)),
@@ -50,10 +51,10 @@ pub(crate) fn runs_of(index: &Index) -> Vec<Run> {
 }
 
 impl LayerFiles {
-    /// What to change in a module's table to get from one of its module commits to another; `None`
-    /// is the module of zeros. `size` is the table's; either may be of a smaller module, beyond which all
-    /// is zero. Costs the indexes on the path between them, and below it only those
-    /// that hold a page of it.
+    /// The changes that turn a module's page table from module commit `from` into module commit
+    /// `to`. `None` stands for a module of zeros. `size` is the size of the table. Either module
+    /// commit may be smaller; the rest is then zero. Reads the indexes on the path between the two
+    /// module commits, and below that path only the indexes that hold a changed page.
     pub(crate) fn changes(
         &self,
         module: &str,
@@ -62,9 +63,9 @@ impl LayerFiles {
         to: Option<u64>,
     ) -> Result<Vec<Change>> {
         let (a, b) = (from.unwrap_or(0), to.unwrap_or(0));
-        let touched = match self.around_images(module, size, a, b) {
+        let touched = match self.diff_by_former_bases(module, size, a, b) {
             Some(touched) => touched,
-            None => self.between(module, size, a, b)?,
+            None => self.diff_by_parents(module, size, a, b)?,
         };
         match to {
             Some(to) => self.resolve(module, size, to, touched),
@@ -75,11 +76,13 @@ impl LayerFiles {
         }
     }
 
-    /// The pages that may differ between two module commits, by their chains alone: of an image all.
-    fn between(&self, module: &str, size: u64, mut a: u64, mut b: u64) -> Result<Vec<Run>> {
+    /// The pages that may differ between two module commits, found from their chains of parents.
+    /// All pages of an image may differ.
+    fn diff_by_parents(&self, module: &str, size: u64, mut a: u64, mut b: u64) -> Result<Vec<Run>> {
         let mut touched: Vec<Vec<Run>> = Vec::new();
         while a != b {
-            // Parents are older, so the newer of the two is never an ancestor of the other.
+            // Parents are older than their children, so the newer one is never an ancestor of the
+            // older one.
             let newer = if a > b { &mut a } else { &mut b };
             let index = self.index_within(module, *newer, size)?;
             touched.push(runs_of(&index));
@@ -88,7 +91,8 @@ impl LayerFiles {
         Ok(union_of_all(touched))
     }
 
-    /// Whether the chains of two module commits meet before they end. No, if that cannot be told.
+    /// Whether the chains of two module commits meet. `false` also if a footer on the way cannot be
+    /// read.
     pub(crate) fn share_an_image(&self, module: &str, mut a: u64, mut b: u64) -> bool {
         while a != b {
             let newer = if a > b { &mut a } else { &mut b };
@@ -100,15 +104,22 @@ impl LayerFiles {
         a != 0
     }
 
-    /// As `between`, by what images remember of what they were. `None`: that does not lead from one to the other,
-    /// since one does not remember or what it remembers is gone, or it leads over more pages than the
-    /// module has.
-    fn around_images(&self, module: &str, size: u64, mut a: u64, mut b: u64) -> Option<Vec<Run>> {
+    /// The same as `diff_by_parents`, but an image leads to its former base. `None`: an image on
+    /// the path has no former base, a module commit on the path is deleted, or the path has more
+    /// pages than the module.
+    fn diff_by_former_bases(
+        &self,
+        module: &str,
+        size: u64,
+        mut a: u64,
+        mut b: u64,
+    ) -> Option<Vec<Run>> {
         let mut touched: Vec<Vec<Run>> = Vec::new();
         let mut left = size / self.page_size;
         while a != b {
             let newer = if a > b { &mut a } else { &mut b };
-            // What cannot be read is met again if it is needed.
+            // An index that cannot be read is no error here. `diff_by_parents` reports it if it
+            // needs the index.
             let index = self.index_within(module, *newer, size).ok()?;
             let (runs, below) = diff_from_base(&index)?;
             left = left.checked_sub(pages_in(&runs))?;
@@ -118,7 +129,8 @@ impl LayerFiles {
         Some(union_of_all(touched))
     }
 
-    /// Where pages are at a module commit: newest first down its chain, until each is found.
+    /// Finds the module commit that holds each page at `commit`. Goes down the chain from the
+    /// newest module commit until every page is found.
     pub(crate) fn resolve(
         &self,
         module: &str,
@@ -139,8 +151,8 @@ impl LayerFiles {
     }
 }
 
-/// Moves what an index holds of `pages` into `changes`, and returns the rest. An image holds
-/// everything.
+/// Appends the pages that an index holds to `changes`, and returns the other pages. An image holds
+/// all pages.
 pub(super) fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>) -> Vec<Run> {
     let mut rest = Vec::new();
     for run in pages {
@@ -181,7 +193,8 @@ pub(super) fn split(index: &Arc<Index>, pages: &[Run], changes: &mut Vec<Change>
     rest
 }
 
-/// The union of many lists, merged in pairs so that long paths do not cost their square.
+/// The union of many lists. The lists are merged in pairs, so the cost does not grow with the
+/// square of their number.
 pub(super) fn union_of_all(mut lists: Vec<Vec<Run>>) -> Vec<Run> {
     while lists.len() > 1 {
         lists = lists

@@ -1,4 +1,4 @@
-//! Checks of whole module commits.
+//! Checks of module commit files.
 
 use std::sync::Arc;
 
@@ -8,13 +8,14 @@ use crate::format::commit::ModuleEntry;
 use crate::format::index::Index;
 use crate::{Error, Result};
 
-/// Checks that a file is the module commit that a commit's map means.
+/// Checks that a file is the module commit that a commit names: its size and digest must match the
+/// commit's entry.
 pub(crate) fn check_is(index: &Index, module: &ModuleEntry) -> Result<()> {
     if index.size != module.size || index.digest != module.digest {
         return Err(Error::corrupt(
             place(&index.module, index.commit).to_string(),
             format!(
-                "it is not the one that commit {} of this store was made with",
+                "it is not the file that commit {} of this store was made with",
                 index.commit
             ),
         ));

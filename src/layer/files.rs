@@ -1,4 +1,4 @@
-//! The module commit files of a store: opening them, and their indexes, which are cached.
+//! The module commit files of a store. Opens them, and reads and caches their indexes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,19 +12,20 @@ use crate::format::{StoreId, name};
 use crate::sys::fs::{Access, File, Files, Place, read_exact};
 use crate::{Error, Result};
 
-/// Indexes beyond this many bytes are dropped from the cache when nobody uses them.
+/// When the cache has more bytes than this, indexes that are not in use are dropped.
 const CACHE_LIMIT: usize = 64 << 20;
 
-// In tests a few pages are many, so that all of them meet indexes that come in pieces.
+// Tests use small limits. Even small indexes are then read in pieces.
 
-/// Indexes up to this many bytes are read with their checksums, in one go.
+/// An index up to this many bytes is read together with its checksums.
 const SMALL_INDEX: u64 = if cfg!(test) { 64 } else { 64 << 10 };
 
-/// Larger ones are read in pieces of so many bytes.
+/// A larger index is read in pieces of this many bytes.
 const INDEX_PIECE: u64 = RUN as u64 * if cfg!(test) { 30 } else { 32 << 10 };
 const _: () = assert!(SMALL_INDEX <= INDEX_PIECE);
 
-/// A longer list of page checksums is found to be one before memory is taken for it.
+/// A list of page checksums that is longer than this is verified in pieces before memory is
+/// allocated for the whole list.
 const LARGE_LIST: u64 = if cfg!(test) { 16 } else { 16 << 20 };
 
 /// The module commit files of one store.
@@ -36,11 +37,12 @@ pub(crate) struct LayerFiles {
     opened: Mutex<Opened>,
 }
 
-/// Files that pages were read from, kept open: a deep chain has as many files as a restore has pages.
+/// Files that are kept open after pages were read from them. With a deep chain a restore may read
+/// each page from another file.
 #[derive(Default)]
 struct Opened {
     files: HashMap<(String, u64), Arc<dyn File>>,
-    most: usize,
+    max_open: usize,
 }
 
 #[derive(Default)]
@@ -49,7 +51,8 @@ struct Cache {
     bytes: usize,
 }
 
-fn weight(index: &Index) -> usize {
+/// About how many bytes an index takes in the cache.
+fn cached_bytes(index: &Index) -> usize {
     index.data_pages() as usize * 8 + index.runs.len() * 32 + 256
 }
 
@@ -68,14 +71,14 @@ impl LayerFiles {
         }
     }
 
-    /// How many files that were read from may stay open; none at first.
+    /// Sets how many files may stay open after reading. At first no file stays open.
     pub(crate) fn set_most_open(&self, most: usize) {
         let mut opened = self.opened.lock();
-        opened.most = most;
+        opened.max_open = most;
         opened.files.clear();
     }
 
-    /// The file of a module commit to read pages from, which may be open already.
+    /// The file of a module commit, for reading pages. It may be open already.
     pub(super) fn open_to_read(&self, module: &str, commit: u64) -> Result<Arc<dyn File>> {
         let key = (module.to_owned(), commit);
         if let Some(file) = self.opened.lock().files.get(&key) {
@@ -83,16 +86,16 @@ impl LayerFiles {
         }
         let file = self.open(module, commit)?;
         let mut opened = self.opened.lock();
-        if opened.files.len() >= opened.most {
+        if opened.files.len() >= opened.max_open {
             opened.files.clear();
         }
-        if opened.most > 0 {
+        if opened.max_open > 0 {
             opened.files.insert(key, file.clone());
         }
         Ok(file)
     }
 
-    /// The file of a module commit.
+    /// Opens the file of a module commit.
     pub(crate) fn open(&self, module: &str, commit: u64) -> Result<Arc<dyn File>> {
         let place = place(module, commit);
         self.files
@@ -117,25 +120,29 @@ impl LayerFiles {
             cache
                 .indexes
                 .retain(|_, index| Arc::strong_count(index) > 1);
-            cache.bytes = cache.indexes.values().map(|index| weight(index)).sum();
+            cache.bytes = cache
+                .indexes
+                .values()
+                .map(|index| cached_bytes(index))
+                .sum();
         }
-        cache.bytes += weight(&index);
+        cache.bytes += cached_bytes(&index);
         cache
             .indexes
             .insert((index.module.clone(), index.commit), index);
     }
 
-    /// Drops the index of a module commit that is no more, or is another file now.
+    /// Drops the index and the open file of a module commit that was deleted or rewritten.
     pub(crate) fn forget(&self, module: &str, commit: u64) {
         let key = (module.to_owned(), commit);
         self.opened.lock().files.remove(&key);
         let mut cache = self.cache.lock();
         if let Some(index) = cache.indexes.remove(&key) {
-            cache.bytes = cache.bytes.saturating_sub(weight(&index));
+            cache.bytes = cache.bytes.saturating_sub(cached_bytes(&index));
         }
     }
 
-    /// The module commit below another one, 0 for an image, at the cost of a footer.
+    /// The parent of a module commit; 0 for an image. Reads at most the footer.
     pub(crate) fn parent(&self, module: &str, commit: u64) -> Result<u64> {
         if let Some(index) = self.cache.lock().indexes.get(&(module.to_owned(), commit)) {
             return Ok(index.parent);
@@ -151,8 +158,8 @@ impl LayerFiles {
         let file = self.open(module, commit)?;
         let footer = self.footer(&*file, module, commit)?;
         let name = place.to_string();
-        // The footer's numbers were checked against the file's length; but a file can be long and empty, so
-        // that what they ask for is not allocated before it was read.
+        // The footer's numbers fit the file's length, but a sparse file can have any length. So
+        // memory is only allocated as far as the index was read.
         let runs_length = footer.runs_length();
         let whole = footer.index_length <= SMALL_INDEX;
         let (index_offset, index_length) = (footer.index_offset, footer.index_length);
@@ -174,12 +181,12 @@ impl LayerFiles {
         Ok(index)
     }
 
-    /// The footer of a module commit whose bytes are not in a file of their own.
+    /// The footer of an inline file.
     pub(crate) fn footer_of(&self, module: &str, commit: u64, bytes: &[u8]) -> Result<Footer> {
         let length = bytes.len() as u64;
-        let name = format!("{}, as the journal carries it", place(module, commit));
+        let name = format!("{} (inline in the journal)", place(module, commit));
         let Some(footer) = bytes.last_chunk::<FOOTER>() else {
-            let why = format!("it has {length} bytes, less than a footer");
+            let why = format!("it has {length} bytes, which is less than a footer");
             return Err(Error::corrupt(name, why));
         };
         self.check_footer(footer, length, module, commit, name)
@@ -193,7 +200,7 @@ impl LayerFiles {
         let Some(footer_at) = length.checked_sub(FOOTER as u64) else {
             return Err(Error::corrupt(
                 name,
-                format!("it has {length} bytes, less than a footer"),
+                format!("it has {length} bytes, which is less than a footer"),
             ));
         };
         let mut footer = [0; FOOTER];
@@ -215,15 +222,15 @@ impl LayerFiles {
             return Err(Error::corrupt(
                 name,
                 format!(
-                    "it is commit {} of module \"{}\"",
-                    index.commit, index.module
+                    "it holds commit {} of module \"{}\" with pages of {} bytes",
+                    index.commit, index.module, index.page_size
                 ),
             ));
         }
         Ok(footer)
     }
 
-    /// The checksums of a module commit's data pages, read when they are first needed.
+    /// The checksums of a module commit's data pages. They are read at the first call.
     pub(crate) fn checksums<'a>(&self, index: &'a Index) -> Result<&'a [u64]> {
         if let Some(known) = index.checksums.get() {
             return Ok(known);
@@ -248,15 +255,15 @@ impl LayerFiles {
         index.learn_checksums(&bytes, &self.store, &place.to_string())
     }
 
-    /// The index of a module commit that must not be of a module larger than this: modules grow, so
-    /// that what is below a module commit is as large or smaller.
+    /// The index of a module commit, whose module must not be larger than `size`. Modules only
+    /// grow, so a module commit is never larger than the module commit above it.
     pub(crate) fn index_within(&self, module: &str, commit: u64, size: u64) -> Result<Arc<Index>> {
         let index = self.index(module, commit)?;
         if index.size > size {
             return Err(Error::corrupt(
                 place(module, commit).to_string(),
                 format!(
-                    "it is of a module of {} bytes, and what was made on it has {size}",
+                    "its module has {} bytes, but the module commit above it has only {size}",
                     index.size
                 ),
             ));
@@ -264,7 +271,7 @@ impl LayerFiles {
         Ok(index)
     }
 
-    /// The module commits that make up a module's bytes, newest first, ending with an image.
+    /// The module commits that make up a module's bytes: newest first, with an image at the end.
     pub(crate) fn chain(&self, module: &str, commit: u64, size: u64) -> Result<Vec<Arc<Index>>> {
         let mut chain = vec![self.index_within(module, commit, size)?];
         loop {
@@ -272,7 +279,7 @@ impl LayerFiles {
             if last.shape == Shape::Image {
                 return Ok(chain);
             }
-            // Parents are older than their children (checked by the decoder), so this ends.
+            // The decoder has checked that parents are older than their children, so the loop ends.
             chain.push(self.index_within(module, last.parent, last.size)?);
         }
     }

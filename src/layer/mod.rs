@@ -1,8 +1,9 @@
-//! Module commit files. An image is a base; a delta is a layer on the module commit below it.
+//! Module commit files. An image is a base image. A delta is a layer on the module commit below it.
 //!
-//! [`LayerFiles`] opens and checks the files of a store, and caches their indexes. [`Draft`] writes a new
-//! module commit, [`rewrite_layer`] writes one anew on another base, [`Reading`] reads checked pages, and [`PageTable`]
-//! says for each page of a module which file holds it.
+//! [`LayerFiles`] opens and checks the files of a store, and caches their indexes. [`Draft`] writes
+//! a new module commit. [`rewrite_layer`] writes a module commit again, on another parent or as an
+//! image. [`Reading`] reads pages and checks them. [`PageTable`] says for each page of a module
+//! which file holds the page.
 
 #![forbid(unsafe_code)]
 

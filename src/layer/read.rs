@@ -1,4 +1,5 @@
-//! Reading pages out of module commit files, checked, in as few system calls as their places allow.
+//! Reads pages out of module commit files and checks them. Pages that lie together are read with
+//! one system call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use crate::page_set::Run;
 use crate::sys::fs::{File, read_exact};
 use crate::{Error, Result};
 
-/// The most bytes of one read; in tests a few pages are many.
-const READ: usize = if cfg!(test) { 16_384 } else { 1 << 20 };
+/// The most bytes of one read. Tests use a small number.
+const MAX_READ: usize = if cfg!(test) { 16_384 } else { 1 << 20 };
 
-/// Pages that lie together in one module commit.
+/// Consecutive pages and the module commit that holds them.
 #[derive(Clone)]
 pub(crate) struct Piece {
     pub(crate) run: Run,
@@ -35,15 +36,15 @@ impl Piece {
     }
 }
 
-/// An errand through the files: keeps them open and its buffer while it lasts.
+/// A series of reads. It keeps its files open and its buffer allocated until it is dropped.
 pub(crate) struct Reading<'a> {
     layers: &'a LayerFiles,
     open: HashMap<u64, Arc<dyn File>>,
     buffer: Vec<u8>,
 }
 
-/// Files kept open at once by one errand.
-const OPEN: usize = 32;
+/// The most files that one series of reads keeps open.
+const MAX_OPEN: usize = 32;
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(layers: &'a LayerFiles) -> Self {
@@ -58,12 +59,13 @@ impl<'a> Reading<'a> {
         self.layers.page_size
     }
 
-    /// For one module at a time: the files of another are another's.
+    /// The file of a module commit. Open files are known by their commit number only, so one value
+    /// reads one module.
     fn file(&mut self, index: &Index) -> Result<Arc<dyn File>> {
         if let Some(file) = self.open.get(&index.commit) {
             return Ok(file.clone());
         }
-        if self.open.len() >= OPEN {
+        if self.open.len() >= MAX_OPEN {
             self.open.clear();
         }
         let file = self.layers.open_to_read(&index.module, index.commit)?;
@@ -71,15 +73,15 @@ impl<'a> Reading<'a> {
         Ok(file)
     }
 
-    /// Reads pages of one module and hands them out, each run with its verified bytes. `pieces` are
-    /// sorted here so that each file is read forward.
+    /// Reads pages of one module and calls `each` with each run and its verified bytes. The pieces
+    /// are sorted first, so each file is read forward.
     pub(crate) fn pieces(
         &mut self,
         pieces: Vec<Piece>,
         mut each: impl FnMut(Run, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self.together(pieces, |reading, parts, bytes| {
+        let read = self.for_each_batch(pieces, |reading, parts, bytes| {
             if buffer.len() < bytes {
                 buffer = try_filled(bytes, 0u8, "a buffer for pages")?;
             }
@@ -97,8 +99,8 @@ impl<'a> Reading<'a> {
         read
     }
 
-    /// The same into room of the caller's: `read_to` is asked for runs and their bytes together, and hands
-    /// the room to what it is given.
+    /// The same, into buffers of the caller. For each read, `read_to` gets the runs, the number of
+    /// their bytes, and a function that reads those bytes into a buffer.
     pub(crate) fn pieces_to(
         &mut self,
         pieces: Vec<Piece>,
@@ -108,14 +110,15 @@ impl<'a> Reading<'a> {
             &mut dyn FnMut(&mut [u8]) -> Result<()>,
         ) -> Result<()>,
     ) -> Result<()> {
-        self.together(pieces, |reading, parts, bytes| {
+        self.for_each_batch(pieces, |reading, parts, bytes| {
             let mut runs = parts.iter().map(|part| part.run);
-            read_to(&mut runs, bytes, &mut |room| reading.read(parts, room))
+            read_to(&mut runs, bytes, &mut |buffer| reading.read(parts, buffer))
         })
     }
 
-    /// Hands out parts that one read can get, and their bytes.
-    fn together(
+    /// Groups pieces into batches that one read can get. Calls `each` with the parts of a batch and
+    /// the number of their bytes.
+    fn for_each_batch(
         &mut self,
         mut pieces: Vec<Piece>,
         mut each: impl FnMut(&mut Self, &[ReadPart], usize) -> Result<()>,
@@ -125,11 +128,14 @@ impl<'a> Reading<'a> {
         let mut parts: Vec<ReadPart> = Vec::new();
         let mut bytes = 0;
         for piece in &pieces {
-            let most = (READ as u64 / page_size).max(1);
+            let max_pages = (MAX_READ as u64 / page_size).max(1);
             let mut start = piece.run.start;
             while start < piece.run.end() {
-                let part =
-                    ReadPart::new(&piece.source, start, (piece.run.end() - start).min(most))?;
+                let part = ReadPart::new(
+                    &piece.source,
+                    start,
+                    (piece.run.end() - start).min(max_pages),
+                )?;
                 start += part.run.count;
                 if let Some(last) = parts.last() {
                     if !last.is_followed_by(&part, bytes, page_size) {
@@ -148,18 +154,18 @@ impl<'a> Reading<'a> {
         each(self, &parts, bytes as usize)
     }
 
-    /// One read for parts that lie behind one another, and the check of their pages.
-    fn read(&mut self, parts: &[ReadPart], room: &mut [u8]) -> Result<()> {
+    /// Reads parts that follow one another in the file, with one call, and checks their pages.
+    fn read(&mut self, parts: &[ReadPart], buffer: &mut [u8]) -> Result<()> {
         let Some(first) = parts.first() else {
             return Ok(());
         };
         let page_size = self.layers.page_size as usize;
         let index = &first.source;
         let file = self.file(index)?;
-        let name = Named(index);
-        read_exact(&*file, room, first.offset, &name)?;
+        let name = LayerName(index);
+        read_exact(&*file, buffer, first.offset, &name)?;
         let checksums = self.layers.checksums(index)?;
-        let mut rest = &*room;
+        let mut rest = &*buffer;
         for part in parts {
             let (own, behind) = rest.split_at(part.run.count as usize * page_size);
             rest = behind;
@@ -179,7 +185,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Whether a page in a file has these bytes. A page that cannot be read has not.
+    /// Whether a page in a file has these bytes. `false` also if the page cannot be read.
     pub(crate) fn page_is(&mut self, index: &Index, page: u64, bytes: &[u8]) -> bool {
         let PageLookup::Data { slot } = index.find(page) else {
             return false;
@@ -188,7 +194,7 @@ impl<'a> Reading<'a> {
             return false;
         };
         if self.buffer.len() < bytes.len() {
-            let Ok(buffer) = try_filled(READ, 0u8, "a buffer for pages") else {
+            let Ok(buffer) = try_filled(MAX_READ, 0u8, "a buffer for pages") else {
                 return false;
             };
             self.buffer = buffer;
@@ -199,10 +205,10 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// A file's name, made up only when an error wants it.
-struct Named<'a>(&'a Index);
+/// The name of a module commit file. The text is only made for an error.
+struct LayerName<'a>(&'a Index);
 
-impl std::fmt::Display for Named<'_> {
+impl std::fmt::Display for LayerName<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         place(&self.0.module, self.0.commit).fmt(f)
     }
@@ -220,10 +226,10 @@ impl ReadPart {
     fn new(source: &Arc<Index>, start: u64, count: u64) -> Result<Self> {
         let PageLookup::Data { slot } = source.find(start) else {
             return Err(Error::Internal {
-                what: format!("page {start} is not where it was"),
+                what: format!("page {start} is not in the file that should hold it"),
             });
         };
-        // A table's run may span several runs of the index.
+        // The run may span several runs of the index. Only the first of them is read here.
         let held = source.runs[source.run_at(start)].end() - start;
         Ok(Self {
             source: source.clone(),
@@ -236,10 +242,11 @@ impl ReadPart {
         })
     }
 
-    /// Whether `next` can be read with parts of so many bytes, of which this is the last.
+    /// Whether `next` can join the batch of which `self` is the last part. The batch has `bytes`
+    /// bytes.
     fn is_followed_by(&self, next: &Self, bytes: u64, page_size: u64) -> bool {
         Arc::ptr_eq(&self.source, &next.source)
             && self.offset + self.run.count * page_size == next.offset
-            && bytes + next.run.count * page_size <= READ as u64
+            && bytes + next.run.count * page_size <= MAX_READ as u64
     }
 }

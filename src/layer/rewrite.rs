@@ -1,4 +1,4 @@
-//! Rewriting a module commit: the same commit and the same bytes, on another parent or as an image.
+//! Rewrites a module commit with the same pages, on another parent or as an image.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -13,31 +13,33 @@ use crate::page_set::{Run, pages_in};
 use crate::sys::fs::{File, Place};
 use crate::{Error, Result};
 
-/// How many pages a chain of module commits holds, each page counted once.
+/// How many pages a chain of module commits holds. A page in several of them counts once.
 pub(crate) fn pages_of(chain: &[Arc<Index>]) -> u64 {
     let runs = chain.iter().map(|index| runs_of(index)).collect();
     pages_in(&union_of_all(runs))
 }
 
-/// Writes the first module commit of `chain` anew, so that it needs none of the others: its parent
-/// becomes that of the last one, and if the last one is an image, it becomes an image. `chain` is
-/// newest first, each the parent of the one before it. An image remembers how it differs from `former`,
-/// which is the parent of one of them, or from what the last one remembers. `tell` hears of every byte
-/// that is copied, and may end it. Every page is checked on its way.
+/// Writes a new file for the first module commit of `chain`. The new file does not need the other
+/// module commits of the chain. `chain` is newest first, and each module commit is the parent of
+/// the module commit before it. The new file gets the parent of the last module commit. If the last
+/// one is an image, the new file is an image too. An image remembers how it differs from its former
+/// base: from module commit `former` if that is the parent of a member of the chain, else from the
+/// former base of the last member. `report_progress` is called with the number of bytes of each
+/// copy, and its error ends the rewrite. Every page is checked.
 pub(crate) fn rewrite_layer(
     layers: &LayerFiles,
     chain: &[Arc<Index>],
     former: u64,
     temporary: &Place,
-    tell: &mut dyn FnMut(u64) -> Result<()>,
+    report_progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Finished> {
     let (mut index, pieces) = plan(layers, chain)?;
     if index.shape == Shape::Image {
-        index.former = remembered(chain, former);
+        index.former = former_of(chain, former);
     }
     layers.files.unlink(temporary)?;
     let file = layers.files.create(temporary)?;
-    match copy(layers, &index, pieces, &*file, tell) {
+    match copy(layers, &index, pieces, &*file, report_progress) {
         Ok(bytes) => Ok(Finished {
             index: Arc::new(index),
             file,
@@ -45,14 +47,14 @@ pub(crate) fn rewrite_layer(
             bytes,
         }),
         Err(error) => {
-            // What stays is removed by the next open.
+            // If this fails, the next open of the store removes the file.
             let _ = layers.files.unlink(temporary);
             Err(error)
         }
     }
 }
 
-/// The new index, and where its pages are now.
+/// The new index, and the pieces that hold its pages now.
 fn plan(layers: &LayerFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)> {
     let (Some(first), Some(last)) = (chain.first(), chain.last()) else {
         return Err(Error::Internal {
@@ -101,21 +103,22 @@ fn plan(layers: &LayerFiles, chain: &[Arc<Index>]) -> Result<(Index, Vec<Piece>)
             continue;
         };
         let PageLookup::Data { slot } = source.find(run.start) else {
-            return Err(moved(run));
+            return Err(page_missing(run));
         };
         let sums = layers
             .checksums(&source)?
             .get(slot as usize..(slot + run.count) as usize);
         index.push(run.start, run.count, Content::Data);
-        checksums.extend_from_slice(sums.ok_or_else(|| moved(run))?);
+        checksums.extend_from_slice(sums.ok_or_else(|| page_missing(run))?);
         pieces.push(Piece { run, source });
     }
     index.checksums = Checksums::known(checksums);
     Ok((index, pieces))
 }
 
-/// How the first of a chain differs from one of those below it.
-fn remembered(chain: &[Arc<Index>], former: u64) -> Option<Former> {
+/// The former base of the first module commit of a chain: `former`, or the base of the last module
+/// commit.
+fn former_of(chain: &[Arc<Index>], former: u64) -> Option<Former> {
     let mut lists = Vec::new();
     for (at, index) in chain.iter().enumerate() {
         let (runs, below) = diff_from_base(index)?;
@@ -131,65 +134,68 @@ fn remembered(chain: &[Arc<Index>], former: u64) -> Option<Former> {
     None
 }
 
-fn moved(run: Run) -> Error {
+fn page_missing(run: Run) -> Error {
     Error::Internal {
-        what: format!("page {} is not where it was", run.start),
+        what: format!("page {} is not in the file that should hold it", run.start),
     }
 }
 
-/// From so many bytes together on, their blocks are shared with the old file where the file system can: an
-/// extent of a file costs about as much as copying these. In tests a few pages are many.
-const SHARED: u64 = if cfg!(test) { 8_192 } else { 64 << 10 };
+/// Pieces of at least this many bytes share their blocks with the old file, if the file system can
+/// do that. Sharing one extent costs about as much as copying this many bytes. Tests use a small
+/// number.
+const MIN_SHARED: u64 = if cfg!(test) { 8_192 } else { 64 << 10 };
 
-/// Takes the pages to their new places, then writes index and footer. Returns the bytes written.
+/// Copies the pages to their new places, and then writes index and footer. Returns how many bytes
+/// were written.
 fn copy(
     layers: &LayerFiles,
     index: &Index,
     pieces: Vec<Piece>,
     file: &dyn File,
-    tell: &mut dyn FnMut(u64) -> Result<()>,
+    report_progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<u64> {
     if index.shape == Shape::Image {
         file.set_len(index.size)?;
     }
     let mut written = 0;
-    let pieces = share(layers, index, pieces, file, tell)?;
+    let pieces = share_blocks(layers, index, pieces, file, report_progress)?;
     Reading::new(layers).pieces(pieces, |run, bytes| {
         let PageLookup::Data { slot } = index.find(run.start) else {
-            return Err(moved(run));
+            return Err(page_missing(run));
         };
         file.write_at(&[IoSlice::new(bytes)], index.offset(run.start, slot))?;
         written += bytes.len() as u64;
-        tell(bytes.len() as u64)
+        report_progress(bytes.len() as u64)
     })?;
     let end = index.encode(&layers.store);
     file.write_at(&[IoSlice::new(&end)], index.index_offset())?;
     Ok(written + end.len() as u64)
 }
 
-/// Shares the blocks of large pieces, which are checked as those that are copied. Returns what is to be copied:
-/// all of them, but for one look, where the file system cannot share.
-fn share(
+/// Shares the blocks of large pieces and checks their pages. Returns the pieces that have to be
+/// copied. If the file system cannot share blocks, the first attempt fails, and all pieces have to
+/// be copied.
+fn share_blocks(
     layers: &LayerFiles,
     index: &Index,
     pieces: Vec<Piece>,
     file: &dyn File,
-    tell: &mut dyn FnMut(u64) -> Result<()>,
+    report_progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Piece>> {
-    let mut left = Vec::new();
-    let mut can = true;
+    let mut to_copy = Vec::new();
+    let mut can_share = true;
     let mut source: Option<(u64, Arc<dyn File>)> = None;
     for piece in pieces {
         let Piece { run, source: from } = &piece;
         let length = run.count * layers.page_size;
-        if !can || length < SHARED {
-            left.push(piece);
+        if !can_share || length < MIN_SHARED {
+            to_copy.push(piece);
             continue;
         }
         let (PageLookup::Data { slot: old }, PageLookup::Data { slot: new }) =
             (from.find(run.start), index.find(run.start))
         else {
-            return Err(moved(*run));
+            return Err(page_missing(*run));
         };
         let open = match &source {
             Some((commit, open)) if *commit == from.commit => open.clone(),
@@ -200,12 +206,12 @@ fn share(
             }
         };
         let (here, there) = (from.offset(run.start, old), index.offset(run.start, new));
-        can = file.share(&*open, here, length, there);
-        if !can {
-            left.push(piece);
+        can_share = file.share(&*open, here, length, there);
+        if !can_share {
+            to_copy.push(piece);
             continue;
         }
-        Reading::new(layers).pieces(vec![piece], |_, bytes| tell(bytes.len() as u64))?;
+        Reading::new(layers).pieces(vec![piece], |_, bytes| report_progress(bytes.len() as u64))?;
     }
-    Ok(left)
+    Ok(to_copy)
 }

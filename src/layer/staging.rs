@@ -1,4 +1,5 @@
-//! Pages on their way into memory: read and checked, all of them, before the first is put there.
+//! Pages that a restore will copy into memory. All of them are read and checked before the first is
+//! copied.
 
 use super::read::{Piece, Reading};
 use crate::Result;
@@ -19,7 +20,7 @@ struct Staged {
 }
 
 impl Staging {
-    /// The arena has room for all that will be read.
+    /// The arena must be large enough for all pages that will be read.
     pub(crate) fn new(arena: Arena) -> Self {
         Self {
             arena,
@@ -28,8 +29,8 @@ impl Staging {
         }
     }
 
-    /// Reads pages of a module, which is known by its number. `report` is called before each read with the bytes read so far, and can end
-    /// the call.
+    /// Reads pages of a module, which has the number `module`. Before each read `report` is called
+    /// with the number of bytes that were read so far. Its error ends the call.
     pub(crate) fn read(
         &mut self,
         reading: &mut Reading<'_>,
@@ -40,7 +41,7 @@ impl Staging {
         let page = reading.page_size();
         reading.pieces_to(pieces, |runs, bytes, read| {
             report(self.used as u64)?;
-            // Straight to where they wait: until they are put into memory this is their only copy.
+            // The pages are read directly into the arena, without another copy.
             read(self.arena.room(self.used, bytes))?;
             for run in runs {
                 self.staged.push(Staged {
@@ -54,7 +55,8 @@ impl Staging {
         })
     }
 
-    /// Hands out all that was read: the module's number, the pages, their bytes.
+    /// Calls `each` with everything that was read: the number of the module, the pages and their
+    /// bytes.
     pub(crate) fn put(&self, page: u64, mut each: impl FnMut(usize, Run, &[u8])) {
         for staged in &self.staged {
             let length = (staged.run.count * page) as usize;

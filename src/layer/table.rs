@@ -1,5 +1,5 @@
-//! Where each page of a module is: the head's view of it, so that no chain has to be walked for a
-//! page.
+//! The page table of a module at the head: which module commit file holds each page. With the
+//! table, finding a page does not walk a chain.
 
 use std::sync::Arc;
 
@@ -11,40 +11,43 @@ use crate::page_set::Run;
 use crate::sys::host;
 use crate::{Error, Result};
 
+/// The pages of one chunk.
 const CHUNK: u64 = 512;
-/// So many chunks, of 2 TiB of pages of 4 KiB, any host has room for; more, if they take a small part of its memory.
-const MANY: usize = 1 << 20;
+/// A table of up to this many chunks is always allowed; with pages of 4 KiB this is a module of 2
+/// TiB. A larger table is allowed if it takes at most 1/64 of the host's memory.
+const ALWAYS_ALLOWED_CHUNKS: usize = 1 << 20;
 
-/// What is said of the pages of a chunk; nothing: they are as in the base.
+/// The entries of the pages of a chunk. `None`: all of them are the same as in the base.
 type Chunk = Option<Box<[u32]>>;
 
-/// For each page the module commit that holds it, or none for a zero page. Stretches of pages that are
-/// as in the image below cost nothing.
+/// For each page the module commit that holds the page, or none for a zero page. Chunks whose pages
+/// are all the same as in the base take no memory.
 pub(crate) struct PageTable {
     pages: u64,
-    /// The image that holds every page of which nothing else is said; without one they are zero.
+    /// The image that holds every page without an entry of its own. Without an image such pages are
+    /// zero.
     base: Option<Arc<Index>>,
-    /// [`BASE`], [`ZERO`], or a number of `sources`. A missing chunk is all as in the base.
+    /// One entry for each page: [`BASE`], [`ZERO`], or [`FIRST`] plus a position in `sources`.
     chunks: Vec<Chunk>,
     sources: Vec<Option<TableSource>>,
-    /// The place in `sources` that was asked for last: runs come one after another from one source.
+    /// The position in `sources` that was used last. Successive runs often have the same source.
     recent: usize,
 }
 
-/// As in the base.
+/// The page is the same as in the base.
 const BASE: u32 = 0;
-/// A zero page, whatever the base has.
+/// The page is zero, even if the base has data for it.
 const ZERO: u32 = 1;
-/// The number of the first source.
+/// The entry of the first source.
 const FIRST: u32 = 2;
 
 struct TableSource {
     index: Arc<Index>,
-    /// The pages that point to it; at none it is let go.
+    /// How many pages point to this source. When no page does, the source is removed.
     pages: u64,
 }
 
-/// A run of pages that are alike in the table.
+/// A run of pages with the same entry in the table.
 #[derive(Clone)]
 pub(crate) struct Located {
     pub(crate) run: Run,
@@ -53,7 +56,7 @@ pub(crate) struct Located {
 }
 
 impl PageTable {
-    /// A module of zeros.
+    /// The table of a module of zeros.
     pub(crate) fn new(pages: u64) -> Result<Self> {
         let mut table = Self {
             pages: 0,
@@ -71,15 +74,17 @@ impl PageTable {
         self.pages
     }
 
-    /// Makes it the table of a larger module, with zeros behind.
+    /// Makes the table larger. The new pages are zero.
     pub(crate) fn grow(&mut self, pages: u64) -> Result<()> {
         let count = pages.div_ceil(CHUNK) as usize;
         let more = count.saturating_sub(self.chunks.len());
         let no_memory = || Error::NoMemory {
             what: "a page table".into(),
         };
-        // A delta may say that its module has any size, whatever length the file has.
-        if count > MANY && count > host::memory() as usize / 64 / size_of::<Chunk>() {
+        // A delta can name any module size, even if its file is short.
+        if count > ALWAYS_ALLOWED_CHUNKS
+            && count > host::memory() as usize / 64 / size_of::<Chunk>()
+        {
             return Err(no_memory());
         }
         self.chunks
@@ -90,7 +95,7 @@ impl PageTable {
         Ok(())
     }
 
-    /// The table of a chain that is given newest first.
+    /// The table of a chain, which is given newest first.
     pub(crate) fn of_chain(pages: u64, chain: &[Arc<Index>]) -> Result<Self> {
         let mut table = Self::new(pages)?;
         for index in chain.iter().rev() {
@@ -109,7 +114,7 @@ impl PageTable {
             return Err(beyond());
         }
         if index.shape == Shape::Image {
-            // It says all there is to say.
+            // An image holds all pages.
             self.chunks.iter_mut().for_each(|chunk| *chunk = None);
             self.sources.clear();
             self.base = Some(index.clone());
@@ -162,8 +167,8 @@ impl PageTable {
         Ok(())
     }
 
-    /// Points all pages that are in one of the module commits `old` to another one, which must hold
-    /// them too; it is an image if one of them is.
+    /// Points all pages of the module commits `old` to the module commit `new`, which must hold
+    /// those pages too. If one of `old` is an image, `new` must be an image.
     pub(crate) fn replace(&mut self, old: &[u64], new: &Arc<Index>) {
         if self
             .base
@@ -244,7 +249,7 @@ impl PageTable {
         }
     }
 
-    /// Splits a run into stretches that come from one place.
+    /// Splits a run into parts that have the same source each.
     pub(crate) fn locate(&self, run: Run, mut each: impl FnMut(Located)) {
         let mut page = run.start;
         while page < run.end() {
@@ -284,7 +289,7 @@ impl PageTable {
     }
 }
 
-/// Splits a run of pages that are as in an image.
+/// Splits a run of pages that have the entry [`BASE`].
 fn locate_in_image(image: &Arc<Index>, run: Run, each: &mut impl FnMut(Located)) {
     let mut page = run.start;
     for data in &image.runs[image.run_at(page)..] {
@@ -323,7 +328,7 @@ fn source_at(sources: &mut [Option<TableSource>], number: u32) -> Option<&mut Ta
 
 fn beyond() -> Error {
     Error::Internal {
-        what: "a page beyond its module".into(),
+        what: "a page after the end of its module".into(),
     }
 }
 
@@ -407,7 +412,7 @@ mod tests {
             });
             assert_eq!(found, (model[page as usize] != 0).then_some(sum));
         }
-        // What no page points to is let go.
+        // A source to which no page points was removed.
         let live: std::collections::BTreeSet<_> = model.iter().filter(|c| **c != 0).collect();
         let base = table.base.as_ref().map(|base| base.commit);
         let other = live.iter().filter(|commit| Some(***commit) != base);
@@ -426,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn stretches_go_over_the_borders_of_chunks_where_they_are_alike() {
+    fn parts_of_the_same_source_extend_over_chunks() {
         let mut table = PageTable::new(PAGES).unwrap();
         let all = Run {
             start: 0,
@@ -445,7 +450,7 @@ mod tests {
         (image.shape, image.parent) = (Shape::Image, 0);
         let image = Arc::new(image);
         table.apply(&image).unwrap();
-        // What is as in the image takes no memory.
+        // Pages that are the same as in the image take no memory.
         table.set(all, Some(&image)).unwrap();
         assert!(table.chunks.iter().all(Option::is_none) && table.sources.is_empty());
         assert_eq!(located(&table), [(0, PAGES, 1)]);
@@ -456,7 +461,7 @@ mod tests {
         table.apply(&index(2, &[last])).unwrap();
         let seen = [(0, CHUNK - 1, 1), (CHUNK - 1, CHUNK, 2), (CHUNK, PAGES, 1)];
         assert_eq!(located(&table), seen);
-        // Rewritten, each is another file.
+        // Both module commits are rewritten into other files.
         table.replace(&[2], &index(3, &[last]));
         let seen = [(0, CHUNK - 1, 1), (CHUNK - 1, CHUNK, 3), (CHUNK, PAGES, 1)];
         assert_eq!(located(&table), seen);
@@ -468,9 +473,9 @@ mod tests {
     }
 
     #[test]
-    fn many_pages_are_refused_where_their_table_takes_much_of_the_memory() {
+    fn a_table_that_takes_much_of_the_memory_is_refused() {
         let chunks = host::memory() / 64 / size_of::<Chunk>() as u64;
-        let most = chunks.max(MANY as u64) * CHUNK;
+        let most = chunks.max(ALWAYS_ALLOWED_CHUNKS as u64) * CHUNK;
         PageTable::new(most).unwrap();
         let refused = PageTable::new(most + 1);
         assert!(matches!(refused, Err(Error::NoMemory { .. })));

@@ -1,5 +1,5 @@
-//! Writing a module commit file: pages front to back, then index and footer, under a temporary
-//! name.
+//! Writes a module commit file under a temporary name: first the pages in ascending order, then
+//! index and footer.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::format::index::{Checksums, Content, Index, Shape};
 use crate::page_set::Run;
 use crate::sys::fs::{File, Place};
 
-/// A module commit in the making.
+/// A module commit that is being written.
 pub(crate) struct Draft {
     file: Option<Arc<dyn File>>,
     temporary: Place,
     index: Index,
     checksums: Vec<u64>,
-    /// Bytes of pages written so far, which in a delta is where the next ones go.
+    /// How many bytes of pages were written so far. In a delta the next page goes to this offset.
     written: u64,
-    /// The module is larger than it was.
+    /// The module is larger than at the parent.
     grown: bool,
     pub(crate) counts: Counts,
 }
 
-/// What became of the pages that were given to a draft.
+/// How many captured pages had data, were zero, or were unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) data: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Counts {
     pub(crate) unchanged: u64,
 }
 
-/// A file that has its footer, and waits for its name.
+/// A file with its footer. It does not have its final name yet.
 pub(crate) struct Finished {
     pub(crate) index: Arc<Index>,
     pub(crate) file: Arc<dyn File>,
@@ -91,7 +91,7 @@ impl Draft {
         draft
     }
 
-    /// Whether it has anything to say.
+    /// Whether the draft has no changes: it is a delta without pages and of the same module size.
     pub(crate) fn is_empty(&self) -> bool {
         self.index.runs.is_empty() && self.index.shape == Shape::Delta && !self.grown
     }
@@ -109,8 +109,9 @@ impl Draft {
         Ok(file)
     }
 
-    /// Takes captured pages: leaves out those that are as the head's `table` has them, notes zero
-    /// layers, and writes the rest. Runs come in ascending order, over all calls.
+    /// Adds captured pages. Pages that are the same as in the head's `table` are left out, zero
+    /// pages are only recorded in the index, and the other pages are written. Runs must ascend over
+    /// all calls.
     pub(crate) fn feed<'a>(
         &mut self,
         reading: &mut Reading<'_>,
@@ -121,19 +122,20 @@ impl Draft {
         let page_size = layers.page_size as usize;
         let mut batch = PageBatch::default();
         for (run, bytes) in captured {
-            // Where a stretch of data pages began, as a number within the run.
-            let mut began = None;
+            // The first page of the current stretch of data pages, counted from the start of the
+            // run.
+            let mut stretch_start = None;
             for (number, page) in bytes.chunks_exact(page_size).enumerate() {
                 let data =
                     self.take_page(reading, layers, table, run.start + number as u64, page)?;
                 if data {
-                    began.get_or_insert(number);
-                } else if let Some(from) = began.take() {
+                    stretch_start.get_or_insert(number);
+                } else if let Some(from) = stretch_start.take() {
                     let stretch = &bytes[from * page_size..number * page_size];
                     self.write(layers, &mut batch, run.start + from as u64, stretch)?;
                 }
             }
-            if let Some(from) = began {
+            if let Some(from) = stretch_start {
                 let stretch = &bytes[from * page_size..];
                 self.write(layers, &mut batch, run.start + from as u64, stretch)?;
             }
@@ -141,7 +143,7 @@ impl Draft {
         self.flush(layers, &mut batch)
     }
 
-    /// Notes one captured page; `true` if its bytes have to be written.
+    /// Records one captured page. `true`: its bytes have to be written.
     fn take_page(
         &mut self,
         reading: &mut Reading<'_>,
@@ -173,8 +175,8 @@ impl Draft {
         })
     }
 
-    /// What a captured page is, compared with the head. Takes the old page out of the digest
-    /// unless it stays.
+    /// Compares a captured page with the head. If the page has changed, the old page is removed
+    /// from the digest.
     fn classify(
         &mut self,
         reading: &mut Reading<'_>,
@@ -191,7 +193,7 @@ impl Draft {
             }
         } else {
             let sum = checksum::page(page);
-            // Equal checksums are a hint; only equal bytes are believed.
+            // Equal checksums are not enough: the bytes are compared too.
             let same = old == Some(sum)
                 && table
                     .source(at)
@@ -210,7 +212,7 @@ impl Draft {
         verdict
     }
 
-    /// Adds a stretch of data pages to what is written with one call.
+    /// Adds a stretch of data pages to the batch that is written with one call.
     fn write<'a>(
         &mut self,
         layers: &LayerFiles,
@@ -268,13 +270,13 @@ impl Draft {
     /// Gives the draft up and removes its file.
     pub(crate) fn discard(self, layers: &LayerFiles) {
         if self.file.is_some() {
-            // What stays is removed by the next open.
+            // If this fails, the next open of the store removes the file.
             let _ = layers.files.unlink(&self.temporary);
         }
     }
 }
 
-/// Stretches of pages that follow one another in the file.
+/// Stretches of pages that follow one another in the file and are written with one call.
 #[derive(Default)]
 struct PageBatch<'a> {
     offset: u64,
@@ -283,7 +285,7 @@ struct PageBatch<'a> {
 }
 
 impl PageBatch<'_> {
-    /// As many as one system call takes (`UIO_MAXIOV`).
+    /// The most slices of one system call (`UIO_MAXIOV`).
     const SLICES: usize = 1024;
 }
 
@@ -293,7 +295,7 @@ enum Verdict {
     Unchanged,
 }
 
-/// Whether all bytes are zero; random data is told after its first words.
+/// Whether all bytes are zero. The loop ends at the first chunk that is not zero.
 fn is_zero(page: &[u8]) -> bool {
     page.chunks(64)
         .all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)

@@ -1,4 +1,5 @@
-//! Memory that the guest gave back: it reads as zeros from now on, and is the host's again.
+//! Discarding memory that the guest does not need any more. It reads as zeros, and its memory goes
+//! back to the host.
 
 use super::mapped::{MapMode, MappedModule};
 use crate::dirty::{MemoryKind, Span};
@@ -8,17 +9,18 @@ use crate::sys::memfd;
 use crate::sys::memory::Backing;
 use crate::{Error, Result};
 
-/// A module may have so many parts before discarded pages of an image are zeroed in place: each is a
-/// mapping of its own, and a process has room for 65,530 of them.
-const PARTS: usize = 1024;
+/// The most parts of one module. Each part is a mapping of its own, and a process can have 65,530
+/// mappings. A module with this many parts gets no more: discarded pages of an image are then
+/// overwritten with zeros.
+const MAX_PARTS: usize = 1024;
 
 impl MappedModule {
-    /// Makes whole pages read as zeros, and gives their memory back to the host. They are dirty.
+    /// Makes whole pages read as zeros, gives their memory back to the host, and marks them dirty.
     pub(crate) fn discard(&self, offset: u64, length: u64) -> Result<()> {
         let Some(run) = self.whole_pages_of(offset, length)? else {
             return Ok(());
         };
-        // No scan may run while parts are mapped anew.
+        // No scan may run while parts are mapped again.
         let mut spans = self.spans.write();
         if spans.is_empty() {
             return Err(Error::Handle {
@@ -27,7 +29,8 @@ impl MappedModule {
             });
         }
         let outcome = self.discard_parts(&mut spans, run);
-        // Afterwards, so that a capture of another thread cannot take the note and the old bytes.
+        // The pages become dirty after the discard. If they became dirty first, a capture in
+        // another thread could take the dirty bits together with the old bytes.
         self.dirty.add(run);
         outcome
     }
@@ -42,7 +45,7 @@ impl MappedModule {
             let at = spans.partition_point(|span| span.pages.end() <= next);
             let Some(span) = spans.get(at).copied() else {
                 return Err(Error::Internal {
-                    what: "a page in no part of its module".into(),
+                    what: "a page that is in no part of its module".into(),
                 });
             };
             let part = Run {
@@ -50,30 +53,31 @@ impl MappedModule {
                 count: span.pages.end().min(run.end()) - next,
             };
             let (offset, length) = (part.start * page, part.count * page);
-            let given = match (span.kind, self.descriptor.raw()) {
+            let given_back = match (span.kind, self.descriptor.raw()) {
                 (MemoryKind::Anonymous | MemoryKind::Hole, _) => {
                     self.memory.drop_pages(offset, length).is_ok()
                 }
                 (MemoryKind::Shared, Some((fd, from))) => {
-                    // The disk's blocks stay reserved, so that the guest may have the memory back.
+                    // The disk blocks stay reserved, because the guest may use the memory again.
                     let keep = self.mode == MapMode::Shared;
                     memfd::give_back(fd, from + offset, length, keep).is_ok()
                 }
                 (MemoryKind::Shared, None) => self.memory.remove_pages(offset, length).is_ok(),
-                (MemoryKind::Image, _) if spans.len() < PARTS => {
+                (MemoryKind::Image, _) if spans.len() < MAX_PARTS => {
                     self.memory.map(offset, length, Backing::Anonymous)?;
                     let anonymous = Span {
                         pages: part,
                         kind: MemoryKind::Anonymous,
                     };
-                    replace(spans, at, anonymous);
+                    replace_piece(spans, at, anonymous);
                     self.tracking.begin(&self.memory, anonymous)?;
                     true
                 }
                 (MemoryKind::Image | MemoryKind::PrivateFile, _) => false,
             };
-            if !given {
-                // Locked memory, a file system without holes, or bytes that would come back from a file.
+            if !given_back {
+                // The memory is locked, the file system has no holes, or the old bytes would come
+                // back from a file.
                 self.memory.zero(offset, length);
             }
             next = part.end();
@@ -82,8 +86,8 @@ impl MappedModule {
     }
 }
 
-/// Puts a part into the place of a piece of the part at `at`. There is room for two more.
-fn replace(spans: &mut Vec<Span>, at: usize, part: Span) {
+/// Replaces a piece of the part at index `at` by `part`. `spans` has capacity for two more parts.
+fn replace_piece(spans: &mut Vec<Span>, at: usize, part: Span) {
     let old = spans[at];
     let before = Run {
         start: old.pages.start,
@@ -100,7 +104,7 @@ fn replace(spans: &mut Vec<Span>, at: usize, part: Span) {
     ];
     let pieces = pieces.into_iter().filter(|(pages, _)| pages.count > 0);
     spans.splice(at..=at, pieces.map(|(pages, kind)| Span { pages, kind }));
-    // Neighbours of one kind become one part again.
+    // Neighbours of the same kind are joined.
     spans.dedup_by(|next, last| {
         let same = next.kind == last.kind;
         if same {
@@ -131,7 +135,7 @@ mod tests {
             span(0, 10, MemoryKind::Anonymous),
             span(10, 20, MemoryKind::Image),
         ];
-        replace(&mut spans, 1, span(15, 5, MemoryKind::Anonymous));
+        replace_piece(&mut spans, 1, span(15, 5, MemoryKind::Anonymous));
         let wanted = [
             (0, 10, MemoryKind::Anonymous),
             (10, 5, MemoryKind::Image),
@@ -139,12 +143,12 @@ mod tests {
             (20, 10, MemoryKind::Image),
         ];
         assert_eq!(list(&spans), wanted);
-        replace(&mut spans, 1, span(10, 5, MemoryKind::Anonymous));
+        replace_piece(&mut spans, 1, span(10, 5, MemoryKind::Anonymous));
         assert_eq!(
             list(&spans),
             [(0, 20, MemoryKind::Anonymous), (20, 10, MemoryKind::Image)]
         );
-        replace(&mut spans, 1, span(20, 10, MemoryKind::Anonymous));
+        replace_piece(&mut spans, 1, span(20, 10, MemoryKind::Anonymous));
         assert_eq!(list(&spans), [(0, 30, MemoryKind::Anonymous)]);
     }
 }

@@ -1,4 +1,5 @@
-//! A mapped module in this process: its memory, its tracker, and the set of pages known to be dirty.
+//! A mapped module in this process: its memory, its tracker, and the set of pages known to be
+//! dirty.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -12,35 +13,36 @@ use crate::sys::memory::Memory;
 use crate::sys::{host, memfd};
 use crate::{Error, Result};
 
-/// Where a module's memory comes from.
+/// How a module is mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u32)]
 pub enum MapMode {
-    /// Anonymous memory, over it the head's image copy-on-write.
+    /// Anonymous memory. The head's image is mapped over it, copy-on-write.
     #[default]
     Private = 0,
-    /// The backing file, shared.
+    /// A shared mapping of the backing file.
     Shared = 1,
-    /// A memfd, made here or the caller's, shared.
+    /// A shared mapping of a memfd. The library makes the memfd, or the caller passes it.
     Memfd = 2,
     /// Memory that the caller has mapped.
     Adopt = 4,
 }
 
-/// What is behind a shared module.
+/// The descriptor of a module's memory.
 pub(crate) enum Descriptor {
-    /// None: it is private, or adopted.
+    /// No descriptor: the module is private or adopted.
     None,
     /// The backing file.
     File(Arc<dyn File>),
-    /// A memfd that was made here.
+    /// A memfd that the library made.
     Own(OwnedFd),
-    /// A copy of the caller's, from this offset, and the file that it is of.
+    /// A copy of the caller's descriptor, the offset of the module in the file, and the device and
+    /// inode of the file.
     Borrowed(OwnedFd, u64, (u64, u64)),
 }
 
 impl Descriptor {
-    /// The descriptor, and where the module begins in it.
+    /// The descriptor, and the offset of the module in its file.
     pub(crate) fn raw(&self) -> Option<(RawFd, u64)> {
         match self {
             Self::None => None,
@@ -55,30 +57,30 @@ impl Descriptor {
 pub(crate) struct MappedModule {
     pub(crate) id: String,
     pub(crate) mode: MapMode,
-    /// How its bytes got there, in words.
+    /// How the memory got its bytes, as text.
     pub(crate) mode_reason: String,
     pub(crate) memory: Memory,
     pub(super) tracking: Tracking,
     pub(crate) tracker_reason: String,
-    /// `AUTO` could not take the kernel tracker.
+    /// The caller asked for `AUTO`, and the kernel tracker could not be used.
     pub(crate) fell_back: bool,
     /// The caller has writers that the tracker cannot see.
     pub(crate) foreign_writers: bool,
-    /// The parts of the memory, in order, without gaps. None: it was unmapped.
+    /// The parts of the memory, in order and without gaps. An empty list: the module was unmapped.
     pub(super) spans: RwLock<Vec<Span>>,
-    /// Pages that the tracker does not know to be dirty any more, or never did: marked ones, and
-    /// those of failed and cancelled captures.
+    /// Dirty pages that the tracker will not report: pages that the caller marked, and pages of
+    /// failed and cancelled captures.
     pub(crate) dirty: PageSet,
-    /// Bytes that come straight from an image and were not verified.
+    /// How many bytes were mapped from an image without being verified.
     pub(crate) unverified: u64,
     pub(crate) descriptor: Descriptor,
-    /// The bytes of one page of its memory: more than the host's where it is of huge pages.
+    /// The page size of the memory in bytes: larger than the host's for huge pages.
     pub(crate) granule: u64,
-    /// Its descriptor tells which pages were never touched.
+    /// A hole in the descriptor's file is a page that was never touched and is zero.
     holes_are_zero: bool,
 }
 
-/// Memory that was filled with the head's bytes, and waits for its tracker.
+/// Memory that has the head's bytes and does not have its tracker yet.
 pub(crate) struct Populated {
     pub(crate) id: String,
     pub(crate) mode: MapMode,
@@ -88,26 +90,27 @@ pub(crate) struct Populated {
     pub(crate) unverified: u64,
     pub(crate) descriptor: Descriptor,
     pub(crate) granule: u64,
-    /// Its descriptor tells which pages were never touched.
+    /// A hole in the descriptor's file is a page that was never touched and is zero.
     pub(crate) holes_are_zero: bool,
-    /// Pages that may differ from the head: memory came with bytes of its own.
+    /// Pages that may differ from the head, because the memory had bytes before it was mapped.
     pub(crate) dirty: Vec<Run>,
 }
 
-/// The kernel tracker of the store, or why there is none.
+/// The kernel tracker of the store, or why the store has none.
 pub(crate) type Kernel = std::result::Result<Arc<KernelTracker>, Error>;
 
 impl MappedModule {
-    /// Puts a tracker on filled memory. `wanted` `None` takes the best that works.
+    /// Puts a tracker on populated memory. If `wanted` is `None`, the best tracker that works is
+    /// used.
     pub(crate) fn new(
-        filled: Populated,
+        populated: Populated,
         wanted: Option<Tracker>,
         foreign_writers: bool,
         kernel: &Kernel,
     ) -> Result<Self> {
         let page = host::page_size();
-        let dirty = PageSet::new(filled.memory.length() / page)?;
-        dirty.add_all(&filled.dirty);
+        let dirty = PageSet::new(populated.memory.length() / page)?;
+        dirty.add_all(&populated.dirty);
         let asked = || "the caller asked for it".to_owned();
         let mut fell_back = false;
         let (tracking, tracker_reason) = match wanted {
@@ -115,16 +118,16 @@ impl MappedModule {
             Some(Tracker::Compare) => (Tracking::Compare, asked()),
             Some(Tracker::Kernel) | None => {
                 let started = kernel.clone().and_then(|kernel| {
-                    let granule = match filled.mode {
+                    let granule = match populated.mode {
                         MapMode::Adopt => 0,
-                        _ => filled.granule / page,
+                        _ => populated.granule / page,
                     };
-                    Tracking::kernel(kernel, granule, &filled.spans, &filled.memory)
+                    Tracking::kernel(kernel, granule, &populated.spans, &populated.memory)
                 });
                 match started {
                     Ok(tracking) => (tracking, "its self-test passed".to_owned()),
                     Err(error) if wanted.is_some() || error.errno() == libc::EBUSY => {
-                        return Err(no_kernel_tracker(&filled.id, &error));
+                        return Err(no_kernel_tracker(&populated.id, &error));
                     }
                     Err(error) => {
                         fell_back = true;
@@ -134,20 +137,20 @@ impl MappedModule {
             }
         };
         Ok(Self {
-            id: filled.id,
-            mode: filled.mode,
-            mode_reason: filled.mode_reason,
-            memory: filled.memory,
+            id: populated.id,
+            mode: populated.mode,
+            mode_reason: populated.mode_reason,
+            memory: populated.memory,
             tracking,
             tracker_reason,
             fell_back,
             foreign_writers,
-            spans: RwLock::new(filled.spans),
+            spans: RwLock::new(populated.spans),
             dirty,
-            unverified: filled.unverified,
-            descriptor: filled.descriptor,
-            granule: filled.granule,
-            holes_are_zero: filled.holes_are_zero,
+            unverified: populated.unverified,
+            descriptor: populated.descriptor,
+            granule: populated.granule,
+            holes_are_zero: populated.holes_are_zero,
         })
     }
 
@@ -159,7 +162,7 @@ impl MappedModule {
         self.size() / host::page_size()
     }
 
-    /// All of its pages.
+    /// All pages of the module.
     pub(crate) fn whole(&self) -> Run {
         Run {
             start: 0,
@@ -176,7 +179,8 @@ impl MappedModule {
         self.foreign_writers || self.tracker() == Tracker::Compare
     }
 
-    /// The pages that may not be zero: reading the others would make memory of a memfd's holes.
+    /// The pages that may be other than zero. Reading the other pages would allocate memory for the
+    /// holes of a memfd.
     pub(crate) fn populated(&self) -> Vec<Run> {
         match self.descriptor.raw() {
             Some((fd, offset)) if self.holes_are_zero => memfd::data_runs(fd, offset, self.size()),
@@ -184,15 +188,15 @@ impl MappedModule {
         }
     }
 
-    /// The descriptor of its memory, and where it begins there.
+    /// The descriptor of the module's memory, and the offset of the module in its file.
     pub(crate) fn fd(&self) -> Result<(RawFd, u64)> {
         self.descriptor.raw().ok_or_else(|| Error::Unsupported {
             what: format!("a descriptor of module \"{}\"", self.id),
-            why: "modules in private mode and adopted ones have none; VMSTORE_MAP_SHARED and VMSTORE_MAP_MEMFD do".into(),
+            why: "private and adopted modules have none; map the module with VMSTORE_MAP_SHARED or VMSTORE_MAP_MEMFD".into(),
         })
     }
 
-    /// The pages that a range of bytes touches; `None` when it is empty.
+    /// The pages that a range of bytes touches. `None`: the range is empty.
     fn pages_of(&self, offset: u64, length: u64) -> Result<Option<Run>> {
         let size = self.size();
         let Some(end) = offset.checked_add(length).filter(|end| *end <= size) else {
@@ -212,7 +216,7 @@ impl MappedModule {
         }))
     }
 
-    /// The pages of a range that must be whole pages.
+    /// The pages of a range of bytes that must consist of whole pages.
     pub(super) fn whole_pages_of(&self, offset: u64, length: u64) -> Result<Option<Run>> {
         let page = host::page_size();
         if offset % page != 0 || length % page != 0 {
@@ -224,7 +228,7 @@ impl MappedModule {
         self.pages_of(offset, length)
     }
 
-    /// Adds the pages that a range of bytes touches to the dirty ones.
+    /// Adds the pages that a range of bytes touches to the dirty pages.
     pub(crate) fn mark_dirty(&self, offset: u64, length: u64) -> Result<()> {
         if let Some(run) = self.pages_of(offset, length)? {
             self.dirty.add(run);
@@ -232,7 +236,8 @@ impl MappedModule {
         Ok(())
     }
 
-    /// Adds pages whose bits are set, one bit a page from `offset`.
+    /// Adds the pages whose bits are set to the dirty pages. Each bit stands for one page, from
+    /// `offset` on.
     pub(crate) fn import_bitmap(
         &self,
         offset: u64,
@@ -248,40 +253,30 @@ impl MappedModule {
         Ok(())
     }
 
-    /// Adds what the tracker saw to the dirty pages.
+    /// Adds the pages that the tracker reports to the dirty pages.
     pub(crate) fn collect(&self) -> Result<()> {
         let spans = self.spans.read();
         let collected = self.tracking.collect(&self.memory, &spans, &self.dirty);
-        self.scanned(collected)
+        explain_scan_error(&self.id, collected)
     }
 
-    /// The same ahead of writing to those pages: the tracker goes on reporting them until they are
-    /// forgotten, so that the writing costs no faults.
+    /// The same, for a caller that is about to write to those pages. The tracker does not arm the
+    /// pages again, so the caller's writes cause no faults. The tracker reports the pages again
+    /// until `forget` is called.
     pub(crate) fn peek_dirty(&self) -> Result<()> {
         let spans = self.spans.read();
         let peeked = self.tracking.peek_dirty(&self.memory, &spans, &self.dirty);
-        self.scanned(peeked)
+        explain_scan_error(&self.id, peeked)
     }
 
-    fn scanned(&self, outcome: Result<()>) -> Result<()> {
-        outcome.map_err(|error| {
-            if error.errno() == libc::EPERM {
-                return Error::invalid(
-                    format!("module \"{}\"", self.id),
-                    "a part of its memory is no longer under the library's userfaultfd: something was mapped over it",
-                );
-            }
-            error
-        })
-    }
-
-    /// Forgets writes to these pages: they were the library's own. Writers are paused.
+    /// Forgets writes to these pages, because the library itself made them. Writers are paused.
     pub(crate) fn forget(&self, runs: &[Run]) -> Result<()> {
         self.tracking.forget(&self.memory, &self.spans.read(), runs)
     }
 
-    /// Ends the library's say over its memory, which may be the caller's: whoever still holds the module
-    /// cannot change a byte of it any more. Waits for a discard under way.
+    /// Ends the library's use of the memory, which may be the caller's. After this no thread that
+    /// still has the module can change the memory through the library. Waits for a discard that is
+    /// running.
     pub(crate) fn retire(&self) {
         let mut spans = self.spans.write();
         if !spans.is_empty() {
@@ -290,8 +285,8 @@ impl MappedModule {
         }
     }
 
-    /// Takes memory that was mapped behind its end as part of it. Its pages read as zeros, or are
-    /// `dirty`. Nothing has happened when it fails.
+    /// Makes memory that was mapped after the module's end a part of the module. If the new
+    /// pages may have other bytes than zeros, the caller passes `dirty`. A failure changes nothing.
     pub(crate) fn grow(&self, size: u64, kind: MemoryKind, dirty: bool) -> Result<()> {
         let page = host::page_size();
         let (old, new) = (self.pages(), size / page);
@@ -318,8 +313,8 @@ impl MappedModule {
     }
 }
 
-/// Finds out whether memory with bytes of its own can have the kernel tracker that it is to get, before
-/// those bytes are touched.
+/// Checks that the kernel tracker works on memory that has bytes already. Callers make this check
+/// before they change those bytes.
 pub(crate) fn check_tracker(
     id: &str,
     memory: &Memory,
@@ -329,7 +324,10 @@ pub(crate) fn check_tracker(
     if !matches!(wanted, None | Some(Tracker::Kernel)) {
         return Ok(());
     }
-    match kernel.clone().and_then(|kernel| kernel.try_out(memory)) {
+    match kernel
+        .clone()
+        .and_then(|kernel| kernel.check_memory(memory))
+    {
         Err(error) if wanted.is_some() || error.errno() == libc::EBUSY => {
             Err(no_kernel_tracker(id, &error))
         }
@@ -337,12 +335,25 @@ pub(crate) fn check_tracker(
     }
 }
 
+/// Explains the error of a scan of module `id`.
+fn explain_scan_error(id: &str, outcome: Result<()>) -> Result<()> {
+    outcome.map_err(|error| {
+        if error.errno() == libc::EPERM {
+            return Error::invalid(
+                format!("module \"{id}\""),
+                "a part of its memory is no longer under the library's userfaultfd: something was mapped over it",
+            );
+        }
+        error
+    })
+}
+
 fn no_kernel_tracker(id: &str, error: &Error) -> Error {
     Error::Unsupported {
         what: format!("the kernel tracker for module \"{id}\""),
         why: if error.errno() == libc::EBUSY {
-            "another userfaultfd has a part of the range. Choose VMSTORE_TRACKER_CALLER and report what it \
-             sees, or VMSTORE_TRACKER_COMPARE"
+            "another userfaultfd has a part of the range; use VMSTORE_TRACKER_CALLER and report the writes that \
+             the other userfaultfd sees, or use VMSTORE_TRACKER_COMPARE"
                 .into()
         } else {
             error.to_string()

@@ -1,6 +1,8 @@
-//! Mapped modules: the memory of a module, the tracker on it, and the set of pages known to be dirty.
+//! Mapped modules: the memory of a module, the tracker on it, and the set of pages known to be
+//! dirty.
 //!
-//! Nothing here knows of files or history. A [`MappedModule`] can be used without the store's lock.
+//! This room does not know the files or the history of the store. A [`MappedModule`] can be used
+//! without the store's lock.
 
 #![forbid(unsafe_code)]
 

@@ -1,15 +1,16 @@
-//! The library's own memory for pages on their way: captured ones, and those to be put back.
+//! The library's own memory for captured pages and for pages that will be restored.
 
 use crate::{Error, Result};
 
-/// Memory of the library's own for captured pages: reserved once, touched as it is needed, kept.
+/// Memory for pages. It is reserved once, uses physical memory only as far as it was touched, and
+/// keeps that memory.
 pub(crate) struct Arena {
     map: memmap2::MmapMut,
     touched: usize,
 }
 
 impl Arena {
-    /// Reserves up to `limit` bytes, less where the host refuses that much.
+    /// Reserves up to `limit` bytes. Reserves less if the host refuses that much.
     pub(crate) fn new(limit: u64) -> Result<Self> {
         let mut length = limit as usize;
         loop {
@@ -19,8 +20,8 @@ impl Arena {
                 .map_anon()
             {
                 Ok(map) => {
-                    // Fewer, larger faults when it is first used; refused where the kernel has no
-                    // huge pages.
+                    // Huge pages make the first use cost fewer page faults. A kernel without them
+                    // refuses the advice, which does no harm.
                     let _ = map.advise(memmap2::Advice::HugePage);
                     return Ok(Self { map, touched: 0 });
                 }
@@ -43,32 +44,32 @@ impl Arena {
         Ok(arena)
     }
 
-    /// The bytes it may hold.
+    /// How many bytes the arena can hold.
     pub(crate) fn capacity(&self) -> usize {
         self.map.len()
     }
 
-    /// The bytes that were ever used, which is what it costs.
+    /// How many bytes were ever used. The arena costs this much physical memory.
     pub(crate) fn touched(&self) -> usize {
         self.touched
     }
 
-    /// Room from `start`, of `length` bytes.
+    /// The `length` bytes from `start`, for writing.
     pub(crate) fn room(&mut self, start: usize, length: usize) -> &mut [u8] {
         self.touched = self.touched.max(start + length);
         &mut self.map[start..start + length]
     }
 
-    /// What was put there.
+    /// The `length` bytes from `start`, for reading.
     pub(crate) fn bytes(&self, start: usize, length: usize) -> &[u8] {
         &self.map[start..start + length]
     }
 
-    /// Touches the first `length` bytes now, so that the first capture need not.
+    /// Touches the first `length` bytes now, which saves the first capture the page faults.
     pub(crate) fn warm(&mut self, length: usize) {
         let length = length.min(self.map.len());
         if self.touched < length {
-            // A kernel before 5.14 does not know it; the pages are then touched when they are used.
+            // A kernel before 5.14 does not know this advice. The first use then touches the pages.
             let _ = self
                 .map
                 .advise_range(memmap2::Advice::PopulateWrite, 0, length);

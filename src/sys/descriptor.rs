@@ -1,5 +1,5 @@
-//! Rules for every descriptor and every call on one: interrupted calls are repeated, no descriptor is
-//! 0, 1 or 2, and a file size limit is an error and not a signal.
+//! Rules for all descriptors and calls. Interrupted calls are repeated. No descriptor is 0, 1 or 2.
+//! A file size limit gives an error and no signal.
 
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -27,10 +27,10 @@ pub(super) fn is(error: &Error, errno: c_int) -> bool {
     error.errno() == errno
 }
 
-/// Takes a descriptor that the kernel just made, and moves it away from 0, 1 and 2: where a host has closed
-/// those, what it prints would go into a file of the store.
+/// Takes ownership of a descriptor that the kernel just made, and moves it away from 0, 1 and 2. A
+/// host that has closed those descriptors would otherwise print into a file of the store.
 pub(super) fn take(fd: RawFd) -> Result<OwnedFd> {
-    // SAFETY: the kernel just made it, and nobody else has it.
+    // SAFETY: the kernel just made the descriptor, and nothing else has it.
     let own = unsafe { OwnedFd::from_raw_fd(fd) };
     if own.as_raw_fd() > libc::STDERR_FILENO {
         return Ok(own);
@@ -44,9 +44,10 @@ pub(super) fn take(fd: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(above as RawFd) })
 }
 
-/// Blocks a signal in this thread while it lives: a write above RLIMIT_FSIZE (SIGXFSZ), or to a pipe that
-/// nobody reads from (SIGPIPE), then fails and does not kill the host. A signal that came meanwhile
-/// is taken, unless the host itself had it blocked.
+/// Blocks a signal in this thread until the value is dropped. A write above RLIMIT_FSIZE (SIGXFSZ),
+/// or to a pipe without a reader (SIGPIPE), then fails with an error and does not kill the host.
+/// [`BlockedSignal::take`] removes the pending signal, unless the host itself had blocked the
+/// signal before.
 pub(super) struct BlockedSignal {
     number: c_int,
     signal: libc::sigset_t,
@@ -70,7 +71,7 @@ impl BlockedSignal {
         }
     }
 
-    /// Takes the signal that a failed write has left pending.
+    /// Removes the signal that a failed write has left pending.
     pub(super) fn take(&self) {
         // SAFETY: the sets are ours; the wait has a timeout of zero.
         unsafe {
@@ -87,7 +88,8 @@ impl BlockedSignal {
 
 impl Drop for BlockedSignal {
     fn drop(&mut self) {
-        // Its own signal alone: others may be blocked by another of these, which may go first or last.
+        // Unblocks this signal only. Another value may have blocked another signal, and values may
+        // be dropped in any order.
         // SAFETY: the sets are ours.
         unsafe {
             if libc::sigismember(&raw const self.before, self.number) == 0 {
@@ -101,7 +103,8 @@ impl Drop for BlockedSignal {
     }
 }
 
-/// A call that may meet the file size limit, which is EFBIG.
+/// Makes a call that may exceed the file size limit. The call then fails with EFBIG, without a
+/// signal.
 pub(super) fn without_size_signal(
     operation: impl Fn() -> String,
     call: impl FnMut() -> isize,

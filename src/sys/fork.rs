@@ -1,11 +1,12 @@
-//! Knowing that this process is a fork of the one that made something, without a system call.
+//! Detects, without a system call, that this process is a forked child of the process that made an
+//! object.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::{Error, Result};
 
-/// A page that the kernel fills with zeros in every child (MADV_WIPEONFORK, Linux 4.14), whichever
-/// way it is forked.
+/// A page that the kernel fills with zeros in every forked child (MADV_WIPEONFORK, Linux 4.14),
+/// whichever call makes the child.
 pub(crate) struct ForkMarker {
     page: *mut u8,
     length: usize,
@@ -41,49 +42,51 @@ impl ForkMarker {
         if unsafe { libc::madvise(page, length, libc::MADV_WIPEONFORK) } != 0 {
             return Err(Error::last_os("madvise(MADV_WIPEONFORK)"));
         }
-        // SAFETY: the mapping is writable and nobody else knows it yet.
+        // SAFETY: the mapping is writable, and no other code has its address yet.
         unsafe { marker.page.write(1) };
         Ok(marker)
     }
 
-    /// Whether this process is a child of the one that made the marker.
+    /// Whether this process is a forked child of the process that made the marker.
     pub(crate) fn forked(&self) -> bool {
-        // SAFETY: the page lives as long as `self`; volatile because fork changes it behind the
-        // compiler's back.
+        // SAFETY: the page lives as long as `self`. The read is volatile, because fork changes the
+        // page without the compiler's knowledge.
         unsafe { self.page.read_volatile() == 0 }
     }
 }
 
 impl Drop for ForkMarker {
     fn drop(&mut self) {
-        // SAFETY: the range is the marker's own mapping, and nobody else has it.
+        // SAFETY: the range is the marker's own mapping, and no other code uses it.
         unsafe { libc::munmap(self.page.cast(), self.length) };
     }
 }
 
-/// Descriptors that hold locks. flock belongs to the open file description, which a forked child
-/// shares: without this, a child that outlives its parent would keep the parent's store locked.
+/// Descriptors that hold locks. A lock of flock belongs to the open file description, and a forked
+/// child shares that description. A child that outlives its parent would keep the parent's store
+/// locked if it did not close these.
 static LOCKS: [AtomicI32; 256] = [const { AtomicI32::new(-1) }; 256];
 
 extern "C" fn close_locks_in_child() {
     for lock in &LOCKS {
         let fd = lock.swap(-1, Ordering::Relaxed);
         if fd >= 0 {
-            // SAFETY: async-signal-safe; the descriptor is the library's, and its owner in the
-            // parent has its own copy.
+            // SAFETY: close is async-signal-safe. The descriptor is the library's, and the parent
+            // has its own copy.
             unsafe { libc::close(fd) };
         }
     }
 }
 
-/// Has forked children close `fd`, a descriptor used for nothing but a lock. Beyond 256 stores at
-/// once the oldest rule applies: a child that lives on keeps the lock.
+/// Makes forked children close `fd`, which must be a descriptor that is used only for a lock. The
+/// table has 256 entries. If it is full, a child keeps the descriptor, and the lock lasts as long
+/// as the child.
 pub(crate) fn close_in_children(fd: i32) {
-    // Not a Once: a child that is forked meanwhile would wait for it for ever.
+    // This is not a Once: a child that is forked while a Once runs would wait for ever.
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, Ordering::Relaxed) {
-        // SAFETY: the handler calls close alone. The library is never unloaded (-z nodelete), so
-        // it stays valid.
+        // SAFETY: the handler only calls close. The handler stays valid, because the library is
+        // never unloaded (-z nodelete).
         unsafe { libc::pthread_atfork(None, None, Some(close_locks_in_child)) };
     }
     for lock in &LOCKS {
@@ -96,7 +99,7 @@ pub(crate) fn close_in_children(fd: i32) {
     }
 }
 
-/// Forgets a descriptor that is about to be closed.
+/// Removes a descriptor from the table, before its owner closes it.
 pub(crate) fn forget(fd: i32) {
     for lock in &LOCKS {
         let _ = lock.compare_exchange(fd, -1, Ordering::Relaxed, Ordering::Relaxed);

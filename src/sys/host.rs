@@ -12,7 +12,7 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(size).unwrap_or(4096)
 }
 
-/// Nanoseconds since 1970 by the wall clock; 0 for a clock set before that.
+/// Nanoseconds since 1970 by the wall clock; 0 if the clock is set to a time before 1970.
 pub(crate) fn wall_clock() -> u64 {
     #[cfg(any(test, fuzzing))]
     if repeatable::next().is_some() {
@@ -36,7 +36,7 @@ pub(crate) fn random_id() -> Result<[u8; 16]> {
     }
     let mut id = [0u8; 16];
     loop {
-        // SAFETY: the buffer is ours and of the given length.
+        // SAFETY: the buffer is ours and has the given length.
         let got = unsafe { libc::getrandom(id.as_mut_ptr().cast(), id.len(), 0) };
         if got == id.len() as isize {
             return Ok(id);
@@ -48,7 +48,8 @@ pub(crate) fn random_id() -> Result<[u8; 16]> {
     }
 }
 
-/// The host's memory in bytes. Asked for once, by the first open: nothing after that needs the call.
+/// The host's memory in bytes. The first open asks the kernel. Later calls return the same number
+/// without a system call.
 pub(crate) fn memory() -> u64 {
     static MEMORY: OnceLock<u64> = OnceLock::new();
     *MEMORY.get_or_init(|| {
@@ -60,7 +61,7 @@ pub(crate) fn memory() -> u64 {
     })
 }
 
-/// How many huge pages of a size, in bytes, are free; `None` where the host has no such size.
+/// How many huge pages of `size` bytes are free. `None`: the host has no huge pages of that size.
 pub(crate) fn free_huge_pages(size: u64) -> Option<u64> {
     let path = format!(
         "/sys/kernel/mm/hugepages/hugepages-{}kB/free_hugepages",
@@ -86,7 +87,7 @@ pub(crate) fn descriptor_limit() -> u64 {
     limit.rlim_cur
 }
 
-/// A file system: its name and the bytes free for this user.
+/// A file system: its name and the bytes that are free for this user.
 pub(crate) struct FileSystem {
     pub(crate) name: String,
     pub(crate) free_bytes: u64,
@@ -129,8 +130,8 @@ pub(crate) fn file_system(path: &std::path::Path) -> Result<FileSystem> {
     })
 }
 
-/// Ids that a test can have again: searches through crash states must be repeatable, and tell equal
-/// states.
+/// Ids that are the same in every run of a test. A search through crash states must be repeatable
+/// and must recognise equal states.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod repeatable {
     use std::cell::Cell;
@@ -141,7 +142,7 @@ pub(crate) mod repeatable {
         static DESCRIPTORS: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// So many descriptors this thread's host has from now on.
+    /// From now on the descriptor limit of this thread is `few`.
     #[cfg(test)]
     pub(crate) fn limit_descriptors(few: u64) {
         DESCRIPTORS.set(Some(few));
@@ -152,7 +153,7 @@ pub(crate) mod repeatable {
         DESCRIPTORS.get()
     }
 
-    /// From now on this thread's ids are the ones that follow `seed`, and time stands still.
+    /// From now on the ids of this thread follow from `seed`, and the wall clock returns 0.
     pub(crate) fn begin(seed: u64) {
         COUNT.set(seed.max(1));
     }

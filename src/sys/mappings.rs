@@ -1,24 +1,27 @@
-//! What is mapped in a range of this process, from /proc/self/maps: before memory of the caller's is
-//! taken over, and never afterwards.
+//! Which mappings a range of this process has, from /proc/self/maps. The library reads this file
+//! before it takes over memory of its caller, and at no other time.
 
 use std::io::{BufRead, BufReader};
 
 use crate::{Error, Result};
 
-/// One mapping, or the part of it inside the range that was asked for.
+/// One mapping, or the part of a mapping that lies inside the requested range.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "as the kernel tells them")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "the kernel reports these flags"
+)]
 pub(crate) struct Mapping {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) access: bool,
     pub(crate) writable: bool,
     pub(crate) shared: bool,
-    /// A file, a memfd or huge pages are behind it.
+    /// The mapping is backed by a file, a memfd or huge pages.
     pub(crate) file: bool,
 }
 
-/// The mappings of a range, in order. Fails when a part of it is not mapped.
+/// The mappings of a range, in order. Fails if a part of the range is not mapped.
 pub(crate) fn of_range(address: usize, length: u64) -> Result<Vec<Mapping>> {
     const PATH: &str = "/proc/self/maps";
     let end = usize::try_from(length)
@@ -54,7 +57,7 @@ pub(crate) fn of_range(address: usize, length: u64) -> Result<Vec<Mapping>> {
     if next < end {
         return Err(Error::invalid(
             format!("{length} bytes at {address:#x}"),
-            format!("the whole range must be mapped, and at {next:#x} nothing is"),
+            format!("the whole range must be mapped, but nothing is mapped at {next:#x}"),
         ));
     }
     Ok(found)
@@ -76,8 +79,8 @@ fn parse(line: &str) -> Option<Mapping> {
     })
 }
 
-/// Checks that a range is one that the caller has set aside: private, anonymous, without any access,
-/// so that nothing can be lost by mapping over it.
+/// Checks that a range is a reservation of the caller: private anonymous memory without any access.
+/// Mapping over such a range loses no data.
 pub(crate) fn check_reservation(address: usize, length: u64) -> Result<()> {
     for mapping in of_range(address, length)? {
         if mapping.access || mapping.shared || mapping.file {
@@ -92,7 +95,8 @@ pub(crate) fn check_reservation(address: usize, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// The mappings of memory that the caller hands over, all of which can be read and written.
+/// The mappings of memory that the caller hands over. Fails unless all of it can be read and
+/// written.
 pub(crate) fn check_adopted(address: usize, length: u64) -> Result<Vec<Mapping>> {
     let mappings = of_range(address, length)?;
     match mappings.iter().find(|mapping| !mapping.writable) {
@@ -100,7 +104,7 @@ pub(crate) fn check_adopted(address: usize, length: u64) -> Result<Vec<Mapping>>
         Some(mapping) => Err(Error::invalid(
             format!("{length} bytes at {address:#x}"),
             format!(
-                "adopted memory must be readable and writable, and {:#x} to {:#x} is not",
+                "adopted memory must be readable and writable, but {:#x} to {:#x} is not",
                 mapping.start, mapping.end
             ),
         )),
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn reservations_and_adopted_memory_are_told_apart() {
+    fn a_reservation_is_not_adopted_memory() {
         let page = crate::sys::host::page_size();
         let memory = Memory::claim(Spot::Anywhere, 3 * page, 3 * page, 1).unwrap();
         let at = memory.address();

@@ -1,4 +1,4 @@
-//! Memory behind a descriptor: memfds made here, those of the caller, huge pages, holes.
+//! Memory with a descriptor: memfds of the library, files of the caller, huge pages, holes.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -12,8 +12,9 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const MFD_HUGE_SHIFT: u32 = 26;
 
-/// A file without a name, of `length` zero bytes. `huge` is the size of its pages in bytes, 0 for the
-/// host's. It can grow, and never shrink: a truncated mapping would be a signal.
+/// Makes a file without a name, with `length` zero bytes. `huge` is the size of its huge pages in
+/// bytes, or 0 for the host's normal pages. The file can grow and cannot shrink, because access to
+/// a truncated mapping raises SIGBUS.
 pub(crate) fn create(name: &str, length: u64, huge: u64) -> Result<OwnedFd> {
     let text = CString::new(name).unwrap_or_default();
     let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -40,7 +41,7 @@ pub(crate) fn create(name: &str, length: u64, huge: u64) -> Result<OwnedFd> {
     Ok(own)
 }
 
-/// Gives a memfd another length.
+/// Sets the length of a memfd.
 pub(crate) fn set_length(fd: RawFd, length: u64) -> Result<()> {
     descriptor::without_size_signal(
         || format!("ftruncate(memfd, {length})"),
@@ -61,7 +62,7 @@ pub(crate) fn length(fd: RawFd) -> Result<u64> {
     Ok(stat.st_size as u64)
 }
 
-/// Why huge pages cannot be had, with how many there are.
+/// The error for huge pages that the host refused. The text says how many are free.
 pub(crate) fn no_huge_pages(huge: u64, length: u64, why: &str) -> Error {
     let free = match host::free_huge_pages(huge) {
         Some(free) => format!("{free} are free"),
@@ -73,19 +74,19 @@ pub(crate) fn no_huge_pages(huge: u64, length: u64, why: &str) -> Error {
     }
 }
 
-/// A copy of the caller's descriptor, and what is behind it.
+/// A copy of the caller's descriptor, and facts about its file.
 pub(crate) struct Borrowed {
     pub(crate) fd: OwnedFd,
     pub(crate) length: u64,
-    /// The size of its huge pages, or of the host's pages.
+    /// The size of the file's huge pages, or of the host's pages.
     pub(crate) granule: u64,
-    /// It is on tmpfs, as memfds are: what is a hole there was never written.
+    /// The file is on tmpfs, as every memfd is. A hole in such a file was never written.
     pub(crate) tmpfs: bool,
-    /// Device and inode: two descriptors may be of one file.
+    /// Device and inode number. They show whether two descriptors belong to one file.
     pub(crate) identity: (u64, u64),
 }
 
-/// Looks at a descriptor that the caller wants mapped.
+/// Copies and checks a descriptor that the caller wants to map.
 pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
     let what = || format!("vmstore_map_options.fd {fd}");
     // SAFETY: fcntl checks the descriptor.
@@ -98,7 +99,7 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
             Error::io(format!("fcntl({fd}, F_DUPFD_CLOEXEC)"), &error)
         });
     }
-    // SAFETY: the kernel just made it, and nobody else has it.
+    // SAFETY: the kernel just made the descriptor, and nothing else has it.
     let own = unsafe { OwnedFd::from_raw_fd(own) };
     // SAFETY: all-zero is a value of these plain structs.
     let (mut stat, mut system): (libc::stat, libc::statfs) = unsafe { std::mem::zeroed() };
@@ -147,14 +148,14 @@ pub(crate) fn borrow(fd: RawFd) -> Result<Borrowed> {
     })
 }
 
-/// The pages of a part of a file that are no holes, counted from the part's beginning. Where the file
-/// system does not tell, all are.
+/// The pages of a part of a file that are not holes. Page numbers count from the beginning of the
+/// part. If the file system does not report holes, the result is all pages.
 pub(crate) fn data_runs(fd: RawFd, offset: u64, length: u64) -> Vec<Run> {
     let page = host::page_size();
     let mut runs = Vec::new();
     let mut next = offset;
     let end = offset + length;
-    // The position is shared with the caller's descriptor, and is put back.
+    // The caller's descriptor shares this file position, so the position is set back at the end.
     // SAFETY: lseek has no preconditions.
     let position = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
     while next < end {
@@ -195,8 +196,8 @@ pub(crate) fn data_runs(fd: RawFd, offset: u64, length: u64) -> Vec<Run> {
     runs
 }
 
-/// Gives the memory of a part of a file back to the host: it reads as zeros afterwards, in every
-/// mapping. `keep_blocks`: disk blocks stay reserved where the file system can.
+/// Gives the memory of a part of a file back to the host. Afterwards the part reads as zeros in
+/// every mapping. With `keep_blocks` the disk blocks stay reserved, if the file system can do that.
 pub(crate) fn give_back(fd: RawFd, offset: u64, length: u64, keep_blocks: bool) -> Result<()> {
     let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let zero = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;

@@ -1,4 +1,5 @@
-//! Guest memory: mapped here or by the caller, and copied to and from, never referred to.
+//! Guest memory, mapped by the library or by its caller. The bytes are only copied; no reference to
+//! them is ever made.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,36 +7,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::mappings;
 use crate::{Error, Result};
 
-/// A range that the guest writes to. All offsets are checked against its length.
+/// A range to which the guest writes. All offsets are checked against its length.
 pub(crate) struct Memory {
     base: *mut u8,
-    /// Grows, never shrinks.
+    /// The length grows and never shrinks.
     length: AtomicU64,
-    /// The address space from `base` that is this object's, at least the length.
+    /// How much address space from `base` belongs to this object. At least `length`.
     claimed: AtomicU64,
-    end: End,
+    on_drop: OnDrop,
 }
 
-/// What becomes of the address space at the end.
+/// What happens to the address space when the object is dropped.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// It was claimed here: unmapped.
+enum OnDrop {
+    /// The library claimed it and unmaps it.
     Unmap,
-    /// It is the caller's reservation, and becomes one again.
+    /// It is a reservation of the caller and becomes a reservation again.
     GiveBack,
-    /// It is the caller's memory.
+    /// It is memory of the caller and stays as it is.
     Leave,
 }
 
-/// Where memory is to be.
+/// At which address memory is placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spot {
-    /// Where the kernel likes.
+    /// At an address that the kernel chooses.
     Anywhere,
-    /// At this address, where nothing is mapped.
+    /// At this address. Nothing may be mapped there.
     Free(usize),
-    /// At this address, in a range that the caller has reserved: private anonymous memory without any
-    /// access.
+    /// At this address, in a range that the caller has reserved as private anonymous memory without
+    /// any access.
     Reserved(usize),
 }
 
@@ -44,14 +45,15 @@ pub(crate) enum Spot {
 pub(crate) enum Backing {
     /// Private memory that reads as zeros.
     Anonymous,
-    /// A part of a file, copy-on-write, from this offset. The file has those bytes and keeps them.
+    /// A part of a file from this offset, copy-on-write. The file has all of these bytes and
+    /// does not change.
     Private(RawFd, u64),
-    /// A part of a file, shared with everybody who maps it, from this offset.
+    /// A part of a file from this offset, shared with every other mapping of the file.
     Shared(RawFd, u64),
 }
 
-// SAFETY: the range is only touched through bounds-checked copies; that the bytes race with the
-// guest is the caller's affair, who pauses writers when the bytes matter.
+// SAFETY: the range is only accessed through bounds-checked copies. The guest may write at the same
+// time. The caller pauses writers when the bytes matter.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
@@ -88,8 +90,8 @@ fn claim(address: usize, length: u64) -> Result<*mut u8> {
         });
     }
     if address != 0 && base.addr() != address {
-        // A kernel before 4.17 takes the flag for a hint.
-        // SAFETY: the mapping was just made and nobody knows it.
+        // A kernel before 4.17 treats the address as a hint.
+        // SAFETY: the mapping was just made, and no other code has its address.
         unsafe { libc::munmap(base, length as usize) };
         return Err(occupied(address, length));
     }
@@ -103,71 +105,73 @@ fn occupied(address: usize, length: u64) -> Error {
     }
 }
 
-/// Unmaps address space that was claimed here.
+/// Unmaps address space that `claim` has returned.
 fn unclaim(base: *mut u8, length: u64) {
     if length > 0 {
-        // SAFETY: the range was claimed by this module and nobody uses it any more.
+        // SAFETY: the range was claimed by `claim`, and no code uses it any more.
         unsafe { libc::munmap(base.cast(), length as usize) };
     }
 }
 
 impl Memory {
-    /// Claims address space for `length` bytes, and for up to `room` bytes later. Nothing can be read or
-    /// written there until something is mapped into it. `align` is a power of two.
+    /// Claims address space for `length` bytes, which can grow up to `room` bytes later. The range
+    /// cannot be read or written until something is mapped into it. `align` is a power of two.
     pub(crate) fn claim(spot: Spot, length: u64, room: u64, align: u64) -> Result<Self> {
         let room = room.max(length);
-        let (base, claimed, end) = match spot {
+        let (base, claimed, on_drop) = match spot {
             Spot::Anywhere if align > super::host::page_size() => {
                 let whole = room.checked_add(align).ok_or_else(|| Error::NoMemory {
                     what: format!("address space of {room} bytes").into(),
                 })?;
                 let base = claim(0, whole)?;
                 let skip = base.addr().next_multiple_of(align as usize) - base.addr();
-                // SAFETY: within the mapping just made, which is `align` longer than `room`.
+                // SAFETY: both lie within the mapping just made, which is `align` bytes longer than
+                // `room`.
                 let (aligned, behind) = unsafe { (base.add(skip), base.add(skip + room as usize)) };
                 unclaim(base, skip as u64);
                 unclaim(behind, align - skip as u64);
-                (aligned, room, End::Unmap)
+                (aligned, room, OnDrop::Unmap)
             }
-            Spot::Anywhere => (claim(0, room)?, room, End::Unmap),
-            Spot::Free(address) => (claim(address, room)?, room, End::Unmap),
+            Spot::Anywhere => (claim(0, room)?, room, OnDrop::Unmap),
+            Spot::Free(address) => (claim(address, room)?, room, OnDrop::Unmap),
             Spot::Reserved(address) => {
                 mappings::check_reservation(address, length)?;
                 let base = std::ptr::with_exposed_provenance_mut(address);
-                (base, length, End::GiveBack)
+                (base, length, OnDrop::GiveBack)
             }
         };
         Ok(Self {
             base,
             length: AtomicU64::new(length),
             claimed: AtomicU64::new(claimed),
-            end,
+            on_drop,
         })
     }
 
-    /// Takes memory that the caller has mapped, readable and writable, and keeps mapped.
+    /// Uses memory that the caller has mapped, readable and writable, and keeps mapped.
     pub(crate) fn adopt(address: usize, length: u64) -> Self {
         Self {
             base: std::ptr::with_exposed_provenance_mut(address),
             length: AtomicU64::new(length),
             claimed: AtomicU64::new(length),
-            end: End::Leave,
+            on_drop: OnDrop::Leave,
         }
     }
 
-    /// Private memory anywhere that reads as zeros.
+    /// Maps private memory at any address. It reads as zeros.
     pub(crate) fn anonymous(length: u64) -> Result<Self> {
         let memory = Self::claim(Spot::Anywhere, length, length, 1)?;
         memory.map(0, length, Backing::Anonymous)?;
         Ok(memory)
     }
 
-    /// Maps something into a part of the claimed range, in place of what is there. Page-aligned.
+    /// Maps `backing` into a part of the claimed range and replaces what was mapped there. The part
+    /// is page-aligned.
     pub(crate) fn map(&self, offset: u64, length: u64, backing: Backing) -> Result<()> {
         let inside = offset.checked_add(length);
         let claimed = self.claimed.load(Ordering::Relaxed);
         assert!(
-            self.end != End::Leave && inside.is_some_and(|end| end <= claimed),
+            self.on_drop != OnDrop::Leave && inside.is_some_and(|end| end <= claimed),
             "{length} bytes at {offset} are not claimed"
         );
         let (flags, fd, from) = match backing {
@@ -175,12 +179,13 @@ impl Memory {
             Backing::Private(fd, from) => (libc::MAP_PRIVATE, fd, from),
             Backing::Shared(fd, from) => (libc::MAP_SHARED, fd, from),
         };
-        // Shared memory is accounted for when it is mapped, so that huge pages are reserved.
+        // Without MAP_NORESERVE the kernel reserves the huge pages of shared memory when they are
+        // mapped.
         let noreserve = match backing {
             Backing::Shared(..) => 0,
             _ => libc::MAP_NORESERVE,
         };
-        // SAFETY: the range is inside the claimed one, which is ours to replace.
+        // SAFETY: the range lies inside the claimed range, whose mappings this object may replace.
         let at = unsafe {
             libc::mmap(
                 self.base.add(offset as usize).cast(),
@@ -206,8 +211,8 @@ impl Memory {
         })
     }
 
-    /// Makes sure that there is address space for `length` bytes, which nothing is mapped into yet
-    /// behind the present length; for adopted memory, that the caller has mapped it.
+    /// Makes sure that the object has address space for `length` bytes, and that nothing is mapped
+    /// in it after the present length. Adopted memory is not checked: the caller has mapped it.
     pub(crate) fn claim_behind(&self, length: u64) -> Result<()> {
         let claimed = self.claimed.load(Ordering::Relaxed);
         let have = self.length();
@@ -215,11 +220,11 @@ impl Memory {
             return Ok(());
         }
         let behind = self.address() + have as usize;
-        match self.end {
-            End::Leave => return Ok(()),
-            End::GiveBack => mappings::check_reservation(behind, length - have)?,
-            End::Unmap if length <= claimed => return Ok(()),
-            End::Unmap => {
+        match self.on_drop {
+            OnDrop::Leave => return Ok(()),
+            OnDrop::GiveBack => mappings::check_reservation(behind, length - have)?,
+            OnDrop::Unmap if length <= claimed => return Ok(()),
+            OnDrop::Unmap => {
                 claim(self.address() + claimed as usize, length - claimed)?;
             }
         }
@@ -227,21 +232,21 @@ impl Memory {
         Ok(())
     }
 
-    /// Undoes `map` behind the present length: address space without access again.
+    /// Undoes `map` after the present length. That address space has no access again.
     pub(crate) fn unmap_behind(&self) {
         let (have, claimed) = (self.length(), self.claimed.load(Ordering::Relaxed));
-        if self.end != End::Leave && have < claimed {
-            // SAFETY: the range is claimed, and behind the length, so that nobody uses it.
+        if self.on_drop != OnDrop::Leave && have < claimed {
+            // SAFETY: the range is claimed, and no code uses memory after the length.
             unsafe { give_back(self.base.add(have as usize), claimed - have) };
         }
-        if self.end == End::GiveBack {
+        if self.on_drop == OnDrop::GiveBack {
             self.claimed.store(have, Ordering::Relaxed);
         }
     }
 
-    /// Takes what is mapped behind the present length as part of it.
+    /// Makes what is mapped after the present length a part of the memory.
     pub(crate) fn grow(&self, length: u64) {
-        assert!(self.end == End::Leave || length <= self.claimed.load(Ordering::Relaxed));
+        assert!(self.on_drop == OnDrop::Leave || length <= self.claimed.load(Ordering::Relaxed));
         self.length.fetch_max(length, Ordering::Release);
     }
 
@@ -253,8 +258,8 @@ impl Memory {
         self.length.load(Ordering::Acquire)
     }
 
-    /// Stops a wrong range before it becomes a wild pointer. Ranges come from page numbers that
-    /// were bounded before; this is the last line.
+    /// Panics for a range outside of the memory, before the range becomes a wild pointer. Callers
+    /// have checked their page numbers before; this check is the last one.
     fn check(&self, offset: u64, length: u64) {
         let whole = self.length();
         assert!(
@@ -263,8 +268,8 @@ impl Memory {
         );
     }
 
-    /// Copies out of guest memory. During a precopy the guest may be writing: such bytes are copied
-    /// again later, and never interpreted before.
+    /// Copies bytes out of guest memory. During a precopy the guest may write at the same time.
+    /// Such bytes are copied again later, and nothing uses them before.
     pub(crate) fn read(&self, offset: u64, to: &mut [u8]) {
         self.check(offset, to.len() as u64);
         // SAFETY: the range was checked, and the buffer is ours and does not overlap guest memory.
@@ -277,7 +282,7 @@ impl Memory {
         }
     }
 
-    /// Copies into guest memory.
+    /// Copies bytes into guest memory.
     pub(crate) fn write(&self, offset: u64, from: &[u8]) {
         self.check(offset, from.len() as u64);
         // SAFETY: as in `read`.
@@ -297,14 +302,15 @@ impl Memory {
         unsafe { std::ptr::write_bytes(self.base.add(offset as usize), 0, length as usize) };
     }
 
-    /// Drops pages: anonymous ones read as zeros afterwards, and their memory is the host's again.
-    /// File-backed ones read as the file. Fails on locked memory.
+    /// Drops pages and gives their memory back to the host. Afterwards anonymous pages read as
+    /// zeros, and file-backed pages read as the file. Fails on locked memory.
     pub(crate) fn drop_pages(&self, offset: u64, length: u64) -> Result<()> {
         self.advise(offset, length, libc::MADV_DONTNEED, "MADV_DONTNEED")
     }
 
-    /// Punches a hole into the file behind a shared part: it reads as zeros in every mapping, and its
-    /// memory is the host's again. Fails where the file system cannot, and on locked memory.
+    /// Punches a hole into the file of a shared part and gives its memory back to the host. The
+    /// part reads as zeros in every mapping. Fails on locked memory, and if the file system has no
+    /// holes.
     pub(crate) fn remove_pages(&self, offset: u64, length: u64) -> Result<()> {
         self.advise(offset, length, libc::MADV_REMOVE, "MADV_REMOVE")
     }
@@ -312,7 +318,8 @@ impl Memory {
     fn advise(&self, offset: u64, length: u64, advice: i32, name: &str) -> Result<()> {
         self.check(offset, length);
         loop {
-            // SAFETY: the range was checked; the advice drops bytes, and is the caller's will.
+            // SAFETY: the range was checked. The advice drops bytes, which is what the caller asked
+            // for.
             let result = unsafe {
                 libc::madvise(
                     self.base.add(offset as usize).cast(),
@@ -333,7 +340,7 @@ impl Memory {
         }
     }
 
-    /// Whether guest memory has these bytes.
+    /// Whether guest memory has these bytes at `offset`.
     pub(crate) fn equals(&self, offset: u64, bytes: &[u8]) -> bool {
         self.check(offset, bytes.len() as u64);
         // SAFETY: both ranges are readable; memcmp makes no reference.
@@ -347,10 +354,10 @@ impl Memory {
     }
 }
 
-/// Makes a range address space without access.
+/// Replaces the mappings of a range by address space without access.
 ///
 /// # Safety
-/// The range is the caller's to replace, and nobody uses what is in it.
+/// The caller may replace these mappings, and no code uses what is in them.
 unsafe fn give_back(base: *mut u8, length: u64) {
     // SAFETY: by this function's contract.
     unsafe {
@@ -368,11 +375,11 @@ unsafe fn give_back(base: *mut u8, length: u64) {
 impl Drop for Memory {
     fn drop(&mut self) {
         let claimed = *self.claimed.get_mut();
-        match self.end {
-            End::Unmap => unclaim(self.base, claimed),
-            // SAFETY: the range is the caller's reservation, lent to this object until now.
-            End::GiveBack => unsafe { give_back(self.base, claimed) },
-            End::Leave => {}
+        match self.on_drop {
+            OnDrop::Unmap => unclaim(self.base, claimed),
+            // SAFETY: the range is a reservation that the caller has lent to this object.
+            OnDrop::GiveBack => unsafe { give_back(self.base, claimed) },
+            OnDrop::Leave => {}
         }
     }
 }

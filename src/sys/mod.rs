@@ -1,8 +1,8 @@
-//! Linux primitives, and nothing else: files, memory, userfaultfd, the page map.
+//! Linux primitives: files, memory, userfaultfd, the page map.
 //!
-//! One of the two rooms with `unsafe`: here it is for system calls and for copies to and from
-//! guest memory. No reference to guest memory is ever made: the guest writes to it whenever it
-//! likes, so it is only ever copied, through raw pointers, after a bounds check.
+//! This is one of the two rooms with `unsafe`. It needs `unsafe` for system calls and for copies
+//! from and to guest memory. The guest can write to its memory at any time, so no reference to
+//! guest memory is ever made. Its bytes are copied through raw pointers, after a bounds check.
 
 #![allow(unsafe_code)]
 

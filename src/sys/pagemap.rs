@@ -1,5 +1,5 @@
-//! The PAGEMAP_SCAN ioctl (Linux 6.7): which pages of a range were written since they were last
-//! armed, and arming them again, in one pass.
+//! The PAGEMAP_SCAN ioctl (Linux 6.7). One scan reports which pages of a range were written since
+//! they were last armed (write-protected), and can arm those pages again.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -43,24 +43,26 @@ struct Region {
     categories: u64,
 }
 
-/// Regions for one call of the ioctl: enough that scattered pages need few calls.
+/// The regions that one call of the ioctl can report. With this number scattered pages need few
+/// calls.
 const REGIONS: usize = 1024;
 
-/// What counts as written.
+/// Which pages a scan counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// Memory that was armed as a whole: whatever is not armed any more. Pages that the host
-    /// dropped (MADV_DONTNEED) count, because their bytes changed.
+    /// For memory that was armed as a whole: all pages that are not armed any more. Pages that the
+    /// host dropped (MADV_DONTNEED) count too, because their bytes changed.
     Unarmed,
-    /// A private file mapping that was never armed as a whole, because every page of it would then have an entry
-    /// of its own in the page table: pages that are private copies now and not armed since.
+    /// For a private file mapping that was never armed as a whole: all pages that are private
+    /// copies and were not armed since they were copied. Arming such a mapping as a whole would
+    /// give every page its own entry in the page table.
     PrivateCopy,
 }
 
-/// /proc/self/pagemap, which stays bound to the process that opened it.
+/// /proc/self/pagemap. The file stays bound to the process that opened it.
 pub(crate) struct PageMap {
     file: OwnedFd,
-    /// Where the ioctl puts what it finds; kept, so that a capture allocates nothing.
+    /// The buffer for the result of the ioctl. It is kept, and a capture need not allocate it.
     regions: Mutex<Vec<Region>>,
 }
 
@@ -80,41 +82,42 @@ impl PageMap {
     }
 
     /// Calls `found` with each written range of addresses, in order, and arms those pages again.
-    /// Fails with EPERM when the range is not, or no longer, registered.
-    pub(crate) fn take_written(
+    /// Fails with EPERM if the range is not registered, or not any more.
+    pub(crate) fn scan_and_arm(
         &self,
         start: usize,
         length: u64,
         written: Written,
         found: impl FnMut(u64, u64),
     ) -> Result<()> {
-        self.scan(start, length, written, PM_SCAN_WP_MATCHING, found)
+        self.scan_with(start, length, written, PM_SCAN_WP_MATCHING, found)
     }
 
-    /// The same without arming them: they go on being written ones, and another write costs nothing.
-    pub(crate) fn see_written(
+    /// The same without arming. The next scan reports those pages again, and further writes to them
+    /// cause no faults.
+    pub(crate) fn scan(
         &self,
         start: usize,
         length: u64,
         written: Written,
         found: impl FnMut(u64, u64),
     ) -> Result<()> {
-        self.scan(start, length, written, 0, found)
+        self.scan_with(start, length, written, 0, found)
     }
 
-    fn scan(
+    fn scan_with(
         &self,
         start: usize,
         length: u64,
         written: Written,
-        arming: u64,
+        arm_flag: u64,
         mut found: impl FnMut(u64, u64),
     ) -> Result<()> {
         let mut regions = self.regions.lock();
         let end = start as u64 + length;
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
-            flags: arming | PM_SCAN_CHECK_WPASYNC,
+            flags: arm_flag | PM_SCAN_CHECK_WPASYNC,
             start: start as u64,
             end,
             walk_end: 0,
@@ -132,8 +135,8 @@ impl PageMap {
             argument.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
         }
         while argument.start < end {
-            // SAFETY: the argument and the vector it points to outlive the call, and vec_len is
-            // its length.
+            // SAFETY: the argument and its vector outlive the call, and vec_len is the length of
+            // the vector.
             let got =
                 unsafe { libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
             if got < 0 {
@@ -148,7 +151,7 @@ impl PageMap {
             }
             if argument.walk_end <= argument.start {
                 return Err(Error::Internal {
-                    what: "PAGEMAP_SCAN made no progress".into(),
+                    what: "the ioctl PAGEMAP_SCAN made no progress".into(),
                 });
             }
             argument.start = argument.walk_end;

@@ -1,11 +1,11 @@
-//! Reading from and writing to a descriptor of the caller's: a pipe, socket or file.
+//! Reads from and writes to a descriptor of the caller: a pipe, a socket or a file.
 
 use std::os::fd::RawFd;
 
 use super::descriptor::{BlockedSignal, is, retry};
 use crate::{Error, Result};
 
-/// Waits until a non-blocking descriptor can go on.
+/// Waits until a non-blocking descriptor is ready.
 fn wait(fd: RawFd, events: libc::c_short) -> Result<()> {
     let mut poll = libc::pollfd {
         fd,
@@ -14,13 +14,13 @@ fn wait(fd: RawFd, events: libc::c_short) -> Result<()> {
     };
     retry(
         || format!("poll({fd})"),
-        // SAFETY: the struct is ours, and one.
+        // SAFETY: the struct is ours, and the count is one.
         || unsafe { libc::poll(&raw mut poll, 1, -1) } as isize,
     )
     .map(drop)
 }
 
-/// Reads up to `buffer.len()` bytes; fewer only at the end.
+/// Reads up to `buffer.len()` bytes. Reads fewer only at the end of the stream.
 pub(crate) fn read(fd: RawFd, buffer: &mut [u8]) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
@@ -40,7 +40,7 @@ pub(crate) fn read(fd: RawFd, buffer: &mut [u8]) -> Result<usize> {
     Ok(done)
 }
 
-/// Writes all bytes. A pipe that nobody reads from is EPIPE, and no signal.
+/// Writes all bytes. A pipe without a reader gives EPIPE and no signal.
 pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<()> {
     let blocked = [libc::SIGPIPE, libc::SIGXFSZ].map(BlockedSignal::new);
     let mut rest = bytes;
@@ -64,7 +64,7 @@ pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what is no descriptor, before any work.
+/// Fails if `fd` is not an open descriptor. Callers check this before they begin any work.
 pub(crate) fn check(fd: RawFd) -> Result<()> {
     // SAFETY: fcntl(F_GETFD) has no preconditions.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {

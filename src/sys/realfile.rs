@@ -1,4 +1,5 @@
-//! One regular file on a real file system: pread, pwritev, fdatasync, without SIGXFSZ.
+//! A regular file on a real file system, through pread, pwritev and fdatasync. No call raises
+//! SIGXFSZ.
 
 use std::ffi::c_int;
 use std::io::IoSlice;
@@ -8,7 +9,8 @@ use super::descriptor::{retry, without_size_signal};
 use super::fs::{File, Place};
 use crate::{Error, Result};
 
-/// A failed sync is more than a failed call.
+/// Turns the error of a call into a sync error. After a failed sync, data may be lost that was
+/// written earlier.
 pub(super) fn as_sync(result: Result<isize>) -> Result<()> {
     match result {
         Err(Error::Io { operation, errno }) => Err(Error::Sync { operation, errno }),
@@ -27,7 +29,7 @@ impl RealFile {
         Self { fd, place }
     }
 
-    /// A call that may meet the file size limit.
+    /// Makes a call that may exceed the file size limit.
     fn growing(
         &self,
         what: &str,
@@ -139,7 +141,8 @@ impl File for RealFile {
             src_length: length,
             dest_offset: at,
         };
-        // What fails here is copied, and if that cannot be, the copy says why.
+        // The caller copies the bytes after any failure here. If the copy fails too, the copy's
+        // error says why.
         // SAFETY: the struct is ours.
         self.growing("ioctl(FICLONERANGE)", at, length, || unsafe {
             libc::ioctl(
@@ -152,7 +155,8 @@ impl File for RealFile {
     }
 
     fn begin_sync(&self) {
-        // Without the WAIT flags it takes no error of writing from the descriptor: fdatasync still tells it.
+        // Without the WAIT flags the call does not consume a write error: fdatasync still reports
+        // the error.
         // SAFETY: sync_file_range has no preconditions.
         unsafe { libc::sync_file_range(self.fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     }

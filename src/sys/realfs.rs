@@ -1,4 +1,5 @@
-//! The file traits on a real directory: openat and friends, relative to two directory descriptors.
+//! The file traits for a real directory. The calls (openat and others) are relative to two
+//! directory descriptors.
 
 use std::ffi::{CStr, CString, c_int};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -20,17 +21,17 @@ const HIDDEN: &CStr = c".vmstore";
 pub(crate) struct RealFiles {
     root: OwnedFd,
     hidden: OwnedFd,
-    /// The descriptor of the lock and the process that took it.
+    /// The descriptor that holds the lock, and the process that took the lock.
     lock: Mutex<Option<(OwnedFd, u32)>>,
 }
 
-/// What was found at a path.
+/// What `find` found at a path.
 pub(crate) enum FoundDirectory {
-    /// A store: `.vmstore` is there.
+    /// A directory with `.vmstore`: a store.
     Store(RealFiles),
-    /// A directory without a store.
+    /// A directory without `.vmstore`.
     Directory(OwnedFd),
-    /// Nothing; its parent may exist.
+    /// Nothing. The parent directory may exist.
     Nothing,
 }
 
@@ -115,8 +116,8 @@ pub(crate) fn make_root(path: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// Makes the entry of a directory in its parent durable. A parent that may not be read is its owner's
-/// business.
+/// Makes the entry of a directory in its parent durable. A parent directory that this process may
+/// not read is skipped.
 fn sync_entry(root: &OwnedFd) -> Result<()> {
     match open_at(root.as_raw_fd(), c"..", DIRECTORY) {
         Ok(parent) => sync_fd(parent.as_raw_fd(), "the parent directory"),
@@ -125,7 +126,7 @@ fn sync_entry(root: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Makes `.vmstore` in a directory, and the directory's own entry durable.
+/// Makes the directory's own entry durable, and makes `.vmstore` in the directory.
 pub(crate) fn make_hidden(root: OwnedFd) -> Result<RealFiles> {
     sync_entry(&root)?;
     let made = retry(
@@ -147,8 +148,9 @@ pub(crate) fn make_hidden(root: OwnedFd) -> Result<RealFiles> {
 
 /// The names in a directory.
 pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<DirEntry>> {
-    // A descriptor of its own: reading moves its position.
-    let own = open_at(dir.as_raw_fd(), c".", DIRECTORY)?; // SAFETY: the descriptor is open; on success the stream owns it.
+    // Reading moves the position of a descriptor, so this call opens its own.
+    let own = open_at(dir.as_raw_fd(), c".", DIRECTORY)?;
+    // SAFETY: the descriptor is open. On success the directory stream owns it.
     let stream = unsafe { libc::fdopendir(own.as_raw_fd()) };
     if stream.is_null() {
         return Err(Error::last_os("fdopendir"));
@@ -160,7 +162,7 @@ pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<DirEntry>> {
     loop {
         // SAFETY: errno is this thread's.
         unsafe { *libc::__errno_location() = 0 };
-        // SAFETY: the stream is open, and used by this thread only.
+        // SAFETY: the directory stream is open, and only this thread uses it.
         let entry = unsafe { libc::readdir(stream) };
         if entry.is_null() {
             let error = std::io::Error::last_os_error();
@@ -169,7 +171,8 @@ pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<DirEntry>> {
             }
             break;
         }
-        // SAFETY: readdir's entry is valid until the next call, and its name NUL-terminated.
+        // SAFETY: the entry is valid until the next call of readdir, and its name is
+        // NUL-terminated.
         let (name, kind) = unsafe { (CStr::from_ptr((*entry).d_name.as_ptr()), (*entry).d_type) };
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
@@ -180,7 +183,7 @@ pub(crate) fn list(dir: &OwnedFd) -> Result<Vec<DirEntry>> {
             libc::DT_UNKNOWN => kind_of(dir.as_raw_fd(), name),
             _ => EntryKind::Other,
         };
-        // A name that is not UTF-8 is none of ours.
+        // A name that is not UTF-8 is not a file of the store.
         let name = name
             .to_str()
             .map_or_else(|_| name.to_string_lossy().into_owned() + "?", str::to_owned);
@@ -213,9 +216,9 @@ fn sync_fd(fd: RawFd, name: &str) -> Result<()> {
 }
 
 impl RealFiles {
-    /// Takes the exclusive lock of the store, or says `false` when another owner has it.
+    /// Takes the exclusive lock of the store. `false`: another owner has it.
     pub(crate) fn lock(&self) -> Result<bool> {
-        // A descriptor for nothing else, so that forked children can close it.
+        // The descriptor is used only for the lock, so forked children can close it.
         let own = open_at(self.root.as_raw_fd(), c".", DIRECTORY)?;
         fork::close_in_children(own.as_raw_fd());
         let taken = retry(
@@ -285,7 +288,7 @@ impl Files for RealFiles {
             Access::Read => libc::O_RDONLY,
             Access::Write => libc::O_RDWR,
         };
-        // Non-blocking, so that a FIFO in the file's place cannot hang the host.
+        // O_NONBLOCK: a FIFO in the place of the file must not block the host.
         let flags = mode | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let not_a_file = || Error::corrupt(place.to_string(), "it is not a regular file");
         let fd = match open_at(self.fd(place), &c_name(&place.name)?, flags) {
@@ -346,7 +349,8 @@ impl Files for RealFiles {
                 )
             } as isize,
         );
-        // On another file system, or on one that has no second names or no more of them.
+        // The file is on another file system, or the file system allows no second name or no
+        // further name.
         let cannot = [
             libc::EXDEV,
             libc::EPERM,
@@ -443,12 +447,12 @@ impl Files for RealFiles {
             return;
         };
         if owner != std::process::id() {
-            // In a forked child: unlocking would take the lock from the parent, and fork's handler has
-            // closed the descriptor already.
+            // This is a forked child. Unlocking would take the lock from the parent, and the fork
+            // handler has closed the descriptor already.
             std::mem::forget(own);
             return;
         }
-        // Closing alone would leave the lock with a child that has a copy of the descriptor.
+        // Closing is not enough: a child that has a copy of the descriptor would keep the lock.
         // SAFETY: flock has no preconditions.
         unsafe { libc::flock(own.as_raw_fd(), libc::LOCK_UN) };
         fork::forget(own.as_raw_fd());

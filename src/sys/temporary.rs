@@ -1,12 +1,12 @@
-//! Files under a temporary name, which go unless they get their final name.
+//! Files under a temporary name. They are removed unless they get their final name.
 
 use std::sync::Arc;
 
 use super::fs::{File, Files, Place};
 use crate::Result;
 
-/// A new file under a temporary name. Dropping the value removes the file; [`Temporary::rename`] gives the file
-/// its final name.
+/// A new file under a temporary name. Dropping the value removes the file; [`Temporary::rename`]
+/// gives the file its final name.
 pub(crate) struct Temporary<'a> {
     files: &'a dyn Files,
     place: &'a Place,
@@ -15,7 +15,8 @@ pub(crate) struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Makes the file. A file that an earlier call left under the same name goes first.
+    /// Makes the file. If an earlier call left a file under the same name, that file is removed
+    /// first.
     pub(crate) fn create(files: &'a dyn Files, place: &'a Place) -> Result<Self> {
         files.unlink(place)?;
         Ok(Self {
@@ -37,7 +38,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.named {
-            // What cannot be removed is removed by the next open.
+            // If this fails, the next open of the store removes the file.
             let _ = self.files.unlink(self.place);
         }
     }

@@ -1,11 +1,13 @@
-//! Helper threads, where a caller allows them: made for one errand, gone at its end.
+//! Helper threads, if the caller allows them. They are started for one call and have ended when the
+//! call returns.
 
 use parking_lot::Mutex;
 
-/// All signals are blocked in this thread while it lives; a thread made meanwhile keeps them blocked.
-struct Quiet(libc::sigset_t);
+/// Blocks all signals in this thread until the value is dropped. A thread that is started meanwhile
+/// inherits the mask.
+struct BlockedSignals(libc::sigset_t);
 
-impl Quiet {
+impl BlockedSignals {
     fn new() -> Self {
         // SAFETY: both sets are ours.
         unsafe {
@@ -18,17 +20,17 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
-        // SAFETY: the set is the thread's own from before.
+        // SAFETY: the set is the earlier mask of this thread.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut());
         }
     }
 }
 
-/// Does the work on all parts, in this thread and up to `helpers` more. Where the host refuses them, in fewer.
-/// No signal of the host's is handled in one of them.
+/// Calls `work` with each part, in this thread and in up to `helpers` more threads. If the host
+/// refuses a thread, fewer threads do the work. The helper threads handle no signals.
 pub(crate) fn share<T: Send>(helpers: usize, parts: Vec<T>, work: impl Fn(T) + Sync) {
     let helpers = helpers.min(parts.len().saturating_sub(1));
     let queue = Mutex::new(parts);
@@ -40,21 +42,21 @@ pub(crate) fn share<T: Send>(helpers: usize, parts: Vec<T>, work: impl Fn(T) + S
         }
     };
     std::thread::scope(|scope| {
-        let mut made = Vec::new();
+        let mut started = Vec::new();
         {
-            let _quiet = Quiet::new();
+            let _blocked = BlockedSignals::new();
             for _ in 0..helpers {
                 let helper = std::thread::Builder::new()
                     .name("vmstore-helper".into())
                     .stack_size(64 << 10);
                 match helper.spawn_scoped(scope, run) {
-                    Ok(helper) => made.push(helper),
+                    Ok(helper) => started.push(helper),
                     Err(_) => break,
                 }
             }
         }
         run();
-        for helper in made {
+        for helper in started {
             if let Err(panic) = helper.join() {
                 std::panic::resume_unwind(panic);
             }

@@ -1,5 +1,5 @@
-//! userfaultfd in asynchronous write-protect mode: the kernel notes the first write to each armed
-//! page and lets it go on; nobody has to answer.
+//! userfaultfd in asynchronous write-protect mode. The kernel notes the first write to each armed
+//! page, and the writer goes on at once. No thread has to handle faults.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -49,7 +49,7 @@ struct WriteProtect {
 pub(crate) struct Userfault(OwnedFd);
 
 impl Userfault {
-    /// Opens one that needs no privilege and can track writes without answering them.
+    /// Opens a userfaultfd that needs no privilege and tracks writes asynchronously.
     pub(crate) fn new() -> Result<Self> {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | UFFD_USER_MODE_ONLY;
         // SAFETY: the system call takes flags only.
@@ -71,7 +71,7 @@ impl Userfault {
 
     fn call<T>(&self, name: &str, request: u64, argument: &mut T) -> Result<()> {
         loop {
-            // SAFETY: each request is called with its own struct, which outlives the call.
+            // SAFETY: each request gets a struct of its own type, and the struct outlives the call.
             let result = unsafe {
                 libc::ioctl(
                     self.0.as_raw_fd(),
@@ -83,14 +83,14 @@ impl Userfault {
                 return Ok(());
             }
             let error = std::io::Error::last_os_error();
-            // EAGAIN: the memory map was changing.
+            // EAGAIN: another thread was changing the memory map.
             if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
                 return Err(Error::io(format!("ioctl({name})"), &error));
             }
         }
     }
 
-    /// Puts a range under write tracking; nothing is armed yet.
+    /// Registers a range for write tracking. No page is armed yet.
     pub(crate) fn register(&self, address: usize, length: u64) -> Result<()> {
         let range = UffdRange {
             start: address as u64,
@@ -112,7 +112,7 @@ impl Userfault {
         self.call("UFFDIO_UNREGISTER", UFFDIO_UNREGISTER, &mut argument)
     }
 
-    /// Arms every page of a range, also those that are not there yet.
+    /// Arms every page of a range, including pages that do not exist yet.
     pub(crate) fn arm(&self, address: usize, length: u64) -> Result<()> {
         let range = UffdRange {
             start: address as u64,

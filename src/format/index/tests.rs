@@ -1,4 +1,4 @@
-//! Indexes and footers that survive, and those that are refused.
+//! Indexes and footers that the decoder accepts, and those that it refuses.
 
 use super::*;
 
@@ -32,13 +32,13 @@ fn decode(bytes: &[u8], before: u64) -> Result<Index> {
         .split_at_checked(footer.runs_length() as usize)
         .unwrap_or((&[], &[]));
     let mut pieces = footer.runs(&STORE);
-    // Some end in the midst of a run.
+    // Some of these pieces end inside a run.
     for piece in runs.chunks(RUN) {
         pieces.add(piece, "f")?;
     }
     let mut index = pieces.finish("f")?;
     index.learn_checksums(sums, &STORE, "f")?;
-    // As it was before it was written.
+    // The index that was encoded has no such sum.
     index.checksums.sum = 0;
     Ok(index)
 }
@@ -78,7 +78,7 @@ fn image() -> Index {
 }
 
 #[test]
-fn an_image_remembers_what_it_was() {
+fn an_image_remembers_its_former_base() {
     assert_eq!(
         decode(&image().encode(&STORE), 100 * 4096).unwrap(),
         image()
@@ -142,13 +142,16 @@ fn contradictions_are_refused_even_with_good_checksums() {
     let mut index = delta();
     index.former = image().former;
     let bytes = index.encode(&STORE);
-    assert!(decode(&bytes, 4 * 4096).is_err(), "a delta that was one");
+    assert!(
+        decode(&bytes, 4 * 4096).is_err(),
+        "a delta with a former base"
+    );
     let mut index = image();
     index.push(70, 1, Content::Zero);
     let bytes = index.encode(&STORE);
     assert!(
         decode(&bytes, 100 * 4096).is_err(),
-        "zero pages that an image need not name"
+        "an image with a run of zero pages"
     );
 }
 
@@ -168,7 +171,7 @@ fn a_footer_counts_the_pages_of_its_runs() {
 }
 
 #[test]
-fn checksums_are_where_they_are_said_to_be() {
+fn checksums_are_at_their_offset() {
     for (index, before) in [(delta(), 4 * 4096), (image(), 100 * 4096)] {
         let bytes = index.encode(&STORE);
         let (at, length) = index.checksums_at();
@@ -182,7 +185,7 @@ fn checksums_are_where_they_are_said_to_be() {
     }
 }
 
-/// The fields of a footer that bound one another.
+/// The fields of a footer that limit one another.
 #[derive(Clone, Copy)]
 struct Fields {
     version: u32,
@@ -197,9 +200,9 @@ struct Fields {
     runs: u64,
     former: u64,
     former_runs: u64,
-    /// One more than it says; 0: it does not say.
+    /// The number of changed pages plus one; 0: the number is not recorded.
     changed: u64,
-    /// What is added to where the index is, its length, and the file's.
+    /// What is added to the offset of the index, to its length, and to the length of the file.
     off: [u64; 3],
 }
 
@@ -233,7 +236,7 @@ impl Fields {
         }
     }
 
-    /// As a footer whose checksum holds.
+    /// Encodes the fields as a footer with a matching checksum, and decodes it.
     fn decode(self) -> Result<Footer> {
         let offset = if self.image {
             self.size
@@ -261,7 +264,7 @@ impl Fields {
 }
 
 #[test]
-fn every_bound_of_a_footer_is_where_it_is_said_to_be() {
+fn every_limit_of_a_footer_is_exact() {
     type Change = fn(&mut Fields);
     let of_deltas: [(Change, bool); 24] = [
         (|_| {}, true),

@@ -1,4 +1,4 @@
-//! Streams that are whole, cut, damaged, or somebody's own.
+//! Logs that are whole, cut off, damaged or forged.
 
 use super::*;
 use crate::format::header::{LogKind, Mark};
@@ -24,17 +24,17 @@ fn header() -> LogHeader {
     }
 }
 
-/// A stream of `batches`, each a list of commits' numbers.
-fn stream(batches: &[&[u64]]) -> Vec<u8> {
+/// A log of `batches`. Each batch is a list of commit numbers and becomes one write.
+fn log(batches: &[&[u64]]) -> Vec<u8> {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     let (mut prev_checksum, mut sequence) = (42, 1);
-    for write_start in batches {
-        let start = bytes.len() as u64;
-        for number in *write_start {
+    for batch in batches {
+        let write_start = bytes.len() as u64;
+        for number in *batch {
             prev_checksum = encode(
                 &mut bytes,
                 &STORE,
-                place(prev_checksum, start, sequence),
+                place(prev_checksum, write_start, sequence),
                 false,
                 &Event::HeadMoved(*number),
             );
@@ -49,7 +49,7 @@ fn read(bytes: &[u8]) -> Scan {
     scan(bytes, &header, &STORE, "commits").unwrap()
 }
 
-/// A stream of one record whose head's checksum holds, whatever it says.
+/// Reads a log of one record with any values in its head and matching checksums.
 fn forged(magic: u32, length: u64, sequence: u64) -> Scan {
     let payload = 5u64.to_le_bytes();
     let mut head = Vec::new();
@@ -65,7 +65,7 @@ fn forged(magic: u32, length: u64, sequence: u64) -> Scan {
 }
 
 #[test]
-fn every_bound_of_a_head_is_where_it_is_said_to_be() {
+fn every_limit_of_a_head_is_exact() {
     for (magic, sequence, good) in [
         (RECORD_MAGIC, 1, true),
         (RECORD_MAGIC, LAST, true),
@@ -76,7 +76,7 @@ fn every_bound_of_a_head_is_where_it_is_said_to_be() {
         assert_eq!(scan.records.len(), usize::from(good));
         assert_eq!(matches!(scan.tail, Tail::Bad(_)), !good);
     }
-    // So much may still come, and more never will.
+    // A payload of this length may still be appended. A longer payload is never valid.
     assert_eq!(forged(RECORD_MAGIC, MAX_PAYLOAD, 1).tail, Tail::Cut);
     let more = forged(RECORD_MAGIC, MAX_PAYLOAD + 1, 1).tail;
     assert!(matches!(more, Tail::Bad(_)));
@@ -84,7 +84,7 @@ fn every_bound_of_a_head_is_where_it_is_said_to_be() {
 
 #[test]
 fn records_come_back_in_order() {
-    let scan = read(&stream(&[&[5, 6], &[7]]));
+    let scan = read(&log(&[&[5, 6], &[7]]));
     let events: Vec<_> = scan.records.iter().map(|r| r.event.clone()).collect();
     assert_eq!(
         events,
@@ -99,7 +99,7 @@ fn records_come_back_in_order() {
 
 #[test]
 fn every_cut_leaves_a_prefix() {
-    let bytes = stream(&[&[5, 6], &[7]]);
+    let bytes = log(&[&[5, 6], &[7]]);
     for cut in LOG_HEADER..bytes.len() {
         let scan = read(&bytes[..cut]);
         assert!(scan.end <= cut as u64);
@@ -116,8 +116,8 @@ fn every_cut_leaves_a_prefix() {
 }
 
 #[test]
-fn every_flipped_bit_is_seen_and_told_from_a_torn_tail() {
-    let bytes = stream(&[&[5, 6], &[7]]);
+fn every_flipped_bit_is_seen_and_is_not_a_torn_tail() {
+    let bytes = log(&[&[5, 6], &[7]]);
     let whole = read(&bytes);
     let last = whole.records[2].offset as usize;
     for bit in 0..bytes.len() * 8 {
@@ -130,15 +130,14 @@ fn every_flipped_bit_is_seen_and_told_from_a_torn_tail() {
         let scan = read(&bad);
         let position = (bit / 8 - LOG_HEADER) / (HEAD + 8);
         assert_eq!(scan.records.len(), position, "bit {bit}");
-        // The second write_start was written after the first was synced, so a bad first write_start is
-        // damage.
+        // The second write was made after the first was synced, so a bad first write is damage.
         assert_eq!(scan.damaged, bit / 8 < last, "bit {bit}");
     }
 }
 
 #[test]
-fn a_write_counts_whole_or_not_at_all() {
-    let mut bytes = stream(&[&[5]]);
+fn a_write_counts_as_a_whole_or_not_at_all() {
+    let mut bytes = log(&[&[5]]);
     let first = read(&bytes);
     let start = bytes.len();
     let mut prev_checksum = first.prev_checksum;
@@ -177,7 +176,7 @@ fn a_write_counts_whole_or_not_at_all() {
 #[test]
 fn a_record_of_an_unknown_type_is_skipped_where_it_may_be() {
     for (flags, skipped) in [(OPTIONAL, true), (0, false)] {
-        let mut bytes = stream(&[&[5]]);
+        let mut bytes = log(&[&[5]]);
         let first = read(&bytes);
         let at = place(
             first.prev_checksum,
@@ -206,7 +205,7 @@ fn a_record_of_an_unknown_type_is_skipped_where_it_may_be() {
 
 #[test]
 fn heads_everywhere_do_not_cost_their_square() {
-    let mut bytes = [stream(&[]), vec![1; 8]].concat();
+    let mut bytes = [log(&[]), vec![1; 8]].concat();
     while bytes.len() < 2 << 20 {
         let rest = (2 << 20) - bytes.len() as u64;
         let mut head = Vec::new();
@@ -230,7 +229,7 @@ fn heads_everywhere_do_not_cost_their_square() {
 
 #[test]
 fn a_stale_record_is_not_taken_for_the_next() {
-    let (a, b) = (stream(&[&[1], &[2]]), stream(&[&[3], &[4]]));
+    let (a, b) = (log(&[&[1], &[2]]), log(&[&[3], &[4]]));
     let second = read(&a).records[1].offset as usize;
     let mut mixed = a.clone();
     mixed[second..].copy_from_slice(&b[second..]);
@@ -239,8 +238,7 @@ fn a_stale_record_is_not_taken_for_the_next() {
     assert!(matches!(scan.tail, Tail::Bad(_)));
 }
 
-/// Events and what is inline, each linked to the one before it or with a prev_checksum of its own; all in the write that
-/// began at `write_start`.
+/// Appends a record with this `prev_checksum` in a write of its own.
 fn add(bytes: &mut Vec<u8>, prev_checksum: u64, sequence: u64, more: bool) -> u64 {
     let write_start = bytes.len() as u64;
     let event = Event::HeadMoved(sequence);
@@ -254,7 +252,7 @@ fn add(bytes: &mut Vec<u8>, prev_checksum: u64, sequence: u64, more: bool) -> u6
 }
 
 #[test]
-fn the_first_write_ends_where_it_ends() {
+fn the_end_of_the_first_write_is_found() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     let prev_checksum = add(&mut bytes, 42, 1, true);
     let prev_checksum = add(&mut bytes, prev_checksum, 2, false);
@@ -266,7 +264,7 @@ fn the_first_write_ends_where_it_ends() {
 }
 
 #[test]
-fn only_at_the_beginning_a_record_of_the_former_generation_is_a_cut() {
+fn only_at_the_beginning_a_record_of_the_previous_generation_is_a_cut() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     add(&mut bytes, header().previous, 1, false);
     assert_eq!(read(&bytes).tail, Tail::Cut);
@@ -275,7 +273,7 @@ fn only_at_the_beginning_a_record_of_the_former_generation_is_a_cut() {
     add(&mut bytes, header().previous, 2, false);
     let scan = read(&bytes);
     assert!(scan.records.len() == 1 && matches!(scan.tail, Tail::Bad(_)));
-    // Without one, no prev_checksum is of it.
+    // Without a previous generation, no `prev_checksum` can belong to it.
     let first = LogHeader {
         previous: 0,
         ..header()
@@ -286,7 +284,7 @@ fn only_at_the_beginning_a_record_of_the_former_generation_is_a_cut() {
 }
 
 #[test]
-fn what_was_kept_before_an_unfinished_write_stays() {
+fn inline_files_before_an_unfinished_write_stay() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     let prev_checksum = add(&mut bytes, 42, 1, false);
     let inline = InlineFiles {
@@ -309,7 +307,7 @@ fn what_was_kept_before_an_unfinished_write_stays() {
         place(prev_checksum, write_start, 2),
         &inline,
     );
-    // It is of one write with the record before it.
+    // The last record belongs to the same write as the record before it.
     let at = end as usize;
     let scan = read(&bytes[..at]);
     assert_eq!((scan.records.len(), scan.inline.len()), (1, 1));
@@ -343,7 +341,7 @@ fn a_bad_place_is_damage_if_a_later_write_follows_and_not_if_the_same_does() {
 }
 
 #[test]
-fn heads_that_do_not_verify_do_not_hide_what_lies_behind() {
+fn heads_that_do_not_verify_do_not_hide_the_records_after_them() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     for _ in 0..20 {
         let mut head = Vec::new();
