@@ -31,7 +31,7 @@ impl Capture {
         &self.store
     }
 
-    /// Whether the capture may be used from here. Consumes nothing.
+    /// Refuses calls of a forked child, and calls from inside a callback. The capture stays as it is.
     pub(crate) fn check_reentry(&self) -> Result<()> {
         self.store.check_reentry()
     }
@@ -77,7 +77,7 @@ impl Capture {
     }
 }
 
-/// Ends a capture, however its commit or cancel ends.
+/// Ends a capture when it is dropped, whether its commit or cancel succeeded or failed.
 struct Ended<'a>(&'a Store);
 
 impl Drop for Ended<'_> {
@@ -122,7 +122,7 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Gives a capture up: its pages are dirty again, and its files go.
+    /// Gives up a capture: its pages are dirty again, and its files are removed.
     pub(super) fn discard_capture(&mut self, captured: Captured) {
         let layers = &self.store.0.layers;
         captured.discard(layers, &mut self.captures.lists);
@@ -132,7 +132,7 @@ impl Locked<'_> {
         self.store.check_no_capture()?;
         let begun = Instant::now();
         for state in self.modules.values() {
-            // What it finds is in the dirty set, where a failure leaves it.
+            // The pages that this finds are in the dirty set. After a failure they stay there.
             state.module.collect()?;
         }
         let scan_ns = host::nanoseconds_since(begun);
@@ -173,8 +173,8 @@ impl Locked<'_> {
         Ok(captured)
     }
 
-    /// Moves the dirty pages of all modules into the capture. Modules that are compared add the pages that
-    /// differ from the head.
+    /// Moves the dirty pages of all modules into the capture. A module that is compared adds its
+    /// pages that differ from the head.
     fn take_dirty(&self, captured: &mut Captured, lists: &mut ListPool) -> Result<()> {
         for state in self.modules.values() {
             captured.modules.push(lists.module(&state.module));
@@ -190,9 +190,9 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Copies the captured pages into the arena, except those that were precopied and not written since. When
-    /// the arena is full, its pages are written to the drafts, and the copying goes on. Returns whether that
-    /// happened.
+    /// Copies the captured pages into the arena, except pages that were precopied and not written
+    /// since. When the arena is full, its pages are written to the drafts, and the copying goes on.
+    /// Returns whether the arena was full.
     fn copy_all(
         &self,
         captured: &mut Captured,
@@ -226,9 +226,10 @@ impl Locked<'_> {
         Ok(spilled)
     }
 
-    /// Takes precopied pages into a capture. Pages that were written since are copied again into their places.
-    /// Returns what has to be copied anew, by module, and how much of the arena is used. When the arena has no
-    /// room for that, the precopied pages are copied anew like all others.
+    /// Takes precopied pages into a capture. Pages that were written since the precopy are copied
+    /// again into their places in the arena. Returns the runs of each module that are still to be
+    /// copied, and how many bytes of the arena are used. When the arena has no room for these runs,
+    /// returns `None`: all pages, also the precopied pages, are then copied anew.
     fn merge_precopied(
         &self,
         precopied: &Precopied,
@@ -257,8 +258,8 @@ impl Locked<'_> {
         (None, 0)
     }
 
-    /// Copies runs into the arena. Lists are gone through by number, because a spill writes to the drafts
-    /// beside them.
+    /// Copies runs into the arena. The loop uses numbers and no references, because `drain` changes
+    /// the modules meanwhile. Returns whether the arena was full.
     fn copy_runs(
         &self,
         captured: &mut Captured,
@@ -299,8 +300,8 @@ impl Locked<'_> {
         Ok(spilled)
     }
 
-    /// Begins the file of a captured module. Its parent and the commit's number are those of the moment of the
-    /// capture: nothing changes them while a capture is outstanding.
+    /// Begins the file of a captured module. Its parent and the number of the commit are those of
+    /// the moment of the capture, because nothing changes them while a capture is outstanding.
     fn begin_draft(&self, state: &ModuleState, number: usize) -> Result<Draft> {
         let (layers, module) = (&self.store.0.layers, &state.module);
         let parent = match state.module_commit {
@@ -316,7 +317,7 @@ impl Locked<'_> {
         })
     }
 
-    /// Writes what waits in the arena to the drafts.
+    /// Writes the pages that wait in the arena to the drafts.
     pub(super) fn drain(&self, captured: &mut Captured, arena: &Arena) -> Result<()> {
         let layers = &self.store.0.layers;
         for (number, module) in captured.modules.iter_mut().enumerate() {

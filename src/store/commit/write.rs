@@ -11,15 +11,15 @@ use crate::store::options::CommitOptions;
 use crate::store::state::{Captured, Locked, State, Store, SyncState, UnsyncedFile};
 use crate::sys::host;
 
-/// The files of a commit before its record. Unless the commit is made, its files go and its pages are dirty
-/// again.
+/// The files of a commit that has no record yet. If the commit is not made, dropping this value
+/// removes the files and makes the pages dirty again.
 struct UnmadeCommit<'a> {
     store: &'a Store,
     /// `None` once the commit is made.
     captured: Option<Captured>,
     drafts: Vec<Draft>,
     finished: Vec<Finished>,
-    /// How many of `finished` have their names.
+    /// How many files of `finished` have their final names.
     named: usize,
 }
 
@@ -27,7 +27,7 @@ impl<'a> UnmadeCommit<'a> {
     fn new(store: &'a Store, mut captured: Captured) -> Self {
         let drafts = captured.modules.iter_mut();
         let mut drafts: Vec<Draft> = drafts.filter_map(|module| module.draft.take()).collect();
-        // They are finished in this order, from the end of the list.
+        // `name_files` takes drafts from the end of the list, therefore the first module is last.
         drafts.reverse();
         Self {
             store,
@@ -38,7 +38,7 @@ impl<'a> UnmadeCommit<'a> {
         }
     }
 
-    /// Gives every draft its index, its footer and its name. Drafts without changes go.
+    /// Gives every draft its index, its footer and its name. Drafts without changes are removed.
     fn name_files(&mut self) -> Result<()> {
         let layers = &self.store.0.layers;
         while let Some(draft) = self.drafts.pop() {
@@ -56,7 +56,7 @@ impl<'a> UnmadeCommit<'a> {
         Ok(())
     }
 
-    /// The commit is made: nothing is undone any more.
+    /// The commit is made: dropping this value undoes nothing any more.
     fn commit(mut self) -> (Option<Captured>, Vec<Finished>) {
         (self.captured.take(), std::mem::take(&mut self.finished))
     }
@@ -77,7 +77,7 @@ impl Drop for UnmadeCommit<'_> {
             } else {
                 &file.temporary
             };
-            // What cannot be removed is removed by the next open.
+            // The next open removes a file that cannot be removed here.
             let _ = self.store.0.files.unlink(name);
         }
         while let Some(draft) = self.drafts.pop() {
@@ -87,7 +87,8 @@ impl Drop for UnmadeCommit<'_> {
 }
 
 impl Locked<'_> {
-    /// Makes the commit of a capture. On failure the capture's pages are dirty again, and its files are gone.
+    /// Makes the commit of a capture. After a failure the capture's pages are dirty again, and its
+    /// files are removed.
     pub(super) fn write_commit(&mut self, mut captured: Captured) -> Result<u64> {
         let begun = Instant::now();
         let arena = self.captures.arena.take();
@@ -133,7 +134,8 @@ impl Locked<'_> {
         Ok(number)
     }
 
-    /// Counts what became of the captured pages. Returns whether any draft has something to write.
+    /// Counts the captured pages for the statistics: written, zero and unchanged ones. Returns
+    /// whether a draft has anything to write.
     fn count_pages(&mut self, captured: &Captured) -> bool {
         let mut changed = false;
         let (mut data, mut zero, mut unchanged) = (0, 0, 0);
@@ -149,7 +151,8 @@ impl Locked<'_> {
         changed
     }
 
-    /// After the commit point: tables, caches and the list of files to sync follow.
+    /// After the commit point: brings the tables, the caches and the list of unsynced files up to
+    /// date.
     fn follow_commit(&mut self, finished: Vec<Finished>, number: u64, sequence: u64) -> Result<()> {
         let layers = &self.store.0.layers;
         for file in finished {
@@ -165,7 +168,7 @@ impl Locked<'_> {
             if let Some(state) = self.modules.get_mut(&id) {
                 state.module_commit = Some(number);
                 if let Err(error) = state.table.apply(&file.index) {
-                    // The commit stands, but what the store knows of it does not.
+                    // The commit is made, but the page table of the module is wrong.
                     self.store.poison(&error);
                     return Err(error);
                 }
@@ -178,12 +181,13 @@ impl Locked<'_> {
     }
 }
 
-/// A commit with a label or with user data is made even if no page changed.
+/// Whether the options have a label or user data. Such a commit is made even if no page changed.
 fn says_something(options: &CommitOptions) -> bool {
     !options.label.is_empty() || options.user_data.as_ref().is_some_and(|d| !d.is_empty())
 }
 
-/// The map of a new commit: the head's, with the new files in the places of their modules.
+/// The map of a new commit: the map of the head, in which the new files replace the old files of
+/// their modules.
 fn map_of(state: &State, finished: &[Finished]) -> Vec<ModuleEntry> {
     let head = state.history.head_commit();
     let mut modules = head.map_or(Vec::new(), |head| head.modules.clone());
