@@ -1,4 +1,4 @@
-//! Comparing memory with the head: what no tracker can tell.
+//! Comparing memory with the head, which finds writes that no tracker reported.
 
 use crate::layer::{Piece, Reading};
 use crate::page_set::{Run, pages_in, push_run, split, without};
@@ -20,10 +20,11 @@ impl Store {
         let mut locked = self.enter()?;
         self.check_poison()?;
         self.check_no_capture()?;
-        // What was precopied is known to be dirty, and goes with the rest of it.
+        // Precopied pages are known to be dirty. They become part of the dirty set again.
         locked.forget_precopy();
         let mut missed = 0;
-        // A module that is compared needs no audit: its next capture compares what was not reported.
+        // A module that is compared needs no audit: its next capture compares all pages that were
+        // not reported.
         for state in locked.modules.values() {
             let module = &state.module;
             module.collect()?;
@@ -40,7 +41,7 @@ impl Store {
                 let (count, id, first) = (pages_in(&found), &module.id, first.start);
                 self.log(LogLevel::Warning, || {
                     format!(
-                        "audit: {count} page(s) of module \"{id}\" differ from the head and were not reported, the first is page {first}"
+                        "audit: {count} page(s) of module \"{id}\" differ from the head and were not reported; the first of them is page {first}"
                     )
                 });
             }
@@ -49,8 +50,8 @@ impl Store {
         Ok(missed)
     }
 
-    /// Those of `runs` whose memory differs from the head. A page of the head that cannot be read
-    /// counts as different.
+    /// The pages of `runs` whose memory differs from the head. A page counts as different if its
+    /// bytes at the head cannot be read.
     pub(in crate::store) fn differing(
         &self,
         state: &ModuleState,
@@ -60,7 +61,7 @@ impl Store {
             .map(|(runs, _)| runs)
     }
 
-    /// The same, and why a page of the head could not be read, if one could not.
+    /// As [`Store::differing`]. Also returns the first error if pages of the head cannot be read.
     fn differing_and_damaged(
         &self,
         state: &ModuleState,
@@ -103,7 +104,7 @@ impl Store {
             .pieces(pieces.clone(), &mut compare)
             .is_err()
         {
-            // Once more, page by page, to find those that cannot be read.
+            // Read once more, page by page, to find the pages that cannot be read.
             let mut reading = Reading::new(&self.0.layers);
             for Piece { run, source } in &pieces {
                 for start in run.start..run.end() {

@@ -1,4 +1,4 @@
-//! A mapped module as the caller has it: its address, its dirty pages, growing and unmapping.
+//! The caller's handle of a mapped module: its address, its dirty pages, growing and unmapping.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -132,7 +132,8 @@ impl Module {
         grown.inspect_err(|_| module.memory.unmap_behind())
     }
 
-    /// Maps memory behind the module's end. Returns its kind, and whether it may have bytes of its own.
+    /// Maps memory behind the module's end. Returns its kind, and whether it may hold bytes other
+    /// than zero.
     fn map_behind(&self, state: &State, size: u64, new_size: u64) -> Result<(MemoryKind, bool)> {
         let module = &self.mapped;
         let added = new_size - size;
@@ -152,7 +153,7 @@ impl Module {
                     [one] => Ok((one.kind, true)),
                     _ => Err(Error::invalid(
                         format!("{added} bytes at {at:#x}"),
-                        "memory that an adopted module grows by must be of one kind; grow it in steps",
+                        "the memory behind an adopted module has parts of several kinds; grow the module part by part",
                     )),
                 }
             }
@@ -175,7 +176,7 @@ impl Module {
                     return Err(Error::Size {
                         module: module.id.clone(),
                         why: format!(
-                            "the caller's descriptor ends before it, which begins at {offset}; make it longer first"
+                            "the module begins at byte {offset} of the caller's descriptor, which is too short; make the file longer first"
                         ),
                         recorded: length.saturating_sub(*offset),
                         given: new_size,
@@ -188,8 +189,8 @@ impl Module {
     }
 }
 
-/// Refuses modules that this host cannot track. Page tables and the library's sets cost about 1/400 of a module,
-/// also of one that is never touched.
+/// Refuses modules that this host cannot track. Page tables and the library's sets cost about 1/400
+/// of a module's size, also if the module is never touched.
 pub(in crate::store) fn check_module_size(id: &str, size: u64) -> Result<()> {
     let most = host::memory().saturating_mul(64);
     if size > most {
