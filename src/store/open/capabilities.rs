@@ -1,4 +1,4 @@
-//! What a host and a file system can do.
+//! The probe: what a host and a file system can do.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Closing.
+//! Closing a store.
 
 use std::sync::atomic::Ordering;
 
