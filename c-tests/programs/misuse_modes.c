@@ -47,7 +47,7 @@ static void rules(void)
     REFUSE("huge pages, shared", huge, invalid, "huge pages go with", .flags = VMSTORE_MAP_SHARED | VMSTORE_MAP_HUGE_1G);
     REFUSE("huge pages, adopted", huge, invalid, "huge pages go with", .flags = adopt | VMSTORE_MAP_HUGE_2M,
            .address = memory);
-    REFUSE("huge pages of a descriptor", huge, invalid, "has the pages it has",
+    REFUSE("huge pages of a descriptor", huge, invalid, "a descriptor has a page size of its own",
            .flags = memfd | VMSTORE_MAP_FD | VMSTORE_MAP_HUGE_2M, .fd = 0);
     REFUSE("both huge sizes", huge, invalid, "exclude one another",
            .flags = memfd | VMSTORE_MAP_HUGE_2M | VMSTORE_MAP_HUGE_1G);

@@ -70,7 +70,7 @@ impl MapOptions {
         let granule = self.huge.max(page);
         if self.huge != 0 && (self.mode != MapMode::Memfd || self.fd.is_some()) {
             let rule = "huge pages go with VMSTORE_MAP_MEMFD and without VMSTORE_MAP_FD: a descriptor \
-                        of the caller's has the pages it has";
+                        has a page size of its own";
             return Err(Error::invalid(flags, rule));
         }
         if self.fd.is_some() && self.mode != MapMode::Memfd {
@@ -88,11 +88,12 @@ impl MapOptions {
             return Err(Error::invalid(address(), rule));
         }
         if self.reserved && self.mode == MapMode::Adopt {
-            let rule = "VMSTORE_MAP_RESERVED maps over a reservation, VMSTORE_MAP_ADOPT takes what is mapped";
+            let rule = "VMSTORE_MAP_RESERVED maps over a reservation, but VMSTORE_MAP_ADOPT takes memory that \
+                        is mapped: they do not go together";
             return Err(Error::invalid(flags, rule));
         }
         if (self.address as u64).checked_add(size).is_none() {
-            let rule = format!("{size} bytes from there must be in the address space");
+            let rule = format!("{size} bytes from this address must lie in the address space");
             return Err(Error::invalid(address(), rule));
         }
         if size % granule != 0 {
@@ -101,7 +102,8 @@ impl MapOptions {
         }
         let max_size = format!("vmstore_map_options.max_size {}", self.max_size);
         if self.max_size != 0 && (self.reserved || self.mode == MapMode::Adopt) {
-            let rule = "where the address space is the caller's, so is the room to grow";
+            let rule = "it must be 0 with VMSTORE_MAP_RESERVED and VMSTORE_MAP_ADOPT: the caller owns the \
+                        address space";
             return Err(Error::invalid(max_size, rule));
         }
         if self.max_size != 0 && (self.max_size < size || self.max_size % granule != 0) {
@@ -134,7 +136,7 @@ impl CommitOptions {
         if length > MAX_USER_DATA {
             return Err(Error::invalid(
                 format!("user_data of {length} bytes"),
-                format!("it may have at most {MAX_USER_DATA}; put more into a module"),
+                format!("it may have at most {MAX_USER_DATA} bytes; put more data into a module"),
             ));
         }
         Ok(())
@@ -145,7 +147,7 @@ impl CommitOptions {
         if self.label.len() > MAX_LABEL {
             return Err(Error::invalid(
                 format!("vmstore_commit_options.label of {} bytes", self.label.len()),
-                format!("it may have at most {MAX_LABEL}"),
+                format!("it may have at most {MAX_LABEL} bytes"),
             ));
         }
         if self.helpers > MAX_HELPERS {

@@ -1,4 +1,5 @@
-//! What differs between two commits, on one branch or two; and commits by their labels.
+//! The differences between two commits, which may be on different branches. Also finds commits by
+//! their labels.
 
 use std::collections::BTreeSet;
 
@@ -66,8 +67,8 @@ impl Store {
         Ok(ranges)
     }
 
-    /// The pages of one module whose bytes differ. Beyond its end, and where a commit does not know it,
-    /// a module is zeros.
+    /// The pages of one module whose bytes differ. A module reads as zeros beyond its end, and at a
+    /// commit that does not know it.
     fn differing_runs(
         &self,
         module: &str,
@@ -128,7 +129,7 @@ impl Store {
 
 pub(in crate::store) type PageSource<'a> = Option<&'a std::sync::Arc<Index>>;
 
-/// Walks two lists of changes that are of the same pages.
+/// Walks two lists of changes that have the same pages.
 pub(in crate::store) fn each_page(
     old: &[Change],
     new: &[Change],
@@ -145,8 +146,8 @@ pub(in crate::store) fn each_page(
     }
 }
 
-/// Whether a page has other bytes in one file than in another. Different checksums are believed; equal
-/// ones are a hint.
+/// Whether a page has different bytes in two files. Different checksums prove a difference. Equal
+/// checksums prove nothing, therefore the bytes are compared.
 pub(in crate::store) fn differs(
     layers: &LayerFiles,
     reading: &mut (Reading<'_>, Reading<'_>),

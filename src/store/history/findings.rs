@@ -1,4 +1,4 @@
-//! What a verification finds, and which commits are good all the same.
+//! The findings of a verification, and which commits are good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,14 +37,14 @@ pub enum Finding<'a> {
 /// Hears of findings; `false` ends the verification.
 pub type Listener<'a> = Option<&'a mut dyn FnMut(&Finding<'_>) -> bool>;
 
-/// What was found so far.
+/// The findings so far.
 pub(super) struct Report<'s, 'l> {
     store: &'s Store,
     listener: Listener<'l>,
     first: Option<Error>,
     /// Files that are damaged as a whole.
     files: BTreeSet<FileId>,
-    /// Pages of files that are not.
+    /// Damaged pages of files that are not damaged as a whole.
     pages: BTreeMap<FileId, BTreeSet<u64>>,
 }
 
@@ -59,7 +59,8 @@ impl<'s, 'l> Report<'s, 'l> {
         }
     }
 
-    /// Whether an error is a finding to go on from. Without a listener the first one ends the call.
+    /// Whether an error is a finding, after which the verification goes on. Without a listener, the
+    /// first error ends the call.
     pub(super) fn takes(&self, error: &Error) -> bool {
         let damage = matches!(
             error,
@@ -68,7 +69,7 @@ impl<'s, 'l> Report<'s, 'l> {
         damage && self.listener.is_some()
     }
 
-    /// Tells of damage, of a file as a whole or of a page.
+    /// Reports damage of a file as a whole, or of one page.
     pub(super) fn note(
         &mut self,
         id: Option<&FileId>,
@@ -92,7 +93,7 @@ impl<'s, 'l> Report<'s, 'l> {
             }
             (None, _) => {}
         }
-        self.tell(&Finding::Damage {
+        self.report(&Finding::Damage {
             file: &name,
             module: id.map_or("", |(module, _)| module),
             commit: id.map_or(0, |(_, commit)| *commit),
@@ -103,7 +104,7 @@ impl<'s, 'l> Report<'s, 'l> {
         Ok(())
     }
 
-    fn tell(&mut self, finding: &Finding<'_>) -> Result<()> {
+    fn report(&mut self, finding: &Finding<'_>) -> Result<()> {
         if let Some(listener) = &mut self.listener {
             let _inside = self.store.entering_callback();
             if !listener(finding) {
@@ -113,7 +114,7 @@ impl<'s, 'l> Report<'s, 'l> {
         Ok(())
     }
 
-    /// Tells which commits are good. Any damage is an error from here.
+    /// Reports which commits are good. If there was any damage, returns the first error.
     pub(super) fn judge(mut self, commits: &[Arc<Commit>]) -> Result<()> {
         if self.listener.is_some() {
             let mut known = BTreeMap::new();
@@ -129,7 +130,7 @@ impl<'s, 'l> Report<'s, 'l> {
                     good &= whole;
                 }
                 let number = commit.number;
-                self.tell(&if good {
+                self.report(&if good {
                     Finding::Good(number)
                 } else {
                     Finding::Lost(number)
@@ -139,8 +140,8 @@ impl<'s, 'l> Report<'s, 'l> {
         self.first.map_or(Ok(()), Err)
     }
 
-    /// Whether no damage is in the way of a module commit: not a file below it, nor a page that it still
-    /// shows.
+    /// Whether a module commit is free of damage: it and all files below it can be read, and every
+    /// page that it uses from them is intact.
     fn is_whole(&self, module: &ModuleEntry) -> bool {
         if self.files.is_empty() && self.pages.is_empty() {
             return true;

@@ -1,4 +1,4 @@
-//! Reading what a commit holds without mapping it: its bytes, and the files that they are in.
+//! Reading a commit without mapping it: its bytes, and the files that hold them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,8 +69,9 @@ impl Store {
         )
     }
 
-    /// Hands out the bytes that lie in data pages, each with where it is in what was asked for; the rest is
-    /// zero. Calls `begin` before that, once the range is known to lie within the module.
+    /// Calls `put` for the bytes of the range that lie in data pages, with their place in the
+    /// range. All other bytes are zero. Calls `begin` before that, when the range is known to lie
+    /// within the module.
     pub(crate) fn read_data(
         &self,
         commit: u64,
@@ -158,8 +159,8 @@ impl Store {
         Ok(files)
     }
 
-    /// Every file once, ascending within its module. Damaged ones are left out, and what is below them
-    /// unless another leads there.
+    /// Every file once, ascending within its module. Damaged files are left out. Files below a
+    /// damaged file are left out too, unless they are also below an intact file.
     fn all_files(&self) -> Result<Vec<FileInfo>> {
         let commits: Vec<Arc<Commit>> = self.enter()?.history.commits().cloned().collect();
         let mut files = BTreeMap::new();
