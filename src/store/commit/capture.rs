@@ -17,7 +17,10 @@ use crate::sys::fs::Place;
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// A captured, not yet written commit. Clones are the same capture.
+/// A commit that is captured and not written yet. A clone is another handle of the same capture.
+///
+/// [`Store::capture`] makes the value. [`Capture::commit`] and [`Capture::cancel`] end the capture,
+/// from any thread. Dropping the value does not end it.
 #[derive(Clone)]
 pub struct Capture {
     store: Store,
@@ -25,7 +28,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// The store it belongs to.
+    /// The store that the capture belongs to.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
@@ -49,10 +52,16 @@ impl Capture {
         }
     }
 
-    /// Writes the capture and makes the commit; see `store_capture_commit`.
+    /// Writes the captured pages and makes the commit. Returns the number of the commit; see
+    /// `store_capture_commit`.
+    ///
+    /// The guest may run meanwhile. What it writes belongs to the next commit. If nothing changed,
+    /// this makes no commit and returns the head, as [`Store::commit`] does. The call ends the
+    /// capture, also when it fails. After an error the captured pages are dirty again, and the next
+    /// commit takes them.
     ///
     /// # Errors
-    /// As `store_commit`.
+    /// As [`Store::commit`]. [`Error::Handle`]: the capture was ended before.
     pub fn commit(&self) -> Result<u64> {
         let mut locked = self.store.enter()?;
         let captured = self.take(&mut locked)?;
@@ -64,10 +73,11 @@ impl Capture {
         locked.write_commit(captured)
     }
 
-    /// Gives the capture up; see `store_capture_cancel`.
+    /// Gives up the capture: its pages are dirty again, and the next commit takes them; see
+    /// `store_capture_cancel`.
     ///
     /// # Errors
-    /// When it was consumed.
+    /// [`Error::Handle`]: the capture was ended before.
     pub fn cancel(&self) -> Result<()> {
         let mut locked = self.store.enter()?;
         let captured = self.take(&mut locked)?;
@@ -87,10 +97,17 @@ impl Drop for Ended<'_> {
 }
 
 impl Store {
-    /// Captures all modules; see `store_capture`.
+    /// The first half of a commit: finds the written pages of all modules and copies them into
+    /// memory of the library; see `store_capture`.
+    ///
+    /// Pause every writer for this call only. Afterwards let the guest run, and call
+    /// [`Capture::commit`] from any thread. Until the capture is ended, another capture and commit,
+    /// precopy, restore, audit, map, grow and unmap fail with [`Error::Busy`] at once, and so does
+    /// the last step of an import. All other calls work. After an error the pages are still known
+    /// to be dirty.
     ///
     /// # Errors
-    /// As `store_commit`.
+    /// As [`Store::commit`].
     pub fn capture(&self, options: &CommitOptions) -> Result<Capture> {
         let mut locked = self.enter_to_capture(options)?;
         let captured = locked.take_capture(options)?;
@@ -103,10 +120,24 @@ impl Store {
         })
     }
 
-    /// Makes a commit; see `store_commit`.
+    /// Makes a commit: an atomic snapshot of all modules. Returns its number; see `store_commit`.
+    ///
+    /// Pause every writer for the whole call, or use [`Store::capture`] to pause for less. The
+    /// commit holds every mapped module as it is now, and every other module of the head unchanged.
+    /// Its parent is the head, and it becomes the head. The call costs the pages that were written
+    /// since the last commit. After it returns, the commit survives the death of the process. It
+    /// survives a power cut after the next [`Store::persist`].
+    ///
+    /// If no byte changed since the head, no module is new, and the options have neither label nor
+    /// user data, this makes no commit and returns the head. The first commit of a store is always
+    /// made. Numbers ascend and are not reused, except numbers of commits that a power cut took.
+    /// After an error there is no new commit, and the next commit takes everything.
     ///
     /// # Errors
-    /// As `store_commit`.
+    /// [`Error::Invalid`]: an option breaks a rule, or something was mapped over a module.
+    /// [`Error::Busy`]: a capture is outstanding. [`Error::ReadOnly`], [`Error::Poisoned`],
+    /// [`Error::NoMemory`]. [`Error::Io`]: also the disk is full. [`Error::Corrupt`]: a module commit
+    /// of the head is damaged.
     pub fn commit(&self, options: &CommitOptions) -> Result<u64> {
         let mut locked = self.enter_to_capture(options)?;
         let captured = locked.take_capture(options)?;

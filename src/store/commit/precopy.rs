@@ -12,10 +12,23 @@ const TARGET: u64 = 1024;
 const ROUNDS: u32 = 16;
 
 impl Store {
-    /// Copies written pages ahead of a capture; see `store_precopy`.
+    /// Does most of the next capture's copying while the guest runs. Returns how many pages are
+    /// left to copy now; see `store_precopy`.
+    ///
+    /// Copies the pages that were written since the last commit, then the pages that were written
+    /// meanwhile, and so on, until few are left. The next capture then copies only pages that were
+    /// written since. Call it as often as you like, and pause the guest when the returned number is
+    /// small. The copies take up to three quarters of
+    /// [`OpenOptions::arena_limit`](crate::OpenOptions::arena_limit). Modules that are compared
+    /// take no part. With [`Tracker::Caller`](crate::Tracker::Caller): write first, then mark,
+    /// because a mark that comes before its write can be used up by a round that copies the old
+    /// bytes.
     ///
     /// # Errors
-    /// As `store_precopy`.
+    /// [`Error::Busy`](crate::Error::Busy): a capture is outstanding.
+    /// [`Error::Cancelled`](crate::Error::Cancelled): the pages that were copied are kept.
+    /// [`Error::Invalid`](crate::Error::Invalid), [`Error::ReadOnly`](crate::Error::ReadOnly),
+    /// [`Error::Poisoned`](crate::Error::Poisoned).
     pub fn precopy(&self, options: &PrecopyOptions, mut progress: Progress<'_>) -> Result<u64> {
         self.check_no_capture()?;
         let mut locked = self.enter_to_write()?;

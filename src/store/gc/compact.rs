@@ -29,10 +29,18 @@ struct Job {
 }
 
 impl Store {
-    /// Compacts the store; see `store_compact`.
+    /// Makes the store smaller: deletes the commits that no rule of `options` keeps, persists,
+    /// flattens chains of files, makes images, and removes files that nothing needs; see
+    /// `store_compact`.
+    ///
+    /// Commits, captures and restores of other threads go on meanwhile. Deletions and other calls
+    /// that need the files to stay wait. Needs disk space for the largest rewritten file. After an
+    /// error or a cancel, finished work stays done, and the commits that stay restore as before.
     ///
     /// # Errors
-    /// As `store_compact`.
+    /// [`Error::Corrupt`]: a file to rewrite is damaged. [`Error::Sync`]: a flush failed.
+    /// [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Io`], [`Error::NoMemory`],
+    /// [`Error::Cancelled`].
     pub fn compact(&self, options: &CompactOptions, mut progress: Progress<'_>) -> Result<()> {
         let maintenance = self.lock_maintenance()?;
         drop(self.enter_to_write()?);

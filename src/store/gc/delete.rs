@@ -28,8 +28,15 @@ struct Merge {
 impl Store {
     /// Deletes a commit; see `store_delete_commit`.
     ///
+    /// No other commit changes. Children of the commit get its parent as their parent. The deletion
+    /// survives the death of the process, and a power cut after the next [`Store::persist`]. Disk
+    /// blocks of a persisted commit are free after that persist. Blocks that other commits need
+    /// stay. The guest need not be paused.
+    ///
     /// # Errors
-    /// As `store_delete_commit`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Busy`]: the commit is the head.
+    /// [`Error::Sync`]: a flush failed. [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn delete_commit(&self, commit: u64) -> Result<()> {
         let maintenance = self.lock_maintenance()?;
         let commit = deletable(&*self.enter_to_write()?, commit)?;

@@ -12,29 +12,31 @@ use crate::{Error, Result};
 /// A module and the number of one of its module commits.
 pub(super) type FileId = (String, u64);
 
-/// Something that a verification tells.
+/// A result that [`Store::verify_all`] reports.
 #[derive(Debug)]
 pub enum Finding<'a> {
     /// A file is damaged.
     Damage {
-        /// Its name in the store.
+        /// The name of the file, relative to the store.
         file: &'a str,
-        /// The module it belongs to; empty for `commits` and the journal.
+        /// The module that the file belongs to. Empty: `commits` or the journal.
         module: &'a str,
-        /// The commit that wrote it; 0 for `commits` and the journal.
+        /// The commit that wrote the file. 0: `commits` or the journal.
         commit: u64,
-        /// The page, if it is one that is damaged, and not the file as a whole.
+        /// The number of the damaged page of the module. `None`: the file as a whole.
         page: Option<u64>,
         /// What is wrong.
         error: &'a Error,
     },
-    /// Everything that a commit needs is intact.
+    /// Everything that the commit with this number needs is intact.
     Good(u64),
-    /// A commit needs something that is damaged.
+    /// The commit with this number needs something that is damaged.
     Lost(u64),
 }
 
-/// Hears of findings; `false` ends the verification.
+/// A function that receives findings, or `None`. If it returns `false`, the verification ends with
+/// [`Error::Cancelled`]. A call into the same store from inside the function gives [`Error::Busy`],
+/// except calls that never wait (see [threads](crate#threads)).
 pub type Listener<'a> = Option<&'a mut dyn FnMut(&Finding<'_>) -> bool>;
 
 /// The findings so far.

@@ -73,19 +73,26 @@ struct Wanted {
 }
 
 impl Store {
-    /// Verifies the store; see `store_verify`.
+    /// Verifies one commit or the whole store: the logs, all footers and indexes, every page
+    /// against its checksum and every module against its digest; see `store_verify`.
+    ///
+    /// Reads files only, and does not touch mapped memory. The first damage ends the call. Commits
+    /// and persists of other threads go on. In a read-only store, a file that the writer has
+    /// deleted or rewritten since counts as damaged: open the store again and verify again.
     ///
     /// # Errors
-    /// As `store_verify`.
+    /// [`Error::Corrupt`] and [`Error::Version`]: the damage. [`Error::NotFound`]: there is no such
+    /// commit. [`Error::Io`], [`Error::NoMemory`], [`Error::Cancelled`].
     pub fn verify(&self, options: &VerifyOptions, progress: Progress<'_>) -> Result<()> {
         self.verify_all(options, None, progress)
     }
 
-    /// As [`Store::verify`], but tells `finding` of everything that is damaged and goes on, and then, for
-    /// each commit, whether it is good. Damage found is an error at the end.
+    /// As [`Store::verify`], but goes on after damage. `finding` receives every damaged file and
+    /// page, and then, for each commit, whether it is good. If there was damage, the call fails at
+    /// its end with the error of the first.
     ///
     /// # Errors
-    /// As `store_verify`.
+    /// As [`Store::verify`].
     pub fn verify_all(
         &self,
         options: &VerifyOptions,

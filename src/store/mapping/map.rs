@@ -44,10 +44,28 @@ impl Drop for UnmappedNames<'_> {
 }
 
 impl Store {
-    /// Maps a module; see `store_map_module`.
+    /// Maps the module `id` of the store into this process; see `store_map_module`.
+    ///
+    /// If the head knows the module, the memory has the head's bytes. Else the module is new: it
+    /// reads as zeros, but adopted memory and a descriptor of the caller keep their bytes. `size`
+    /// is in bytes, a multiple of the page size. 0 takes the recorded size of a module that the
+    /// head knows.
+    ///
+    /// The memory is readable and writable, and keeps its address until it is unmapped. It may be
+    /// registered with KVM, locked and bound to NUMA nodes. Do not call `mprotect`, `mremap` or
+    /// `munmap` for it, and map nothing over it. An id is 1 to 200 bytes of `A-Z a-z 0-9 . _ -`. It
+    /// does not begin with a dot, is not `commits`, and does not end in `_last` or in `_Commit` and
+    /// digits.
     ///
     /// # Errors
-    /// As `store_map_module`.
+    /// [`Error::Invalid`]: id, size, alignment or options; adopted memory that is not all mapped,
+    /// readable and writable. [`Error::Exists`]: the module is mapped already, or the address is
+    /// occupied. [`Error::Size`]: the head knows the module with another size, or the descriptor is
+    /// too short. [`Error::ReadOnly`]: a new or a shared module of a read-only store.
+    /// [`Error::Unsupported`]: the tracker does not work here, or there are not enough huge pages.
+    /// [`Error::Busy`]: a capture is outstanding. [`Error::Corrupt`], [`Error::Stale`],
+    /// [`Error::Poisoned`], [`Error::Io`]. [`Error::NoMemory`]: also a module that is too large to
+    /// be tracked on this host.
     pub fn map_module(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
         self.or_stale(self.map(id, size, options))
     }

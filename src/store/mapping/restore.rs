@@ -58,10 +58,25 @@ impl Drop for Plans {
 }
 
 impl Store {
-    /// Brings every mapped module to a commit; see `store_restore`.
+    /// Brings every mapped module to the bytes that it had at `commit`, in place, and makes that
+    /// commit the head; see `store_restore`.
+    ///
+    /// Pause every writer. The call copies bytes in: addresses, KVM slots and the pages behind
+    /// shared descriptors stay. Every page that is put back is checked against its checksum before
+    /// the first byte of memory changes. The call costs the pages that differ between the head and
+    /// `commit`, and the pages that were written since. A write that no tracker saw and nobody
+    /// reported stays in memory.
+    ///
+    /// A module that `commit` does not know becomes zeros. A module that is not mapped has the
+    /// bytes of `commit` when it is mapped later. Later commits stay in the history, and the next
+    /// commit becomes a child of `commit`. After an error, memory, head and dirty pages are as
+    /// before the call.
     ///
     /// # Errors
-    /// As `store_restore`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Size`]: a mapped module is larger at
+    /// `commit`; grow it first. [`Error::Busy`]: a capture is outstanding. [`Error::Corrupt`],
+    /// [`Error::Stale`], [`Error::Poisoned`], [`Error::Io`], [`Error::NoMemory`],
+    /// [`Error::Cancelled`].
     pub fn restore(&self, commit: u64, progress: Progress<'_>) -> Result<()> {
         self.or_stale(self.bring_to(commit, progress))
     }

@@ -30,10 +30,24 @@ fn no_store(path: &Path) -> Error {
 }
 
 impl Store {
-    /// Opens the store in `path`; see `store_open`.
+    /// Opens the store in the directory `path`, and makes it if there is none; see `store_open`.
+    ///
+    /// The parent of `path` must exist. A new directory gets mode 0700. A directory that is not
+    /// empty and not a store is left alone. Unless the store is opened read-only, the caller
+    /// becomes its owner: this takes an exclusive lock, which the kernel releases when the process
+    /// ends.
+    ///
+    /// The call recovers what a crash has left. After a killed process, all commits are there
+    /// again. After a power cut, all persisted commits are there again. [`OpenOptions::log`]
+    /// receives what the recovery did.
     ///
     /// # Errors
-    /// As `store_open`.
+    /// [`Error::NotFound`]: there is no parent directory, or no store and
+    /// [`OpenOptions::no_create`]. [`Error::Exists`]: a file or a directory with other files is in
+    /// the place. [`Error::Locked`]: another owner has the store open. [`Error::ReadOnly`]: the
+    /// file system is read-only, or a recovery must write first. [`Error::Corrupt`] and
+    /// [`Error::Version`]: a file is damaged, or needs a newer library. [`Error::Unsupported`]: the
+    /// host has another page size. [`Error::Invalid`], [`Error::Io`], [`Error::NoMemory`].
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         // A salvaged store is not written to, because a file that looks like a leftover may be all
         // that remains of a commit.

@@ -9,10 +9,21 @@ use crate::sys::fs::Dir;
 use crate::{Error, Result};
 
 impl Store {
-    /// Makes every commit so far durable; see `store_persist`.
+    /// Makes every commit so far survive a power cut; see `store_persist`.
+    ///
+    /// The guest need not be paused, and other threads may capture and commit meanwhile. Costs one
+    /// flush of the disk where up to 256 KiB of pages are new, else a few flushes, and nothing
+    /// where nothing is new. During the call, a power cut keeps all, some or none of the new
+    /// commits, whole and oldest first.
+    ///
+    /// If a flush fails, the store is poisoned: the kernel may have dropped data, and a second
+    /// flush would wrongly succeed. Commits that were persisted before are safe. Close the store
+    /// and open it again.
     ///
     /// # Errors
-    /// As `store_persist`.
+    /// [`Error::Sync`]: a flush failed. [`Error::Io`]: also the disk is full. [`Error::Corrupt`]: a
+    /// file that a killed owner left is damaged. [`Error::Cancelled`]: persist again.
+    /// [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::NoMemory`].
     pub fn persist(&self, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         let mut persist = self.lock_persist();

@@ -14,7 +14,15 @@ use crate::sys::fork::ForkMarker;
 use crate::sys::fs::Files;
 use crate::{Error, Result};
 
-/// An open store. Clones are the same store.
+/// An open store. A clone is another handle of the same store.
+///
+/// [`Store::open`] makes the value, and [`Store::close`] ends the store for all handles. Any thread
+/// may call any method; [threads](crate#threads) says which calls wait. When the last handle of a
+/// store, its modules and its captures is dropped, the store is closed too.
+///
+/// All methods give these errors, which their texts do not repeat: [`Error::Handle`] after the
+/// close, [`Error::Busy`] from inside a callback of the same store, and [`Error::Forked`] in a
+/// forked child.
 #[derive(Clone)]
 pub struct Store(pub(in crate::store) Arc<Inner>);
 

@@ -31,18 +31,26 @@ struct Line {
 }
 
 impl Store {
-    /// Writes commits to a descriptor; see `store_export`.
+    /// Writes commits to a descriptor as a stream for [`Store::import`]; see `store_export`.
+    ///
+    /// The stream has `to` and its ancestors back to `from`, which is not included. `from` 0: all
+    /// ancestors. The importing store must have `from`. `fd` is a pipe, a socket or a file, and
+    /// stays open. The call waits for the reader. Commits and persists of other threads go on;
+    /// deletions and compactions wait. After an error, an incomplete stream may have been written,
+    /// which an import refuses.
     ///
     /// # Errors
-    /// As `store_export`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Invalid`]: `to` is not a descendant
+    /// of `from`, or `fd` is not open. [`Error::Stale`], [`Error::Corrupt`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn export(&self, from: u64, to: u64, fd: RawFd) -> Result<()> {
         self.export_with(from, to, fd, None)
     }
 
-    /// As [`Store::export`], with progress; see `store_export_with`.
+    /// As [`Store::export`], with a progress function; see `store_export_with`.
     ///
     /// # Errors
-    /// As `store_export_with`.
+    /// As [`Store::export`]. [`Error::Cancelled`].
     pub fn export_with(&self, from: u64, to: u64, fd: RawFd, progress: Progress<'_>) -> Result<()> {
         self.or_stale(self.export_line(from, to, fd, progress))
     }

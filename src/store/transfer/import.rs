@@ -87,18 +87,32 @@ pub(super) struct Import<'a, 'p> {
 }
 
 impl Store {
-    /// Reads commits from a descriptor; see `store_import`. Returns the number here of the last.
+    /// Reads a stream of [`Store::export`] from a descriptor, and adds its commits to the history.
+    /// Returns the number of the stream's last commit in this store; see `store_import`.
+    ///
+    /// The commits keep their unique ids, times, labels, user data and bytes, and get new numbers.
+    /// A commit that the store has already, by its unique id, stays as it is. The stream is checked
+    /// to its end first, and then all commits appear at once. They survive a power cut after the
+    /// next [`Store::persist`]. Head and memory do not change. In a store without commits, which
+    /// must not have mapped modules, the last imported commit becomes the head. Checksums find
+    /// accidents, not forgers: import only streams that you trust.
     ///
     /// # Errors
-    /// As `store_import`.
+    /// [`Error::Corrupt`]: the stream is cut or changed, or a file of this store is damaged.
+    /// [`Error::NotFound`]: the store does not have the commit on which the stream builds.
+    /// [`Error::Unsupported`]: the stream has another page size. [`Error::Busy`]: a capture is
+    /// outstanding at the last step. [`Error::Sync`]: a flush failed. [`Error::Version`],
+    /// [`Error::Invalid`], [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn import(&self, fd: RawFd) -> Result<u64> {
         self.import_with(fd, None)
     }
 
-    /// As [`Store::import`], with progress; see `store_import_with`.
+    /// As [`Store::import`], with a progress function; see `store_import_with`.
     ///
     /// # Errors
-    /// As `store_import_with`.
+    /// As [`Store::import`]. [`Error::Cancelled`]: nothing was imported, and a part of the stream
+    /// was read.
     pub fn import_with(&self, fd: RawFd, progress: Progress<'_>) -> Result<u64> {
         let maintenance = self.lock_maintenance()?;
         drop(self.enter_to_write()?);
