@@ -66,13 +66,32 @@ pub struct OpenOptions {
 /// `docs/integration.md` has tables that help to choose a mode and a tracker for a VMM.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MapOptions {
-    /// Where the memory of the module comes from.
+    /// Where the memory of the module comes from:
+    ///
+    /// - [`MapMode::Private`], the default: anonymous memory of this process. If the head has an
+    ///   image of the module, the image is mapped copy-on-write, and newer pages are copied over it.
+    /// - [`MapMode::Shared`]: the backing file in the store, with its blocks reserved. Other processes
+    ///   can map it by its path. Best on tmpfs.
+    /// - [`MapMode::Memfd`]: a sealed memfd of the library, or with `fd` the caller's descriptor. For
+    ///   vhost-user and VFIO, and for huge pages.
+    /// - [`MapMode::Adopt`]: memory that the caller has mapped at `address`. The library copies from
+    ///   it and to it, and never maps anything there. Unmap the module before the memory goes.
     pub mode: MapMode,
     /// Read and verify the whole module now. Else pages of private memory can come straight from an
     /// image file, and the library does not check these pages.
     pub eager: bool,
-    /// How the library finds written pages. `None`: [`Tracker::Kernel`] if it passed its self-test,
-    /// else [`Tracker::Compare`].
+    /// How the library finds written pages. `None`, the default: [`Tracker::Kernel`] if it passed its
+    /// self-test, else [`Tracker::Compare`].
+    ///
+    /// - [`Tracker::Kernel`]: userfaultfd and the `PAGEMAP_SCAN` ioctl of Linux 6.7. Sees writes
+    ///   through the module's own mapping by this process, its vCPUs and the kernel. A first write to
+    ///   a page after a commit costs about a microsecond, and each capture costs a scan.
+    /// - [`Tracker::Caller`]: the caller reports every write with [`mark_dirty`](super::Module::mark_dirty)
+    ///   or [`import_dirty_bitmap`](super::Module::import_dirty_bitmap). A write that is not reported is lost.
+    /// - [`Tracker::Compare`]: every capture compares all memory of the module with the head. Sees
+    ///   every writer, and reads the whole module while the guest is paused.
+    ///
+    /// `docs/tracking.md` has the table of the writes that each tracker sees.
     ///
     /// If another userfaultfd has a part of adopted memory, `None` gives [`Error::Unsupported`]:
     /// choose [`Tracker::Caller`] or [`Tracker::Compare`].

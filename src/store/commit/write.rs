@@ -103,7 +103,7 @@ impl Locked<'_> {
         }
         let changed = self.count_pages(&captured);
         let options = std::mem::take(&mut captured.options);
-        if !changed && !says_something(&options) && self.history.head() != 0 {
+        if !changed && !has_label_or_data(&options) && self.history.head() != 0 {
             self.captures.lists.keep(captured.modules);
             self.stats.last_write_ns = host::nanoseconds_since(begun);
             return Ok(self.history.head());
@@ -182,7 +182,7 @@ impl Locked<'_> {
 }
 
 /// Whether the options have a label or user data. Such a commit is made even if no page changed.
-fn says_something(options: &CommitOptions) -> bool {
+fn has_label_or_data(options: &CommitOptions) -> bool {
     !options.label.is_empty() || options.user_data.as_ref().is_some_and(|d| !d.is_empty())
 }
 

@@ -70,9 +70,9 @@ impl MaintenanceGuard<'_> {
     fn apply_retention(&self, options: &CompactOptions, progress: &mut Progress<'_>) -> Result<()> {
         self.learn_file_refs()?;
         let victims = victims(options, &self.store.enter_to_write()?.history);
-        for some in victims.chunks(DELETED_AT_ONCE) {
+        for chunk in victims.chunks(DELETED_AT_ONCE) {
             self.store.report_progress(progress, 0, 0)?;
-            self.delete_all(some)?;
+            self.delete_all(chunk)?;
         }
         Ok(())
     }
@@ -84,8 +84,8 @@ impl MaintenanceGuard<'_> {
         let persist = self.lock_persist();
         let mut locked = persist.enter_to_write()?;
         let history = &locked.history;
-        let still = |number: u64| number != history.head() && history.get(number).is_ok();
-        let victims: Vec<_> = victims.iter().filter(|c| still(c.number)).collect();
+        let is_deletable = |number: u64| number != history.head() && history.get(number).is_ok();
+        let victims: Vec<_> = victims.iter().filter(|c| is_deletable(c.number)).collect();
         if victims.is_empty() {
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl MaintenanceGuard<'_> {
         // here, after the state is unlocked.
         drop(old);
         if image {
-            store.let_go_of_images([job.module.as_str()]);
+            store.release_images([job.module.as_str()]);
         }
         Ok(())
     }
@@ -267,9 +267,9 @@ impl MaintenanceGuard<'_> {
         let mut locked = store.lock_state();
         if let Some(journal) = &mut locked.unpersisted.journal {
             // If this fails, the next persist writes the same header of the journal before it
-            // appends to `commits`. Therefore the journal always knows the `commits` that records
-            // are appended to. And `commits` is not replaced again before a record was appended to
-            // it.
+            // appends to `commits`. Therefore the journal always names the `commits` file that
+            // records are appended to. This file is not replaced again before a record was appended
+            // to it.
             journal.set_durable(mark)?;
         }
         Ok(true)

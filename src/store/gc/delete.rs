@@ -180,7 +180,7 @@ impl MaintenanceGuard<'_> {
         // here, after the state is unlocked.
         drop(old);
         if image {
-            store.let_go_of_images([module.as_str()]);
+            store.release_images([module.as_str()]);
         }
         Ok(())
     }

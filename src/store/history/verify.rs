@@ -18,7 +18,7 @@ use crate::sys::fs::read_exact;
 use crate::{Error, Result};
 
 /// Checks that the pages of an image that are in no run are zero, because a reader of the plain
-/// file takes them for zero. These pages have no checksums. The library itself never reads them.
+/// file takes them for zero. These pages have no checksums, and no verified read uses them.
 fn check_holes(
     layers: &LayerFiles,
     index: &Index,
@@ -89,7 +89,7 @@ impl Store {
 
     /// As [`Store::verify`], but goes on after damage. `finding` receives every damaged file and
     /// page, and then, for each commit, whether it is good. If there was damage, the call fails at
-    /// its end with the error of the first.
+    /// its end with the first error.
     ///
     /// # Errors
     /// As [`Store::verify`].

@@ -75,22 +75,19 @@ impl Store {
         Ok(file)
     }
 
-    /// As [`Locked::let_go_of_image`], for a caller without the state lock. The files are read
+    /// As [`Locked::release_image`], for a caller without the state lock. The files are read
     /// before the state is locked, because commits wait for the lock.
-    pub(in crate::store) fn let_go_of_images<'m>(
-        &self,
-        modules: impl IntoIterator<Item = &'m str>,
-    ) {
+    pub(in crate::store) fn release_images<'m>(&self, modules: impl IntoIterator<Item = &'m str>) {
         for module in modules {
             let head = self.lock_state().history.head_commit().cloned();
             let entry = head.as_ref().and_then(|head| head.module(module));
-            // This fills the cache. An error is reported by the call of `let_go_of_image` below.
+            // This fills the cache. An error is reported by the call of `release_image` below.
             let warm =
                 entry.map(|entry| self.0.layers.chain(module, entry.module_commit, entry.size));
             // While this descriptor is open, the rename does not free the blocks of the old file.
             // They are freed when the descriptor is closed, after the state lock is given back.
             let old = self.0.files.open(&Place::root(module), Access::Read);
-            self.lock_state().let_go_of_image(module);
+            self.lock_state().release_image(module);
             drop((warm, old));
         }
     }
@@ -100,7 +97,7 @@ impl Locked<'_> {
     /// The backing file of a module may be a second name of an image that was removed. This makes
     /// it a name of the image below the head. If the module does not exist any more, the backing
     /// file is removed.
-    fn let_go_of_image(&self, module: &str) {
+    fn release_image(&self, module: &str) {
         let mapped = self.modules.get(module).map(|state| &state.module);
         if mapped.is_some_and(|mapped| mapped.mode == MapMode::Shared) {
             return;

@@ -37,10 +37,10 @@ impl Module {
     /// The address of the first byte of the module's memory, a multiple of the page size. Never
     /// waits.
     ///
-    /// The address is valid while the module is mapped, and while a clone of this value exists. The
-    /// guest and other threads can write to the memory at any time. Therefore use raw pointers and
-    /// no Rust references, unless nobody else writes and no call of the library changes the memory
-    /// meanwhile.
+    /// The address stays valid until the module is unmapped and the last clone of this value is
+    /// dropped. The guest and other threads can write to the memory at any time. Therefore use raw
+    /// pointers and no Rust references, unless nobody else writes and no call of the library
+    /// changes the memory meanwhile.
     #[must_use]
     pub fn address(&self) -> usize {
         self.mapped.memory.address()
@@ -115,9 +115,9 @@ impl Module {
 
     /// Unmaps the module; see `store_unmap_module`.
     ///
-    /// Its writes since the last commit are dropped. The module stays in the history, and later
-    /// commits carry it over unchanged. The memory stays at its address until the last clone of
-    /// this value is dropped.
+    /// The module's writes since the last commit are dropped. The module stays in the history, and
+    /// later commits carry it over unchanged. The memory stays at its address until the last clone
+    /// of this value is dropped.
     ///
     /// # Errors
     /// [`Error::Busy`]: a capture is outstanding. [`Error::Handle`]: the module was unmapped

@@ -216,7 +216,8 @@ impl Locked<'_> {
         Ok(plans)
     }
 
-    /// Makes a commit the head, with a record for the next process.
+    /// Makes a commit the head. In a store that is open for writing, a record makes it the head for
+    /// the next process too.
     fn move_head(&mut self, commit: u64) -> Result<()> {
         if self.history.head() == commit {
             return Ok(());

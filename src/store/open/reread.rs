@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 /// The most times that a reader reads the logs.
 pub(super) const TRIES: u32 = 20;
-/// How often logs that look damaged must be the same as before.
+/// How many times in a row logs that look damaged must stay the same.
 const SAME: u32 = 2;
 
 /// Reads the logs. Logs that look damaged are read again until they stay the same. The result is

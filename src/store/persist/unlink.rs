@@ -67,7 +67,7 @@ impl Store {
             self.remove_file(file);
         }
         let images = gone.iter().filter(|file| file.image);
-        self.let_go_of_images(images.map(|file| file.module.as_str()));
+        self.release_images(images.map(|file| file.module.as_str()));
     }
 
     /// Removes a file that no history needs.

@@ -22,7 +22,8 @@ pub(in crate::store) struct State {
     pub(in crate::store) history: History,
     /// What no persist has made durable yet. Owned by `persist`.
     pub(in crate::store) unpersisted: Unpersisted,
-    /// Which files are needed. Made at its first use. Owned by `gc`.
+    /// The references to files, which say what files are needed. `None` until the first use. Owned
+    /// by `gc`.
     pub(in crate::store) file_refs: Option<FileRefs>,
     /// The mapped modules. Owned by `mapping`.
     pub(in crate::store) modules: BTreeMap<String, ModuleState>,

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 ///
 /// [`Store::open`] makes the value, and [`Store::close`] ends the store for all handles. Any thread
 /// may call any method; [threads](crate#threads) says which calls wait. When the last handle of a
-/// store, its modules and its captures is dropped, the store is closed too.
+/// store, of its modules and of its captures is dropped, the lock of the store is released too.
 ///
 /// All methods give these errors, which their texts do not repeat: [`Error::Handle`] after the
 /// close, [`Error::Busy`] from inside a callback of the same store, and [`Error::Forked`] in a
