@@ -47,7 +47,7 @@ static void rules(void)
     REFUSE("huge pages, shared", huge, invalid, "huge pages go with", .flags = VMSTORE_MAP_SHARED | VMSTORE_MAP_HUGE_1G);
     REFUSE("huge pages, adopted", huge, invalid, "huge pages go with", .flags = adopt | VMSTORE_MAP_HUGE_2M,
            .address = memory);
-    REFUSE("huge pages of a descriptor", huge, invalid, "has the pages it has",
+    REFUSE("huge pages of a descriptor", huge, invalid, "a descriptor has a page size of its own",
            .flags = memfd | VMSTORE_MAP_FD | VMSTORE_MAP_HUGE_2M, .fd = 0);
     REFUSE("both huge sizes", huge, invalid, "exclude one another",
            .flags = memfd | VMSTORE_MAP_HUGE_2M | VMSTORE_MAP_HUGE_1G);
@@ -67,7 +67,7 @@ static void rules(void)
            .address = reservation + page / 2);
     REFUSE("adopt nothing", size, invalid, "need the address", .flags = adopt);
     REFUSE("reserved nowhere", size, invalid, "need the address", .flags = reserved);
-    REFUSE("reserved and adopted", size, invalid, "takes what is mapped", .flags = adopt | reserved, .address = memory);
+    REFUSE("reserved and adopted", size, invalid, "takes memory that is mapped", .flags = adopt | reserved, .address = memory);
     REFUSE("beyond the address space", size, invalid, "address space", .flags = adopt, .address = (void *)-page);
     REFUSE("beyond the address space, reserved", size, invalid, "address space", .flags = reserved,
            .address = (void *)-page);
@@ -75,9 +75,9 @@ static void rules(void)
            .address = (void *)(uintptr_t)0xffff800000000000u);
     REFUSE("max_size below the size", size, invalid, "max_size", .max_size = size - page);
     REFUSE("max_size of half a page", size, invalid, "max_size", .max_size = size + page / 2);
-    REFUSE("max_size of adopted memory", size, invalid, "room to grow", .flags = adopt, .address = memory,
+    REFUSE("max_size of adopted memory", size, invalid, "the caller owns the address space", .flags = adopt, .address = memory,
            .max_size = 2 * size);
-    REFUSE("max_size in a reservation", size, invalid, "room to grow", .flags = reserved, .address = reservation,
+    REFUSE("max_size in a reservation", size, invalid, "the caller owns the address space", .flags = reserved, .address = reservation,
            .max_size = 2 * size);
     if (!slow()) /* valgrind's mmap has another error for that */
         REFUSE("max_size beyond everything", size, VMSTORE_E_NO_MEMORY, "address space", .max_size = UINT64_C(1) << 62);
@@ -198,10 +198,10 @@ static void descriptors(void)
     REFUSE("a directory", 4 * page, invalid, "regular file", .flags = flags, .fd = folder);
     REFUSE("a pipe", 4 * page, invalid, "regular file", .flags = flags, .fd = pipes[0]);
     REFUSE("a socket", 4 * page, invalid, "regular file", .flags = flags, .fd = sockets[0]);
-    REFUSE("too short", 9 * page, VMSTORE_E_SIZE, "ends before", .flags = flags, .fd = fd);
-    REFUSE("too short from there", 4 * page, VMSTORE_E_SIZE, "ends before", .flags = flags, .fd = fd, .fd_offset = 5 * page);
-    REFUSE("from its end", page, VMSTORE_E_SIZE, "ends before", .flags = flags, .fd = fd, .fd_offset = 8 * page);
-    REFUSE("from far away", page, VMSTORE_E_SIZE, "ends before", .flags = flags, .fd = fd, .fd_offset = UINT64_MAX / page * page);
+    REFUSE("too short", 9 * page, VMSTORE_E_SIZE, "too short", .flags = flags, .fd = fd);
+    REFUSE("too short from there", 4 * page, VMSTORE_E_SIZE, "too short", .flags = flags, .fd = fd, .fd_offset = 5 * page);
+    REFUSE("from its end", page, VMSTORE_E_SIZE, "too short", .flags = flags, .fd = fd, .fd_offset = 8 * page);
+    REFUSE("from far away", page, VMSTORE_E_SIZE, "too short", .flags = flags, .fd = fd, .fd_offset = UINT64_MAX / page * page);
     REFUSE("from between pages", page, invalid, "multiples", .flags = flags, .fd = fd, .fd_offset = 512);
     int sealed = memfd_of(4);
     CHECK(fcntl(sealed, F_ADD_SEALS, F_SEAL_WRITE) == 0);
@@ -222,7 +222,7 @@ static void descriptors(void)
                                     .max_size = 16 * page};
     OK(store_map_module(store, "grows", 4 * page, &options, &module));
     CHECK(lseek(fd, 0, SEEK_CUR) == 12345);
-    FAILS(store_grow_module(module, 7 * page), VMSTORE_E_SIZE, "make it longer first");
+    FAILS(store_grow_module(module, 7 * page), VMSTORE_E_SIZE, "make the file longer first");
     CHECK(store_module_size(module) == 4 * page);
     OK(store_unmap_module(module));
     CHECK(memfd_pages(fd) == 8 && all_bytes_are(all + 2 * page, page, 'x'));

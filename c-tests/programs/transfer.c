@@ -187,7 +187,7 @@ static void bad_streams(const char *stores)
     uint64_t tip = 3;
     while (parent[tip] != tip - 1) tip++;
     unsigned char *bytes = stream_of(parent[tip], tip, &length);
-    FAILS(import(store, bytes, length, &there), VMSTORE_E_NOT_FOUND, "goes on from");
+    FAILS(import(store, bytes, length, &there), VMSTORE_E_NOT_FOUND, "on which the stream builds");
     free(bytes);
     mapped ram = map(store, "own", PAGE, 0, VMSTORE_TRACKER_AUTO);
     ram.memory[0] = 1;
@@ -234,7 +234,7 @@ static void bad_streams(const char *stores)
     FAILS(store_export(source, 0, tip, -1), VMSTORE_E_INVALID, "descriptor");
     FAILS(store_export(source, tip, tip, 1), VMSTORE_E_INVALID, "itself");
     FAILS(store_export(source, 0, 99, 1), VMSTORE_E_NOT_FOUND, "99");
-    FAILS(store_export(source, COMMITS, 1, 1), VMSTORE_E_INVALID, "made on");
+    FAILS(store_export(source, COMMITS, 1, 1), VMSTORE_E_INVALID, "not a descendant");
     free(bad);
     free(bytes);
     OK(store_close(store));

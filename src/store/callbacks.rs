@@ -1,19 +1,21 @@
-//! Calls out of the library: which callbacks this thread is inside of, and what recovery reports.
+//! Calls from the library to the caller: which callbacks this thread is inside of, and the receiver
+//! of the messages of a recovery.
 
 use std::cell::Cell;
 
 use super::options::LogLevel;
 
-/// Callbacks nest only through several stores, so a few places are enough; beyond them every call
-/// is refused.
+/// The most nested callbacks that are remembered. Callbacks nest only when several stores are
+/// involved, therefore a few places are enough. When a thread is nested deeper, every call is
+/// refused.
 const DEPTH: usize = 16;
 
 thread_local! {
-    // Without a destructor: it may be used while the thread ends.
+    // The type has no destructor, because the variable may be used while the thread ends.
     static STORES: Cell<([u64; DEPTH], usize)> = const { Cell::new(([0; DEPTH], 0)) };
 }
 
-/// While it lives, this thread is inside a callback.
+/// While the value lives, this thread is inside a callback.
 pub(crate) struct Inside(());
 
 pub(in crate::store) fn enter(serial: u64) -> Inside {
@@ -37,5 +39,6 @@ pub(in crate::store) fn is_inside(serial: u64) -> bool {
     depth > DEPTH || stores[..depth].contains(&serial)
 }
 
-/// Receives what recovery has to say, before there is a store whose log function could be called.
+/// Receives the messages of a recovery. At that time there is no store yet whose log function could
+/// be called.
 pub(in crate::store) type Note<'a> = &'a mut dyn FnMut(LogLevel, String);

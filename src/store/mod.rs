@@ -1,7 +1,8 @@
-//! The store: everything that needs more than one of journal, layers and modules.
+//! The store: every call that needs more than one of the journal, the module commit files and the
+//! mapped modules.
 //!
-//! Each room uses those that stand before it, and none after it: `state`, `history`, `mapping`, `persist`,
-//! then `commit`, `gc`, `open`, and `transfer` (docs/architecture.md).
+//! Its rooms, in order: `state`, `history`, `mapping`, `persist`, then `commit`, `gc`, `open`, and
+//! `transfer`. Each room uses only rooms that stand before it in this list (docs/architecture.md).
 
 #![forbid(unsafe_code)]
 

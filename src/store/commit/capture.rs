@@ -12,7 +12,10 @@ use crate::sys::arena::Arena;
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// A captured, not yet written commit. Clones are the same capture.
+/// A commit that is captured and not written yet. A clone is another handle of the same capture.
+///
+/// [`Store::capture`] makes the value. [`Capture::commit`] and [`Capture::cancel`] end the capture,
+/// from any thread. Dropping the value does not end it.
 #[derive(Clone)]
 pub struct Capture {
     store: Store,
@@ -20,13 +23,13 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// The store it belongs to.
+    /// The store that the capture belongs to.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Whether the capture may be used from here. Consumes nothing.
+    /// Refuses calls of a forked child, and calls from inside a callback. The capture stays as it is.
     pub(crate) fn check_reentry(&self) -> Result<()> {
         self.store.check_reentry()
     }
@@ -44,10 +47,16 @@ impl Capture {
         }
     }
 
-    /// Writes the capture and makes the commit; see `store_capture_commit`.
+    /// Writes the captured pages and makes the commit. Returns the number of the commit; see
+    /// `store_capture_commit`.
+    ///
+    /// The guest may run meanwhile. What it writes belongs to the next commit. If nothing changed,
+    /// this makes no commit and returns the head, as [`Store::commit`] does. The call ends the
+    /// capture, also when it fails. After an error the captured pages are dirty again, and the next
+    /// commit takes them.
     ///
     /// # Errors
-    /// As `store_commit`.
+    /// As [`Store::commit`]. [`Error::Handle`]: the capture was ended before.
     pub fn commit(&self) -> Result<u64> {
         let mut locked = self.store.enter()?;
         let captured = self.take(&mut locked)?;
@@ -59,10 +68,11 @@ impl Capture {
         locked.write_commit(captured)
     }
 
-    /// Gives the capture up; see `store_capture_cancel`.
+    /// Gives up the capture: its pages are dirty again, and the next commit takes them; see
+    /// `store_capture_cancel`.
     ///
     /// # Errors
-    /// When it was consumed.
+    /// [`Error::Handle`]: the capture was ended before.
     pub fn cancel(&self) -> Result<()> {
         let mut locked = self.store.enter()?;
         let captured = self.take(&mut locked)?;
@@ -72,7 +82,7 @@ impl Capture {
     }
 }
 
-/// Ends a capture, however its commit or cancel ends.
+/// Ends a capture when it is dropped, whether its commit or cancel succeeded or failed.
 struct Ended<'a>(&'a Store);
 
 impl Drop for Ended<'_> {
@@ -82,10 +92,17 @@ impl Drop for Ended<'_> {
 }
 
 impl Store {
-    /// Captures all modules; see `store_capture`.
+    /// The first half of a commit: finds the written pages of all modules and copies them into
+    /// memory of the library; see `store_capture`.
+    ///
+    /// Pause every writer for this call only. Afterwards let the guest run, and call
+    /// [`Capture::commit`] from any thread. Until the capture is ended, another capture and commit,
+    /// precopy, restore, audit, map, grow and unmap fail with [`Error::Busy`] at once, and so does
+    /// the last step of an import. All other calls work. After an error the pages are still known
+    /// to be dirty.
     ///
     /// # Errors
-    /// As `store_commit`.
+    /// As [`Store::commit`].
     pub fn capture(&self, options: &CommitOptions) -> Result<Capture> {
         let mut locked = self.enter_to_capture(options)?;
         let captured = locked.take_capture(options)?;
@@ -98,10 +115,24 @@ impl Store {
         })
     }
 
-    /// Makes a commit; see `store_commit`.
+    /// Makes a commit: an atomic snapshot of all modules. Returns its number; see `store_commit`.
+    ///
+    /// Pause every writer for the whole call, or use [`Store::capture`] to pause for less. The
+    /// commit holds every mapped module as it is now, and every other module of the head unchanged.
+    /// Its parent is the head, and it becomes the head. The call costs the pages that were written
+    /// since the last commit. After it returns, the commit survives the death of the process. It
+    /// survives a power cut after the next [`Store::persist`].
+    ///
+    /// If no byte changed since the head, no module is new, and the options have neither label nor
+    /// user data, this makes no commit and returns the head. The first commit of a store is always
+    /// made. Numbers ascend and are not reused, except numbers of commits that a power cut took.
+    /// After an error there is no new commit, and the next commit takes everything.
     ///
     /// # Errors
-    /// As `store_commit`.
+    /// [`Error::Invalid`]: an option breaks a rule, or something was mapped over a module.
+    /// [`Error::Busy`]: a capture is outstanding. [`Error::ReadOnly`], [`Error::Poisoned`],
+    /// [`Error::NoMemory`]. [`Error::Io`]: also the disk is full. [`Error::Corrupt`]: a module commit
+    /// of the head is damaged.
     pub fn commit(&self, options: &CommitOptions) -> Result<u64> {
         let mut locked = self.enter_to_capture(options)?;
         let captured = locked.take_capture(options)?;
@@ -117,7 +148,7 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Gives a capture up: its pages are dirty again, and its files go.
+    /// Gives up a capture: its pages are dirty again, and its files are removed.
     pub(super) fn discard_capture(&mut self, captured: Captured) {
         let layers = &self.store.0.layers;
         captured.discard(layers, &mut self.captures.lists);
@@ -127,7 +158,7 @@ impl Locked<'_> {
         self.store.check_no_capture()?;
         let begun = Instant::now();
         for state in self.modules.values() {
-            // What it finds is in the dirty set, where a failure leaves it.
+            // The pages that this finds are in the dirty set. After a failure they stay there.
             state.module.collect()?;
         }
         let scan_ns = host::nanoseconds_since(begun);
@@ -168,8 +199,8 @@ impl Locked<'_> {
         Ok(captured)
     }
 
-    /// Moves the dirty pages of all modules into the capture. Modules that are compared add the pages that
-    /// differ from the head.
+    /// Moves the dirty pages of all modules into the capture. A module that is compared adds its
+    /// pages that differ from the head.
     fn take_dirty(&self, captured: &mut Captured, lists: &mut ListPool) -> Result<()> {
         for state in self.modules.values() {
             captured.modules.push(lists.module(&state.module));
@@ -185,9 +216,9 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Copies the captured pages into the arena, except those that were precopied and not written since. When
-    /// the arena is full, its pages are written to the drafts, and the copying goes on. Returns whether that
-    /// happened.
+    /// Copies the captured pages into the arena, except pages that were precopied and not written
+    /// since. When the arena is full, its pages are written to the drafts, and the copying goes on.
+    /// Returns whether the arena was full.
     fn copy_all(
         &self,
         captured: &mut Captured,
@@ -221,9 +252,10 @@ impl Locked<'_> {
         Ok(spilled)
     }
 
-    /// Takes precopied pages into a capture. Pages that were written since are copied again into their places.
-    /// Returns what has to be copied anew, by module, and how much of the arena is used. When the arena has no
-    /// room for that, the precopied pages are copied anew like all others.
+    /// Takes precopied pages into a capture. Pages that were written since the precopy are copied
+    /// again into their places in the arena. Returns the runs of each module that are still to be
+    /// copied, and how many bytes of the arena are used. When the arena has no room for these runs,
+    /// returns `None`: all pages, also the precopied pages, are then copied anew.
     fn merge_precopied(
         &self,
         precopied: &Precopied,
@@ -252,8 +284,8 @@ impl Locked<'_> {
         (None, 0)
     }
 
-    /// Copies runs into the arena. Lists are gone through by number, because a spill writes to the drafts
-    /// beside them.
+    /// Copies runs into the arena. The loop uses numbers and no references, because `drain` changes
+    /// the modules meanwhile. Returns whether the arena was full.
     fn copy_runs(
         &self,
         captured: &mut Captured,

@@ -1,7 +1,8 @@
-//! Commits: capturing the dirty pages while the guest is paused, and writing them as module commits after.
+//! Commits: the dirty pages are captured while the guest is paused, and then written as module
+//! commits.
 //!
-//! `capture` has the part with the paused guest, `precopy` the copying ahead of it, `parallel_copy` the
-//! copying with helper threads, and `write` the files and the record.
+//! `capture` has the part with the paused guest, `precopy` copies pages ahead of the pause,
+//! `parallel_copy` copies with helper threads, and `write` writes the files and the record.
 
 mod capture;
 mod parallel_copy;

@@ -1,18 +1,19 @@
-//! Copying a large capture with helper threads, where the caller allows them.
+//! Copying of a large capture with helper threads, if the caller allows them.
 
 use crate::page_set::{Run, pages_in};
 use crate::store::state::Captured;
 use crate::sys::arena::Arena;
 use crate::sys::threads;
 
-/// Fewer pages than this are copied about as fast as a thread is made: 16 MiB.
+/// With fewer pages than this, the copying takes about as long as making a thread. With pages of 4
+/// KiB, this is 16 MiB.
 const WORTH: u64 = 4096;
-/// Parts for each thread, so that one which is held up does not hold up the rest.
+/// Parts for each thread. With several parts, a slow thread does not delay the whole copy.
 const PARTS: u64 = 4;
 
 /// Pages to copy into the arena.
 pub(super) struct ToCopy<'a> {
-    /// By module: the runs to copy. `None`: all that were captured.
+    /// For each module: the runs to copy. `None`: all captured runs.
     pub(super) fresh: Option<&'a [Vec<Run>]>,
     /// The bytes of the arena that are in use.
     pub(super) used: usize,
@@ -21,7 +22,7 @@ pub(super) struct ToCopy<'a> {
 }
 
 impl ToCopy<'_> {
-    /// The runs of a module, which is known by its number.
+    /// A run of the module with the number `module`. `None`: the module has no more runs.
     pub(super) fn run(&self, captured: &Captured, module: usize, at: usize) -> Option<Run> {
         let runs = match self.fresh {
             Some(fresh) => &fresh[module],
@@ -31,14 +32,15 @@ impl ToCopy<'_> {
     }
 }
 
-/// Pages of modules, known by their numbers, and where their bytes go.
+/// Pages to copy, each run with the number of its module, and the part of the arena for their
+/// bytes.
 struct CopyPart<'a> {
     pages: Vec<(usize, Run)>,
     room: &'a mut [u8],
 }
 
-/// Copies runs into the arena. Returns `false`, and nothing has happened, if the caller allows no helpers, the runs
-/// are few, or the arena has no room for them.
+/// Copies runs into the arena. Returns `false` and does nothing if the caller allows no helpers, if
+/// the runs have few pages, or if the arena has no room for them.
 pub(super) fn copy_runs(captured: &mut Captured, arena: &mut Arena, to_copy: &ToCopy<'_>) -> bool {
     let ToCopy { fresh, used, page } = *to_copy;
     let helpers = u64::from(captured.options.helpers);

@@ -1,5 +1,5 @@
-//! Precopy: most of a capture's copying, done while the guest still runs. What it writes meanwhile is
-//! copied again.
+//! Precopy: most of a capture's copying is done while the guest still runs. Pages that the guest
+//! writes meanwhile are copied again.
 
 use crate::Result;
 use crate::page_set::{Run, pages_in};
@@ -12,10 +12,23 @@ const TARGET: u64 = 1024;
 const ROUNDS: u32 = 16;
 
 impl Store {
-    /// Copies written pages ahead of a capture; see `store_precopy`.
+    /// Does most of the next capture's copying while the guest runs. Returns how many pages are
+    /// left to copy now; see `store_precopy`.
+    ///
+    /// Copies the pages that were written since the last commit, then the pages that were written
+    /// meanwhile, and so on, until few are left. The next capture then copies only pages that were
+    /// written since. Call it as often as you like, and pause the guest when the returned number is
+    /// small. The copies take up to three quarters of
+    /// [`OpenOptions::arena_limit`](crate::OpenOptions::arena_limit). Modules that are compared
+    /// take no part. With [`Tracker::Caller`](crate::Tracker::Caller): write first, then mark,
+    /// because a mark that comes before its write can be used up by a round that copies the old
+    /// bytes.
     ///
     /// # Errors
-    /// As `store_precopy`.
+    /// [`Error::Busy`](crate::Error::Busy): a capture is outstanding.
+    /// [`Error::Cancelled`](crate::Error::Cancelled): the pages that were copied are kept.
+    /// [`Error::Invalid`](crate::Error::Invalid), [`Error::ReadOnly`](crate::Error::ReadOnly),
+    /// [`Error::Poisoned`](crate::Error::Poisoned).
     pub fn precopy(&self, options: &PrecopyOptions, mut progress: Progress<'_>) -> Result<u64> {
         self.check_no_capture()?;
         let mut locked = self.enter_to_write()?;
@@ -40,12 +53,13 @@ impl Store {
             done += copied;
             let before = left;
             left = locked.count_written()?;
-            // As fast as the guest writes it will never be done, and without room neither.
+            // More rounds do not help when the guest writes as fast as pages are copied, or when
+            // the arena has no room.
             if left <= target || left >= before || copied < before {
                 break;
             }
         }
-        // The capture finds its memory touched.
+        // Touch the arena memory that the capture will need now, while the guest runs.
         let used = locked.captures.precopied.as_ref();
         let used = used.map_or(0, |precopied| precopied.used);
         let wanted = used.saturating_add((left.saturating_mul(2 * page)) as usize);
@@ -58,8 +72,8 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Asks the trackers. Returns how many pages a capture would have to copy now. Modules that are compared are
-    /// left out: no tracker reports what was written to them.
+    /// Asks the trackers. Returns how many pages a capture would have to copy now. Modules that are
+    /// compared are left out, because no tracker reports their writes.
     fn count_written(&self) -> Result<u64> {
         let mut count = 0;
         for state in self.modules.values().filter(|m| !m.module.compares()) {
@@ -69,7 +83,8 @@ impl Locked<'_> {
         Ok(count)
     }
 
-    /// Copies the pages of the dirty sets, as far as there is room. Returns how many pages it copied.
+    /// Copies the pages of the dirty sets, as far as the arena has room. Returns the number of
+    /// copied pages.
     fn copy_round(&mut self) -> u64 {
         let Some(mut arena) = self.captures.arena.take() else {
             return 0;
@@ -96,20 +111,20 @@ impl Locked<'_> {
     }
 }
 
-/// The arena, and what one module has in it.
+/// The arena, and the places in the arena that hold pages of one module.
 struct ModuleRoom<'a> {
     /// Bytes of a page.
     page: u64,
     arena: &'a mut Arena,
     /// The bytes of the arena that are in use.
     used: &'a mut usize,
-    /// Where each run of the module is, in page order.
+    /// The runs of the module in page order, and the place of each run in the arena.
     waiting: &'a mut Vec<(Run, usize)>,
 }
 
 impl ModuleRoom<'_> {
-    /// Copies runs of the module, and returns those for which there is no room. A quarter of the arena is left
-    /// for the capture.
+    /// Copies runs of the module. Returns the runs for which there is no room. A quarter of the
+    /// arena stays free for the capture.
     fn copy(&mut self, memory: &Memory, runs: &[Run]) -> Vec<Run> {
         let page = self.page;
         let fresh = refresh(memory, page, self.arena, self.waiting, runs);
@@ -139,8 +154,8 @@ impl ModuleRoom<'_> {
     }
 }
 
-/// Copies those pages of `runs` that wait in the arena already into their places there. Returns the others. All
-/// lists are sorted.
+/// Copies again those pages of `runs` that already have a place in the arena, into these places.
+/// Returns the other pages. All lists are sorted.
 pub(super) fn refresh(
     memory: &Memory,
     page: u64,

@@ -14,15 +14,15 @@ use crate::sys::arena::Arena;
 use crate::sys::fs::Place;
 use crate::sys::host;
 
-/// The files of a commit before its record. Unless the commit is made, its files go and its pages are dirty
-/// again.
+/// The files of a commit that has no record yet. If the commit is not made, dropping this value
+/// removes the files and makes the pages dirty again.
 struct UnmadeCommit<'a> {
     store: &'a Store,
     /// `None` once the commit is made.
     captured: Option<Captured>,
     drafts: Vec<Draft>,
     finished: Vec<Finished>,
-    /// How many of `finished` have their names.
+    /// How many files of `finished` have their final names.
     named: usize,
 }
 
@@ -30,7 +30,7 @@ impl<'a> UnmadeCommit<'a> {
     fn new(store: &'a Store, mut captured: Captured) -> Self {
         let drafts = captured.modules.iter_mut();
         let mut drafts: Vec<Draft> = drafts.filter_map(|module| module.draft.take()).collect();
-        // They are finished in this order, from the end of the list.
+        // `name_files` takes drafts from the end of the list, therefore the first module is last.
         drafts.reverse();
         Self {
             store,
@@ -41,7 +41,7 @@ impl<'a> UnmadeCommit<'a> {
         }
     }
 
-    /// Gives every draft its index, its footer and its name. Drafts without changes go.
+    /// Gives every draft its index, its footer and its name. Drafts without changes are removed.
     fn name_files(&mut self) -> Result<()> {
         let layers = &self.store.0.layers;
         while let Some(draft) = self.drafts.pop() {
@@ -59,7 +59,7 @@ impl<'a> UnmadeCommit<'a> {
         Ok(())
     }
 
-    /// The commit is made: nothing is undone any more.
+    /// The commit is made: dropping this value undoes nothing any more.
     fn commit(mut self) -> (Option<Captured>, Vec<Finished>) {
         (self.captured.take(), std::mem::take(&mut self.finished))
     }
@@ -80,7 +80,7 @@ impl Drop for UnmadeCommit<'_> {
             } else {
                 &file.temporary
             };
-            // What cannot be removed is removed by the next open.
+            // The next open removes a file that cannot be removed here.
             let _ = self.store.0.files.unlink(name);
         }
         while let Some(draft) = self.drafts.pop() {
@@ -90,7 +90,8 @@ impl Drop for UnmadeCommit<'_> {
 }
 
 impl Locked<'_> {
-    /// Makes the commit of a capture. On failure the capture's pages are dirty again, and its files are gone.
+    /// Makes the commit of a capture. After a failure the capture's pages are dirty again, and its
+    /// files are removed.
     pub(super) fn write_commit(&mut self, mut captured: Captured) -> Result<u64> {
         let begun = Instant::now();
         let arena = self.captures.arena.take();
@@ -105,7 +106,7 @@ impl Locked<'_> {
         }
         let changed = self.count_pages(&captured);
         let options = std::mem::take(&mut captured.options);
-        if !changed && !says_something(&options) && self.history.head() != 0 {
+        if !changed && !has_label_or_data(&options) && self.history.head() != 0 {
             self.captures.lists.keep(captured.modules);
             self.stats.last_write_ns = host::nanoseconds_since(begun);
             return Ok(self.history.head());
@@ -136,8 +137,8 @@ impl Locked<'_> {
         Ok(number)
     }
 
-    /// Begins the file of a captured module. Its parent and the commit's number are those of the moment of the
-    /// capture: nothing changes them while a capture is outstanding.
+    /// Begins the file of a captured module. Its parent and the number of the commit are those of
+    /// the moment of the capture, because nothing changes them while a capture is outstanding.
     fn begin_draft(&self, state: &ModuleState, number: usize) -> Result<Draft> {
         let (layers, module) = (&self.store.0.layers, &state.module);
         let parent = match state.module_commit {
@@ -153,7 +154,7 @@ impl Locked<'_> {
         })
     }
 
-    /// Writes what waits in the arena to the drafts.
+    /// Writes the pages that wait in the arena to the drafts.
     pub(super) fn drain(&self, captured: &mut Captured, arena: &Arena) -> Result<()> {
         let layers = &self.store.0.layers;
         for (number, module) in captured.modules.iter_mut().enumerate() {
@@ -174,7 +175,8 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Counts what became of the captured pages. Returns whether any draft has something to write.
+    /// Counts the captured pages for the statistics: written, zero and unchanged ones. Returns
+    /// whether a draft has anything to write.
     fn count_pages(&mut self, captured: &Captured) -> bool {
         let mut changed = false;
         let (mut data, mut zero, mut unchanged) = (0, 0, 0);
@@ -190,7 +192,8 @@ impl Locked<'_> {
         changed
     }
 
-    /// After the commit point: tables, caches and the list of files to sync follow.
+    /// After the commit point: brings the tables, the caches and the list of unsynced files up to
+    /// date.
     fn follow_commit(&mut self, finished: Vec<Finished>, number: u64, sequence: u64) -> Result<()> {
         let layers = &self.store.0.layers;
         for file in finished {
@@ -206,7 +209,7 @@ impl Locked<'_> {
             if let Some(state) = self.modules.get_mut(&id) {
                 state.module_commit = Some(number);
                 if let Err(error) = state.table.apply(&file.index) {
-                    // The commit stands, but what the store knows of it does not.
+                    // The commit is made, but the page table of the module is wrong.
                     self.store.poison(&error);
                     return Err(error);
                 }
@@ -219,12 +222,13 @@ impl Locked<'_> {
     }
 }
 
-/// A commit with a label or with user data is made even if no page changed.
-fn says_something(options: &CommitOptions) -> bool {
+/// Whether the options have a label or user data. Such a commit is made even if no page changed.
+fn has_label_or_data(options: &CommitOptions) -> bool {
     !options.label.is_empty() || options.user_data.as_ref().is_some_and(|d| !d.is_empty())
 }
 
-/// The map of a new commit: the head's, with the new files in the places of their modules.
+/// The map of a new commit: the map of the head, in which the new files replace the old files of
+/// their modules.
 fn map_of(state: &State, finished: &[Finished]) -> Vec<ModuleEntry> {
     let head = state.history.head_commit();
     let mut modules = head.map_or(Vec::new(), |head| head.modules.clone());

@@ -1,5 +1,6 @@
-//! Compaction: commits that no rule keeps are deleted, chains are flattened, images are made, and `commits` is
-//! written anew. Files are copied while commits go on; only to give a file its name the state is locked.
+//! Compaction: deletes commits that no rule keeps, flattens chains, makes images, and writes
+//! `commits` anew. Files are copied while commits go on. The state is locked only to give a file
+//! its name.
 
 use std::sync::Arc;
 
@@ -17,10 +18,10 @@ use crate::sys::fs::{Dir, Place};
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// How many commits are deleted while the state is locked once.
+/// The most commits that are deleted under one lock of the state.
 const DELETED_AT_ONCE: usize = 128;
 
-/// A file to rewrite, with a bound of the bytes that the copy has.
+/// A file to rewrite. `bytes` is the most bytes that its copy can have.
 struct Job {
     module: String,
     rewrite: Rewrite,
@@ -28,16 +29,24 @@ struct Job {
 }
 
 impl Store {
-    /// Compacts the store; see `store_compact`.
+    /// Makes the store smaller: deletes the commits that no rule of `options` keeps, persists,
+    /// flattens chains of files, makes images, and removes files that nothing needs; see
+    /// `store_compact`.
+    ///
+    /// Commits, captures and restores of other threads go on meanwhile. Deletions and other calls
+    /// that need the files to stay wait. Needs disk space for the largest rewritten file. After an
+    /// error or a cancel, finished work stays done, and the commits that stay restore as before.
     ///
     /// # Errors
-    /// As `store_compact`.
+    /// [`Error::Corrupt`]: a file to rewrite is damaged. [`Error::Sync`]: a flush failed.
+    /// [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Io`], [`Error::NoMemory`],
+    /// [`Error::Cancelled`].
     pub fn compact(&self, options: &CompactOptions, mut progress: Progress<'_>) -> Result<()> {
         let maintenance = self.lock_maintenance()?;
         drop(self.enter_to_write()?);
         self.report_progress(&mut progress, 0, 0)?;
         maintenance.apply_retention(options, &mut progress)?;
-        // The files of deleted commits may go when the deletion is durable.
+        // When the deletions are durable, the files of the deleted commits can be removed.
         self.checkpoint(None)?;
         let jobs = maintenance.plan_compaction(options)?;
         let total = jobs.iter().map(|job| job.bytes).sum();
@@ -56,32 +65,33 @@ impl Store {
 }
 
 impl MaintenanceGuard<'_> {
-    /// Deletes what no rule keeps, if there is a rule: oldest first, and so few at once that a commit does not wait
-    /// long.
+    /// Deletes the commits that no rule keeps, oldest first. Without a rule, deletes nothing. Few
+    /// commits are deleted at once, because a new commit waits meanwhile.
     fn apply_retention(&self, options: &CompactOptions, progress: &mut Progress<'_>) -> Result<()> {
         self.learn_file_refs()?;
         let victims = victims(options, &self.store.enter_to_write()?.history);
-        for some in victims.chunks(DELETED_AT_ONCE) {
+        for chunk in victims.chunks(DELETED_AT_ONCE) {
             self.store.report_progress(progress, 0, 0)?;
-            self.delete_all(some)?;
+            self.delete_all(chunk)?;
         }
         Ok(())
     }
 
-    /// Deletes commits with one write, except those that are gone or have become the head since they were chosen.
+    /// Deletes commits with one write. Leaves out commits that were deleted or became the head
+    /// since they were chosen.
     fn delete_all(&self, victims: &[Arc<Commit>]) -> Result<()> {
         let (store, layers) = (self.store, &self.store.0.layers);
         let persist = self.lock_persist();
         let mut locked = persist.enter_to_write()?;
         let history = &locked.history;
-        let still = |number: u64| number != history.head() && history.get(number).is_ok();
-        let victims: Vec<_> = victims.iter().filter(|c| still(c.number)).collect();
+        let is_deletable = |number: u64| number != history.head() && history.get(number).is_ok();
+        let victims: Vec<_> = victims.iter().filter(|c| is_deletable(c.number)).collect();
         if victims.is_empty() {
             return Ok(());
         }
         let events = victims.iter().map(|commit| Event::Deleted(commit.number));
         let events = events.collect();
-        // What can fail comes before the records, which are the deletions.
+        // Everything that can fail comes before the records. The records make the deletions.
         locked.file_refs(layers)?;
         let sequence = locked.record(events)?;
         let mut gone = Vec::new();
@@ -94,7 +104,7 @@ impl MaintenanceGuard<'_> {
         Ok(())
     }
 
-    /// What is to be rewritten.
+    /// The files that are to be rewritten.
     fn plan_compaction(&self, options: &CompactOptions) -> Result<Vec<Job>> {
         let (store, layers) = (self.store, &self.store.0.layers);
         let refs = store.enter()?.file_refs(layers)?.clone();
@@ -107,7 +117,7 @@ impl MaintenanceGuard<'_> {
         for (module, files) in &refs.modules {
             if files.is_unclear(0) {
                 store.log(LogLevel::Warning, || {
-                    format!("module \"{module}\" has a damaged file, and is not compacted")
+                    format!("module \"{module}\" is not compacted, because a file of it is damaged")
                 });
                 continue;
             }
@@ -125,7 +135,7 @@ impl MaintenanceGuard<'_> {
         Ok(jobs)
     }
 
-    /// The module commits that a rewrite makes into one, newest first.
+    /// The module commits that a rewrite merges into one, newest first.
     fn chain_above(&self, module: &str, rewrite: Rewrite) -> Result<Vec<Arc<Index>>> {
         let layers = &self.store.0.layers;
         let mut chain = vec![layers.index(module, rewrite.commit)?];
@@ -138,7 +148,7 @@ impl MaintenanceGuard<'_> {
         }
     }
 
-    /// Writes one file anew and gives it its name. Nothing has changed when it fails.
+    /// Writes one file anew and gives it its name. A failed call changes nothing.
     fn rewrite_one(&self, job: &Job, copied: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
         let (store, layers) = (self.store, &self.store.0.layers);
         let chain = self.chain_above(&job.module, job.rewrite)?;
@@ -151,27 +161,29 @@ impl MaintenanceGuard<'_> {
         })?;
         if let Err(error) = rewritten.file.sync() {
             let _ = store.0.files.unlink(&temporary);
-            // Only a copy is lost, but the caller has to learn that the disk fails to write.
+            // Only a copy is lost, but the store is poisoned: the caller has to know that the disk
+            // fails to write.
             store.poison(&error);
             return Err(error);
         }
         let old = layers.open(&job.module, job.rewrite.commit);
-        // A persist under way has the old file open.
+        // The persist lock is needed, because a running persist may have the old file open.
         let persist = self.lock_persist();
         let mut locked = persist.enter_to_write()?;
         locked.stats.syncs += 1;
         let image = chain.last().is_some_and(|last| last.shape == Shape::Image);
         locked.replace_file(&persist, rewritten, &chain)?;
         drop(locked);
-        // The blocks of the old file are given back now, and not in the rename.
+        // While `old` is open, the rename does not free the blocks of the old file. They are freed
+        // here, after the state is unlocked.
         drop(old);
         if image {
-            store.let_go_of_images([job.module.as_str()]);
+            store.release_images([job.module.as_str()]);
         }
         Ok(())
     }
 
-    /// Removes files that only the flattened chains needed, once the new names are durable.
+    /// Removes files that only the flattened chains needed. First makes the new names durable.
     fn drop_unneeded(&self) -> Result<()> {
         let (store, layers) = (self.store, &self.store.0.layers);
         let mut gone = Vec::new();
@@ -196,10 +208,11 @@ impl MaintenanceGuard<'_> {
         Ok(())
     }
 
-    /// Writes `commits` anew where much of it is about commits that are gone.
+    /// Writes `commits` anew if many of its records are about deleted commits.
     fn rewrite_commits(&self) -> Result<()> {
         for _ in 0..4 {
-            // A commit of another thread may have come between; what it recorded is persisted first.
+            // Another thread may have made a commit meanwhile. Its record must be in `commits`
+            // first.
             self.store.checkpoint(None)?;
             if self.try_rewrite_commits()? {
                 return Ok(());
@@ -208,7 +221,8 @@ impl MaintenanceGuard<'_> {
         Ok(())
     }
 
-    /// Returns `false`, and nothing has happened, if there are records that no persist has moved to `commits`.
+    /// Returns `false` and does nothing if there are records that no persist has moved to
+    /// `commits`.
     fn try_rewrite_commits(&self) -> Result<bool> {
         let store = self.store;
         let mut persist = self.lock_persist();
@@ -242,7 +256,7 @@ impl MaintenanceGuard<'_> {
         };
         let (files, id) = (&*store.0.files, store.0.layers.store);
         let commits = RecordLog::create(files, LogKind::Commits, id, start, &events);
-        // A failed sync may have been the one of the name, and then the old file is gone.
+        // The failed sync may be the sync of the name. Then the old file is replaced already.
         let commits = commits.inspect_err(|error| {
             if matches!(error, Error::Sync { .. }) {
                 store.poison(error);
@@ -252,16 +266,18 @@ impl MaintenanceGuard<'_> {
         persist.commits = Some(commits);
         let mut locked = store.lock_state();
         if let Some(journal) = &mut locked.unpersisted.journal {
-            // Should this fail, the next persist writes the same header before it appends anything. So the journal
-            // always knows the `commits` that is appended to, and `commits` is not replaced again before something
-            // was appended.
+            // If this fails, the next persist writes the same header of the journal before it
+            // appends to `commits`. Therefore the journal always names the `commits` file that
+            // records are appended to. This file is not replaced again before a record was appended
+            // to it.
             journal.set_durable(mark)?;
         }
         Ok(true)
     }
 }
 
-/// The commits that no rule keeps, oldest first. Without a rule all stay; the head always stays.
+/// The commits that no rule keeps, oldest first. Without a rule all commits stay. The head always
+/// stays.
 fn victims(options: &CompactOptions, history: &History) -> Vec<Arc<Commit>> {
     let no_rule = options.keep_last == 0
         && options.keep_every == 0

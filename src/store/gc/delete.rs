@@ -1,5 +1,5 @@
-//! Deleting commits. The file of a deleted commit is merged into its only child where that is cheap. Else the file
-//! stays, for its children alone, until a compaction.
+//! Deleting commits. The file of a deleted commit is merged into its only child if that costs
+//! little. Else the file stays for its children, until a later deletion or a compaction.
 
 use std::sync::Arc;
 
@@ -12,13 +12,15 @@ use crate::store::state::{MaintenanceGuard, State, Store};
 use crate::sys::fs::Place;
 use crate::{Error, Result};
 
-/// Up to this many pages are merged whether or not that frees many pages: it keeps chains short.
+/// Up to this many pages are merged even if that frees few pages, because merging keeps chains
+/// short.
 const SMALL: u64 = 1024;
 
-/// A child that was rewritten to do without a deleted module commit, and waits for its name.
+/// A child that was rewritten and does not need the deleted module commit any more. It waits for
+/// its name.
 struct Merge {
     rewritten: Finished,
-    /// What it was made of, newest first.
+    /// The module commits that it was made of, newest first.
     chain: Vec<Arc<Index>>,
     synced: bool,
 }
@@ -26,19 +28,27 @@ struct Merge {
 impl Store {
     /// Deletes a commit; see `store_delete_commit`.
     ///
+    /// No other commit changes. Children of the commit get its parent as their parent. The deletion
+    /// survives the death of the process, and a power cut after the next [`Store::persist`]. Disk
+    /// blocks of a persisted commit are free after that persist. Blocks that other commits need
+    /// stay. The guest need not be paused.
+    ///
     /// # Errors
-    /// As `store_delete_commit`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Busy`]: the commit is the head.
+    /// [`Error::Sync`]: a flush failed. [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn delete_commit(&self, commit: u64) -> Result<()> {
         let maintenance = self.lock_maintenance()?;
         let commit = deletable(&*self.enter_to_write()?, commit)?;
         maintenance.learn_file_refs()?;
         // Commits go on meanwhile.
         for merge in maintenance.merge_into_children(&commit)? {
-            // Whether or not the commit is deleted after this, the child has the same bytes as before.
+            // The child has the same bytes as before, also if the commit is not deleted after this.
             match maintenance.install_merge(merge) {
                 Ok(()) => {}
                 Err(error @ Error::Sync { .. }) => {
-                    // Only a copy is lost, but the caller has to learn that the disk fails to write.
+                    // Only a copy is lost, but the store is poisoned: the caller has to know that
+                    // the disk fails to write.
                     self.poison(&error);
                     return Err(error);
                 }
@@ -48,9 +58,9 @@ impl Store {
         let persist = maintenance.lock_persist();
         let gone = {
             let mut locked = persist.enter_to_write()?;
-            // Another thread may have restored it.
+            // Another thread may have made the commit the head meanwhile.
             let commit = deletable(&locked, commit.number)?;
-            // What can fail comes before the record, which is the deletion.
+            // Everything that can fail comes before the record. The record makes the deletion.
             locked.file_refs(&self.0.layers)?;
             let sequence = locked.record(vec![Event::Deleted(commit.number)])?;
             let gone = locked.file_refs(&self.0.layers)?.remove(&commit);
@@ -70,9 +80,9 @@ impl Store {
 }
 
 impl MaintenanceGuard<'_> {
-    /// Rewrites the children of the module commits that only `commit` refers to, where that is worth its cost. A
-    /// failure, as on a full disk, leaves the file for its children, until a later deletion or a compaction can do
-    /// without it.
+    /// Rewrites the children of module commits that only `commit` refers to, where that is worth
+    /// its cost. If a rewrite fails, for example on a full disk, the file stays for its children,
+    /// until a later deletion or a compaction removes it.
     fn merge_into_children(&self, commit: &Commit) -> Result<Vec<Merge>> {
         let (store, layers) = (self.store, &self.store.0.layers);
         let mut merges = Vec::new();
@@ -82,7 +92,8 @@ impl MaintenanceGuard<'_> {
             index.map_or(0, |index| index.changed_pages())
         };
         let mut budget = 2 * commit.modules.iter().filter(own).map(changed).sum::<u64>();
-        // Its own files first. Files of older commits, which it was the last to refer to, for what that leaves.
+        // The commit's own files come first. Files of older commits that only this commit refers to
+        // get the rest of the budget.
         let others = commit.modules.iter().filter(|entry| !own(entry));
         for entry in commit.modules.iter().filter(own).chain(others) {
             let Some(files) = mergeable(&*store.enter()?, entry) else {
@@ -100,8 +111,9 @@ impl MaintenanceGuard<'_> {
         Ok(merges)
     }
 
-    /// Writes the first of `files` anew, without the second, and without those below it that there is budget for.
-    /// `None`: it would cost more than `budget` pages, or free too few.
+    /// Writes the first of `files` anew, merged with the second, and with as many of the files
+    /// below as the budget allows. `None`: this would write more than `budget` pages, or free too
+    /// few pages.
     fn merge(
         &self,
         module: &str,
@@ -139,8 +151,8 @@ impl MaintenanceGuard<'_> {
         }))
     }
 
-    /// Gives a merged file its name, durably if the file that it replaces is durable under that name: a rename may
-    /// reach the disk at any time.
+    /// Gives a merged file its name. If the replaced file is durable under that name, the merged
+    /// file is synced first, because a rename may reach the disk at any time.
     fn install_merge(&self, mut merge: Merge) -> Result<()> {
         let store = self.store;
         let module = merge.rewritten.index.module.clone();
@@ -148,7 +160,8 @@ impl MaintenanceGuard<'_> {
         let image = merge.rewritten.index.shape == Shape::Image;
         let old = store.0.layers.open(&module, child);
         loop {
-            // A persist under way has the file open that the merged file replaces.
+            // The persist lock is needed, because a running persist may have the replaced file
+            // open.
             let persist = self.lock_persist();
             let mut locked = persist.enter_to_write()?;
             if merge.synced || locked.is_unsynced(&persist, &module, child) {
@@ -163,17 +176,19 @@ impl MaintenanceGuard<'_> {
             }
             merge.synced = true;
         }
-        // The blocks of the old file are given back now, and not in the rename.
+        // While `old` is open, the rename does not free the blocks of the old file. They are freed
+        // here, after the state is unlocked.
         drop(old);
         if image {
-            store.let_go_of_images([module.as_str()]);
+            store.release_images([module.as_str()]);
         }
         Ok(())
     }
 }
 
-/// The only child of a module commit that its session commit alone refers to, then that module commit, then those
-/// below it that only the one above needs. `None`: it is needed, or has no child or several.
+/// The files of a merge, newest first: the only child of a module commit, then the module commit
+/// itself, then each file below that only the file above it needs. `None`: another commit needs the
+/// module commit, or it has no child or several children.
 fn mergeable(state: &State, entry: &ModuleEntry) -> Option<Vec<u64>> {
     let files = state.file_refs.as_ref()?.modules.get(&entry.id)?;
     let only_child = |commit: u64, most_refs: usize| {
@@ -193,12 +208,12 @@ fn mergeable(state: &State, entry: &ModuleEntry) -> Option<Vec<u64>> {
     Some(chain)
 }
 
-/// The commit, if it exists and is not the head.
+/// Returns the commit if it exists and is not the head.
 fn deletable(state: &State, commit: u64) -> Result<Arc<Commit>> {
     let commit = state.history.get(commit)?.commit.clone();
     if commit.number == state.history.head() {
         return Err(Error::Busy {
-            why: "the commit is the head; restore another one first",
+            why: "the commit is the head; restore another commit first",
         });
     }
     Ok(commit)

@@ -1,5 +1,5 @@
-//! Which module commits a compaction rewrites, and on what: chains without the links that nothing needs,
-//! and images where deltas have outgrown them.
+//! Which module commits a compaction rewrites, and on which base. Files that nothing needs are
+//! merged into their children, and a file becomes an image where the deltas have too many pages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,35 +10,37 @@ use crate::layer::runs_of;
 use crate::page_set::{Run, pages_in, union};
 use crate::store::state::ModuleRefs;
 
-/// Deltas may hold this many times the pages of the image below them, in percent, before the next one
-/// becomes an image. Starting a fresh process then copies at most twice what it maps, and the images
-/// take at most half of the room that the deltas take.
+/// The deltas above an image may hold this share of the module's pages, in percent. A delta that
+/// would exceed it becomes an image. A new process then copies at most twice as much as it maps,
+/// and the images take at most half of the room that the deltas take.
 pub(super) const PERCENT: u64 = 200;
-/// An image that nothing needs any more but what was made on it stays until the deltas that could be
-/// folded into it hold this part of its pages, in percent: rewriting it frees about that many.
+/// An image that only its children need stays until the deltas that could be merged into it hold
+/// this share of its pages, in percent. A rewrite of the image frees about as many pages.
 const STALE: u64 = 25;
 
 /// One file to rewrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rewrite {
     pub(super) commit: u64,
-    /// The module commit below it from then on; 0: it becomes an image.
+    /// The module commit below the rewritten file. 0: the file becomes an image.
     pub(super) base: u64,
-    /// The module commit that stays and would have been below an image.
+    /// The module commit that the file would have as its base if it did not become an image. It
+    /// stays in the store.
     pub(super) former_base: u64,
 }
 
-/// A file that stays, as it will be.
+/// A file that stays, as it is after the compaction.
 struct PlannedFile {
-    /// The pages of it and all below it. Dropped when its last child was seen.
+    /// The pages of the file and of all files below it. Dropped when the last child of the file was
+    /// planned.
     held: Vec<Run>,
-    /// Pages and files of deltas down to the nearest image.
+    /// The number of pages and files of the deltas from here down to the nearest image.
     deltas: u64,
     children: usize,
 }
 
-/// The rewrites for one module, parents first. `percent` 0: no file becomes an image that could stay
-/// a delta.
+/// The rewrites for one module, parents first. `percent` 0: a file that can stay a delta does not
+/// become an image.
 pub(super) fn plan(
     files: &ModuleRefs,
     percent: u64,

@@ -9,8 +9,9 @@ use crate::layer::{Finished, place};
 use crate::store::state::{FileRefs, Locked, MaintenanceGuard, PersistGuard, SyncState};
 
 impl MaintenanceGuard<'_> {
-    /// Finds out which files are needed, at the cost of a footer for each. Commits go on meanwhile; nothing but
-    /// commits comes, and nothing goes.
+    /// Finds out which files are needed. This reads a footer for each file. Commits go on
+    /// meanwhile. No other call adds or removes files, because this call holds the maintenance
+    /// lock.
     pub(super) fn learn_file_refs(&self) -> Result<()> {
         let (store, layers) = (self.store, &self.store.0.layers);
         let history = {
@@ -32,9 +33,10 @@ impl MaintenanceGuard<'_> {
 }
 
 impl Locked<'_> {
-    /// Gives a rewritten module commit its name. `chain` is what it was made of, newest first. The new file is
-    /// durable already, unless a persist is still to sync the file that it replaces. The persist lock is held,
-    /// because a persist under way would sync the old file.
+    /// Gives a rewritten module commit its name. `chain` has the module commits that it was made
+    /// of, newest first. The new file must be durable already, unless the replaced file waits for
+    /// the sync of a persist. The persist lock is held, because a running persist would sync the
+    /// old file.
     pub(super) fn replace_file(
         &mut self,
         _persist: &PersistGuard<'_>,
@@ -74,7 +76,8 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Whether the module is mapped, and its head is this module commit or a layer above it.
+    /// Whether the module is mapped, and its module commit at the head is this one or a layer above
+    /// it.
     fn is_below_a_module(&self, index: &Index) -> Result<bool> {
         let at = self.modules.get(&index.module);
         let Some(mut next) = at.and_then(|state| state.module_commit) else {
@@ -83,7 +86,8 @@ impl Locked<'_> {
         let refs = self.file_refs.as_ref();
         let files = refs.and_then(|refs| refs.modules.get(&index.module));
         while next > index.commit {
-            // Without a look into the files, if that is possible: commits wait.
+            // The file references are used if they are known: reading a footer takes time, and
+            // commits wait.
             next = match files.and_then(|files| files.get(next)) {
                 Some(file) => file.parent,
                 None => self.store.0.layers.parent(&index.module, next)?,
@@ -92,7 +96,7 @@ impl Locked<'_> {
         Ok(next == index.commit)
     }
 
-    /// Whether a persist to come syncs this file before a record of it is durable.
+    /// Whether a later persist will sync this file before any record of it is durable.
     pub(super) fn is_unsynced(
         &mut self,
         persist: &PersistGuard<'_>,

@@ -1,4 +1,5 @@
-//! What differs between two commits, on one branch or two; and commits by their labels.
+//! The differences between two commits, which may be on different branches. Also finds commits by
+//! their labels.
 
 use std::collections::BTreeSet;
 
@@ -10,22 +11,28 @@ use crate::page_set::{Run, push_run};
 use crate::store::state::Store;
 use crate::{Error, Result};
 
-/// Bytes of a module that differ.
+/// A range of bytes of a module that differs between two commits, from [`Store::diff`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
-    /// The module.
+    /// The id of the module.
     pub module: String,
-    /// The first byte.
+    /// The offset of the first byte in the module.
     pub offset: u64,
-    /// How many.
+    /// How many bytes, a multiple of the page size.
     pub length: u64,
 }
 
 impl Store {
-    /// What differs between two commits; see `store_diff`.
+    /// The ranges of bytes that differ between two commits, module by module in the order of their
+    /// ids, ascending within a module; see `store_diff`.
+    ///
+    /// The commits may be on different branches. 0 stands for a store without modules. Ranges are
+    /// whole pages, and every page in them has different bytes. A module reads as zeros at a commit
+    /// that does not know it, and beyond its size there. `module` limits the result to one module.
     ///
     /// # Errors
-    /// As `store_diff`.
+    /// [`Error::NotFound`]: there is no such commit, or neither commit knows the module.
+    /// [`Error::Stale`], [`Error::Corrupt`], [`Error::Io`], [`Error::NoMemory`].
     pub fn diff(&self, from: u64, to: u64, module: Option<&str>) -> Result<Vec<Range>> {
         self.or_stale(self.differences(from, to, module))
     }
@@ -66,8 +73,8 @@ impl Store {
         Ok(ranges)
     }
 
-    /// The pages of one module whose bytes differ. Beyond its end, and where a commit does not know it,
-    /// a module is zeros.
+    /// The pages of one module whose bytes differ. A module reads as zeros beyond its end, and at a
+    /// commit that does not know it.
     fn differing_runs(
         &self,
         module: &str,
@@ -106,10 +113,10 @@ impl Store {
         failed.map(|()| different)
     }
 
-    /// The newest commit with a label; see `store_find_commit`.
+    /// The number of the newest commit that has this label; see `store_find_commit`.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`Error::NotFound`]: no commit has the label. [`Error::Invalid`]: the label is empty.
     pub fn find_commit(&self, label: &str) -> Result<u64> {
         if label.is_empty() {
             return Err(Error::invalid("label", "it must not be empty"));
@@ -128,7 +135,7 @@ impl Store {
 
 pub(in crate::store) type PageSource<'a> = Option<&'a std::sync::Arc<Index>>;
 
-/// Walks two lists of changes that are of the same pages.
+/// Walks two lists of changes that have the same pages.
 pub(in crate::store) fn each_page(
     old: &[Change],
     new: &[Change],
@@ -145,8 +152,8 @@ pub(in crate::store) fn each_page(
     }
 }
 
-/// Whether a page has other bytes in one file than in another. Different checksums are believed; equal
-/// ones are a hint.
+/// Whether a page has different bytes in two files. Different checksums prove a difference. Equal
+/// checksums prove nothing, therefore the bytes are compared.
 pub(in crate::store) fn differs(
     layers: &LayerFiles,
     reading: &mut (Reading<'_>, Reading<'_>),

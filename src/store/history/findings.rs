@@ -1,4 +1,4 @@
-//! What a verification finds, and which commits are good all the same.
+//! The findings of a verification, and which commits are good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,39 +12,41 @@ use crate::{Error, Result};
 /// A module and the number of one of its module commits.
 pub(super) type FileId = (String, u64);
 
-/// Something that a verification tells.
+/// A result that [`Store::verify_all`] reports.
 #[derive(Debug)]
 pub enum Finding<'a> {
     /// A file is damaged.
     Damage {
-        /// Its name in the store.
+        /// The name of the file, relative to the store.
         file: &'a str,
-        /// The module it belongs to; empty for `commits` and the journal.
+        /// The module that the file belongs to. Empty: `commits` or the journal.
         module: &'a str,
-        /// The commit that wrote it; 0 for `commits` and the journal.
+        /// The commit that wrote the file. 0: `commits` or the journal.
         commit: u64,
-        /// The page, if it is one that is damaged, and not the file as a whole.
+        /// The number of the damaged page of the module. `None`: the file as a whole.
         page: Option<u64>,
         /// What is wrong.
         error: &'a Error,
     },
-    /// Everything that a commit needs is intact.
+    /// Everything that the commit with this number needs is intact.
     Good(u64),
-    /// A commit needs something that is damaged.
+    /// The commit with this number needs something that is damaged.
     Lost(u64),
 }
 
-/// Hears of findings; `false` ends the verification.
+/// A function that receives findings, or `None`. If it returns `false`, the verification ends with
+/// [`Error::Cancelled`]. A call into the same store from inside the function gives [`Error::Busy`],
+/// except calls that never wait (see [threads](crate#threads)).
 pub type Listener<'a> = Option<&'a mut dyn FnMut(&Finding<'_>) -> bool>;
 
-/// What was found so far.
+/// The findings so far.
 pub(super) struct Report<'s, 'l> {
     store: &'s Store,
     listener: Listener<'l>,
     first: Option<Error>,
     /// Files that are damaged as a whole.
     files: BTreeSet<FileId>,
-    /// Pages of files that are not.
+    /// Damaged pages of files that are not damaged as a whole.
     pages: BTreeMap<FileId, BTreeSet<u64>>,
 }
 
@@ -59,7 +61,8 @@ impl<'s, 'l> Report<'s, 'l> {
         }
     }
 
-    /// Whether an error is a finding to go on from. Without a listener the first one ends the call.
+    /// Whether an error is a finding, after which the verification goes on. Without a listener, the
+    /// first error ends the call.
     pub(super) fn takes(&self, error: &Error) -> bool {
         let damage = matches!(
             error,
@@ -68,7 +71,7 @@ impl<'s, 'l> Report<'s, 'l> {
         damage && self.listener.is_some()
     }
 
-    /// Tells of damage, of a file as a whole or of a page.
+    /// Reports damage of a file as a whole, or of one page.
     pub(super) fn note(
         &mut self,
         id: Option<&FileId>,
@@ -92,7 +95,7 @@ impl<'s, 'l> Report<'s, 'l> {
             }
             (None, _) => {}
         }
-        self.tell(&Finding::Damage {
+        self.report(&Finding::Damage {
             file: &name,
             module: id.map_or("", |(module, _)| module),
             commit: id.map_or(0, |(_, commit)| *commit),
@@ -103,7 +106,7 @@ impl<'s, 'l> Report<'s, 'l> {
         Ok(())
     }
 
-    fn tell(&mut self, finding: &Finding<'_>) -> Result<()> {
+    fn report(&mut self, finding: &Finding<'_>) -> Result<()> {
         if let Some(listener) = &mut self.listener {
             let _inside = self.store.entering_callback();
             if !listener(finding) {
@@ -113,7 +116,7 @@ impl<'s, 'l> Report<'s, 'l> {
         Ok(())
     }
 
-    /// Tells which commits are good. Any damage is an error from here.
+    /// Reports which commits are good. If there was any damage, returns the first error.
     pub(super) fn judge(mut self, commits: &[Arc<Commit>]) -> Result<()> {
         if self.listener.is_some() {
             let mut known = BTreeMap::new();
@@ -129,7 +132,7 @@ impl<'s, 'l> Report<'s, 'l> {
                     good &= whole;
                 }
                 let number = commit.number;
-                self.tell(&if good {
+                self.report(&if good {
                     Finding::Good(number)
                 } else {
                     Finding::Lost(number)
@@ -139,8 +142,8 @@ impl<'s, 'l> Report<'s, 'l> {
         self.first.map_or(Ok(()), Err)
     }
 
-    /// Whether no damage is in the way of a module commit: not a file below it, nor a page that it still
-    /// shows.
+    /// Whether a module commit is free of damage: it and all files below it can be read, and every
+    /// page that it uses from them is intact.
     fn is_whole(&self, module: &ModuleEntry) -> bool {
         if self.files.is_empty() && self.pages.is_empty() {
             return true;

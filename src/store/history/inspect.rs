@@ -6,15 +6,16 @@ use crate::store::options::{CommitInfo, ModuleInfo, Stats};
 use crate::store::state::Store;
 
 impl Store {
-    /// The head; 0: none.
+    /// The number of the head: the commit that memory was last brought to, by a commit or a restore.
+    /// 0: there is no commit yet.
     ///
     /// # Errors
-    /// From inside a callback, and in a forked child.
+    /// Only those that all methods of [`Store`] give.
     pub fn head(&self) -> Result<u64> {
         Ok(self.enter()?.history.head())
     }
 
-    /// The numbers of all commits, ascending.
+    /// The numbers of all commits, ascending; see `store_list_commits`.
     ///
     /// # Errors
     /// As [`Store::head`].
@@ -22,10 +23,10 @@ impl Store {
         Ok(self.enter()?.history.numbers())
     }
 
-    /// What is known of a commit.
+    /// Information about a commit, with its label and user data; see `store_commit_info`.
     ///
     /// # Errors
-    /// As [`Store::head`], and when there is no such commit.
+    /// [`Error::NotFound`](crate::Error::NotFound): there is no such commit.
     pub fn commit_info(&self, commit: u64) -> Result<CommitInfo> {
         let state = self.enter()?;
         let entry = state.history.get(commit)?;
@@ -42,7 +43,9 @@ impl Store {
         })
     }
 
-    /// The modules of a commit; of the head, and those not committed yet, for 0.
+    /// Information about the modules of a commit, in the order of their ids; see
+    /// `store_list_modules`. 0 stands for the head, together with modules that are mapped and not
+    /// committed yet.
     ///
     /// # Errors
     /// As [`Store::commit_info`].
@@ -85,7 +88,7 @@ impl Store {
         Ok(modules)
     }
 
-    /// Counters and figures of the last calls.
+    /// Counters, and figures of the last capture, commit and restore; see `store_stats`.
     ///
     /// # Errors
     /// As [`Store::head`].

@@ -1,5 +1,5 @@
-//! Looking at history: commits and modules, the bytes of a commit, what differs between two, and whether all of it
-//! is intact.
+//! Looking at history: commits and their modules, the bytes of a commit, the differences between
+//! two commits, and the verification of all files.
 
 mod diff;
 mod findings;

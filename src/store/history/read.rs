@@ -1,4 +1,4 @@
-//! Reading what a commit holds without mapping it: its bytes, and the files that they are in.
+//! Reading a commit without mapping it: its bytes, and the files that hold them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use crate::page_set::Run;
 use crate::store::state::{State, Store};
 use crate::{Error, Result};
 
-/// A file that holds bytes of a commit: its own, or one below it.
+/// A module commit file that a commit needs, from [`Store::files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// The module.
+    /// The id of the module.
     pub module: String,
-    /// The number in its name, `<module>_Commit<N>`.
+    /// The number in the file's name, `<module>_Commit<N>`.
     pub module_commit: u64,
-    /// The module commit below it; 0: none, it is an image.
+    /// The module commit below this file. 0: there is none, the file is an image.
     pub parent: u64,
-    /// The module's size there, in bytes.
+    /// The size of the module at this module commit, in bytes.
     pub module_size: u64,
-    /// The file's length in bytes. What an image leaves out is holes.
+    /// The length of the file in bytes. Zero pages of an image are holes.
     pub length: u64,
-    /// Pages whose bytes are in it.
+    /// How many pages have their bytes in the file.
     pub data_pages: u64,
-    /// Pages that it says became zero.
+    /// How many pages the file records as zero. An image does not record zero pages.
     pub zero_pages: u64,
 }
 
@@ -43,7 +43,7 @@ impl FileInfo {
         }
     }
 
-    /// Whether it holds the whole module.
+    /// Whether the file is an image, which holds the whole module.
     #[must_use]
     pub fn is_image(&self) -> bool {
         self.parent == 0
@@ -51,10 +51,17 @@ impl FileInfo {
 }
 
 impl Store {
-    /// Reads bytes of a module as they are at a commit; see `store_read`.
+    /// Reads bytes of a module from `offset` on, as they are at a commit, into `buffer`; see
+    /// `store_read`.
+    ///
+    /// Maps nothing, and does not touch mapped memory. Every page is checked against its checksum.
+    /// Offset and length need not be multiples of the page size. After an error the contents of the
+    /// buffer are undefined.
     ///
     /// # Errors
-    /// As `store_read`.
+    /// [`Error::Invalid`]: the range ends beyond the module. [`Error::NotFound`]: there is no such
+    /// commit, or it does not know the module. [`Error::Stale`], [`Error::Corrupt`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn read(&self, commit: u64, module: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         buffer.fill(0);
         let length = buffer.len() as u64;
@@ -69,8 +76,9 @@ impl Store {
         )
     }
 
-    /// Hands out the bytes that lie in data pages, each with where it is in what was asked for; the rest is
-    /// zero. Calls `begin` before that, once the range is known to lie within the module.
+    /// Calls `put` for the bytes of the range that lie in data pages, with their place in the
+    /// range. All other bytes are zero. Calls `begin` before that, when the range is known to lie
+    /// within the module.
     pub(crate) fn read_data(
         &self,
         commit: u64,
@@ -130,11 +138,13 @@ impl Store {
         })
     }
 
-    /// The files that a commit needs, module by module, newest first; for 0 those of all commits; see
-    /// `store_list_files`.
+    /// The files that a commit needs, module by module, newest first; see `store_list_files`. 0:
+    /// the files of all commits, each once, ascending within its module; damaged files are left
+    /// out.
     ///
     /// # Errors
-    /// As `store_list_files`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Stale`], [`Error::Corrupt`],
+    /// [`Error::Io`], [`Error::NoMemory`].
     pub fn files(&self, commit: u64) -> Result<Vec<FileInfo>> {
         self.or_stale(self.files_of(commit))
     }
@@ -158,8 +168,8 @@ impl Store {
         Ok(files)
     }
 
-    /// Every file once, ascending within its module. Damaged ones are left out, and what is below them
-    /// unless another leads there.
+    /// Every file once, ascending within its module. Damaged files are left out. Files below a
+    /// damaged file are left out too, unless they are also below an intact file.
     fn all_files(&self) -> Result<Vec<FileInfo>> {
         let commits: Vec<Arc<Commit>> = self.enter()?.history.commits().cloned().collect();
         let mut files = BTreeMap::new();

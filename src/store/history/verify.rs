@@ -1,4 +1,4 @@
-//! Verifying: streams, footers, indexes, pages, digests.
+//! Verifying the logs, the footers, the indexes, the pages and the digests.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,8 +17,8 @@ use crate::store::state::{MaintenanceGuard, Store};
 use crate::sys::fs::read_exact;
 use crate::{Error, Result};
 
-/// Checks that the pages of an image that are in no run are zero, as a reader of the plain file takes
-/// them. They have no checksums, and nothing that is verified is ever read from there.
+/// Checks that the pages of an image that are in no run are zero, because a reader of the plain
+/// file takes them for zero. These pages have no checksums, and no verified read uses them.
 fn check_holes(
     layers: &LayerFiles,
     index: &Index,
@@ -54,8 +54,8 @@ fn check_holes(
     Ok(())
 }
 
-/// A module's table that walks from commit to commit, so that digests can be checked at the cost
-/// of the pages that change between them.
+/// A module's page table that moves from one commit to the next. Checking the digest of the next
+/// commit then costs only the pages that changed.
 struct Walker {
     table: PageTable,
     at: u64,
@@ -64,34 +64,42 @@ struct Walker {
 
 type Walkers = BTreeMap<String, Walker>;
 
-/// A module commit to verify, and what commits say it is. They all say the same, unless somebody forged them. Two
-/// that differ are enough to find that out, so no more are kept.
+/// A module commit to verify, and what the maps of commits say about it. All maps say the same,
+/// unless somebody forged them. Two different entries are enough to find that out, therefore no
+/// more are kept.
 struct Wanted {
     bytes: u64,
     meant: Vec<ModuleEntry>,
 }
 
 impl Store {
-    /// Verifies the store; see `store_verify`.
+    /// Verifies one commit or the whole store: the logs, all footers and indexes, every page
+    /// against its checksum and every module against its digest; see `store_verify`.
+    ///
+    /// Reads files only, and does not touch mapped memory. The first damage ends the call. Commits
+    /// and persists of other threads go on. In a read-only store, a file that the writer has
+    /// deleted or rewritten since counts as damaged: open the store again and verify again.
     ///
     /// # Errors
-    /// As `store_verify`.
+    /// [`Error::Corrupt`] and [`Error::Version`]: the damage. [`Error::NotFound`]: there is no such
+    /// commit. [`Error::Io`], [`Error::NoMemory`], [`Error::Cancelled`].
     pub fn verify(&self, options: &VerifyOptions, progress: Progress<'_>) -> Result<()> {
         self.verify_all(options, None, progress)
     }
 
-    /// As [`Store::verify`], but tells `finding` of everything that is damaged and goes on, and then, for
-    /// each commit, whether it is good. Damage found is an error at the end.
+    /// As [`Store::verify`], but goes on after damage. `finding` receives every damaged file and
+    /// page, and then, for each commit, whether it is good. If there was damage, the call fails at
+    /// its end with the first error.
     ///
     /// # Errors
-    /// As `store_verify`.
+    /// As [`Store::verify`].
     pub fn verify_all(
         &self,
         options: &VerifyOptions,
         finding: Listener<'_>,
         mut progress: Progress<'_>,
     ) -> Result<()> {
-        // The files stay as they are; commits and persists may go on.
+        // The lock keeps the files as they are. Commits and persists go on.
         let maintenance = self.lock_maintenance()?;
         let (commits, damage) = maintenance.commits_to_verify(options)?;
         let mut report = Report::new(self, finding);
@@ -105,7 +113,7 @@ impl Store {
         for (id, wanted) in wanted {
             self.report_progress(&mut progress, done, total)?;
             if let Err(error) = self.verify_file(&id, &wanted, options, &mut walkers, &mut report) {
-                // Damage of a file below it is reported for that file.
+                // The damage may be in a file below this one. It is then reported for that file.
                 let own = place(&id.0, id.1).to_string();
                 let other = matches!(&error, Error::Corrupt { file, .. } if *file != own);
                 if !(other && report.takes(&error)) {
@@ -118,8 +126,9 @@ impl Store {
         report.judge(&commits)
     }
 
-    /// The files that commits need, oldest first. Module commits are shared between commits, and each is verified
-    /// once. A delta is worth nothing without the files below it.
+    /// The files that commits need, oldest first. Commits share module commits, and each module
+    /// commit is verified once. The files below a delta are included, because the delta is useless
+    /// without them.
     fn files_to_verify(
         &self,
         commits: &[Arc<Commit>],
@@ -132,7 +141,7 @@ impl Store {
                 let id = (module.id.clone(), next);
                 let (bytes, parent) = match self.0.layers.index(&module.id, next) {
                     Ok(index) => (index.data_pages() * index.page_size, index.parent),
-                    // The file is read once more later, and the error is reported then.
+                    // The file is read again later. The error is reported then.
                     Err(error) if report.takes(&error) => (0, 0),
                     Err(error) => return Err(error),
                 };
@@ -153,8 +162,8 @@ impl Store {
         Ok(wanted)
     }
 
-    /// Verifies one file. Bad pages are noted one by one if anybody listens; an error is one of the file as
-    /// a whole.
+    /// Verifies one file. With a listener, each damaged page is noted. An error that this returns
+    /// concerns the file as a whole.
     fn verify_file(
         &self,
         id: &FileId,
@@ -164,7 +173,7 @@ impl Store {
         report: &mut Report<'_, '_>,
     ) -> Result<()> {
         let layers = &self.0.layers;
-        // From the file, not from the cache.
+        // This reads the file and not the cache.
         let index = Arc::new(layers.load(&id.0, id.1)?);
         for module in &wanted.meant {
             check_is(&index, module)?;
@@ -237,8 +246,8 @@ impl Store {
 }
 
 impl MaintenanceGuard<'_> {
-    /// The commits to verify, and what is damaged in the logs. No persist and no commit goes on while the logs are
-    /// read.
+    /// The commits to verify, and the damage in the logs. Persists and commits wait while the logs
+    /// are read.
     fn commits_to_verify(
         &self,
         options: &VerifyOptions,

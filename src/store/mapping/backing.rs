@@ -1,5 +1,6 @@
-//! The backing file `<module>` of a module. In shared mode it is the memory itself. Else it is another name of the
-//! image below the head, or an empty file of the module's size.
+//! The backing file `<module>` of a module. In shared mode the backing file is the memory itself.
+//! In all other modes it is a second name (a hard link) of the image below the head, or an empty
+//! file of the module's size.
 
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ impl Store {
             Some(Err(error)) => {
                 self.log(LogLevel::Info, || {
                     format!(
-                        "the backing file of module \"{id}\" is an empty file and not a link to its image: {error}"
+                        "the backing file of module \"{id}\" could not be made a link to its image and is an empty file: {error}"
                     )
                 });
                 false
@@ -57,11 +58,12 @@ impl Store {
             self.new_backing_file(|file| file.set_len(size))?;
         }
         files.rename(&temporary, &Place::root(id))?;
-        // Renaming one link of a file over another does nothing at all.
+        // If both names are links to the same file, the rename does nothing, and the temporary name
+        // is still there.
         files.unlink(&temporary)
     }
 
-    /// A new backing file under its temporary name.
+    /// Makes a new backing file under its temporary name.
     pub(super) fn new_backing_file(
         &self,
         make: impl FnOnce(&dyn File) -> Result<()>,
@@ -73,36 +75,35 @@ impl Store {
         Ok(file)
     }
 
-    /// As [`Locked::let_go_of_image`], for a caller without the state. What has to be read is read before the state
-    /// is locked.
-    pub(in crate::store) fn let_go_of_images<'m>(
-        &self,
-        modules: impl IntoIterator<Item = &'m str>,
-    ) {
+    /// As [`Locked::release_image`], for a caller without the state lock. The files are read
+    /// before the state is locked, because commits wait for the lock.
+    pub(in crate::store) fn release_images<'m>(&self, modules: impl IntoIterator<Item = &'m str>) {
         for module in modules {
             let head = self.lock_state().history.head_commit().cloned();
             let entry = head.as_ref().and_then(|head| head.module(module));
-            // A failure is met again below.
+            // This fills the cache. An error is reported by the call of `release_image` below.
             let warm =
                 entry.map(|entry| self.0.layers.chain(module, entry.module_commit, entry.size));
-            // The blocks of the old file are given back when it is closed, and not in the rename.
+            // While this descriptor is open, the rename does not free the blocks of the old file.
+            // They are freed when the descriptor is closed, after the state lock is given back.
             let old = self.0.files.open(&Place::root(module), Access::Read);
-            self.lock_state().let_go_of_image(module);
+            self.lock_state().release_image(module);
             drop((warm, old));
         }
     }
 }
 
 impl Locked<'_> {
-    /// The backing file of a module may be another name of an image that is gone. It becomes a name of the image
-    /// below the head, or goes with the module.
-    fn let_go_of_image(&self, module: &str) {
+    /// The backing file of a module may be a second name of an image that was removed. This makes
+    /// it a name of the image below the head. If the module does not exist any more, the backing
+    /// file is removed.
+    fn release_image(&self, module: &str) {
         let mapped = self.modules.get(module).map(|state| &state.module);
         if mapped.is_some_and(|mapped| mapped.mode == MapMode::Shared) {
             return;
         }
         if let Err(error) = self.relink_backing_file(module) {
-            // The next mapping of the module makes it anew.
+            // The next mapping of the module makes the backing file anew.
             self.store.log(LogLevel::Warning, || {
                 format!(
                     "the backing file of module \"{module}\" still names an image that is no longer needed: {error}"

@@ -1,4 +1,5 @@
-//! Memory that the caller brings: a descriptor, or memory that is mapped already. It has bytes of its own.
+//! Memory that the caller brings: a descriptor, or memory that is mapped already. Such memory may
+//! have bytes before it becomes a module.
 
 use std::os::fd::AsRawFd;
 
@@ -14,7 +15,7 @@ use crate::sys::{mappings, memfd};
 use crate::{Error, Result};
 
 impl Locked<'_> {
-    /// A memfd, or another file, of the caller's.
+    /// Maps a descriptor of the caller: a memfd or another file.
     pub(super) fn populate_borrowed(
         &self,
         population: &Population<'_>,
@@ -34,7 +35,9 @@ impl Locked<'_> {
         if end.is_none_or(|end| end > borrowed.length) {
             return Err(Error::Size {
                 module: population.id.to_owned(),
-                why: format!("the descriptor ends before the module, which begins at {offset}"),
+                why: format!(
+                    "the module begins at byte {offset} of the descriptor, which is too short"
+                ),
                 recorded: borrowed.length.saturating_sub(offset),
                 given: population.size,
             });
@@ -70,7 +73,7 @@ impl Locked<'_> {
         })
     }
 
-    /// Memory that the caller has mapped.
+    /// Takes memory that the caller has mapped.
     pub(super) fn populate_adopted(&self, population: &Population<'_>) -> Result<Populated> {
         let page = self.store.page_size();
         let (address, size) = (population.options.address, population.size);
@@ -85,9 +88,9 @@ impl Locked<'_> {
         })
     }
 
-    /// Brings memory that has bytes of its own to the head: `own` are the pages that may not be zero. A
-    /// module that the head does not have keeps its bytes; the pages returned may differ from the head.
-    /// Nothing is changed when it fails.
+    /// Brings memory that the caller brought to the bytes of the head. `own` are its pages that may
+    /// be other than zero. If the head does not have the module, the memory keeps its bytes.
+    /// Returns the pages that may differ from the head. A failed call changes nothing.
     fn overwrite(
         &self,
         population: &Population<'_>,
@@ -131,7 +134,7 @@ impl Locked<'_> {
     }
 }
 
-/// Memory that is adopted must not be a module's already.
+/// Refuses memory that already belongs to a module.
 pub(super) fn check_not_in_a_module(state: &State, address: usize, length: u64) -> Result<()> {
     let end = address + length as usize;
     let overlaps = |memory: &Memory| {
@@ -147,7 +150,7 @@ pub(super) fn check_not_in_a_module(state: &State, address: usize, length: u64) 
     }
 }
 
-/// The parts of memory that the caller has mapped.
+/// The parts of adopted memory, each of one kind.
 pub(super) fn adopted_spans(address: usize, length: u64, page: u64) -> Result<Vec<Span>> {
     let mut spans: Vec<Span> = Vec::new();
     for mapping in mappings::check_adopted(address, length)? {

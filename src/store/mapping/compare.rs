@@ -1,4 +1,4 @@
-//! Comparing memory with the head: what no tracker can tell.
+//! Comparing memory with the head, which finds writes that no tracker reported.
 
 use crate::layer::{Piece, Reading};
 use crate::page_set::{Run, pages_in, push_run, split, without};
@@ -7,10 +7,17 @@ use crate::store::state::{ModuleState, Store};
 use crate::{Error, Result};
 
 impl Store {
-    /// Compares all memory with the head; see `store_audit`.
+    /// Finds writes that tracking missed: compares the memory of all mapped modules with the head.
+    /// Returns how many pages differ that nobody reported; see `store_audit`.
+    ///
+    /// These pages are dirty from now on, and the log function receives a warning. Use it in the
+    /// tests of a VMM: the result must be 0. Pause every writer. The call reads all memory, about a
+    /// second for 2 GiB. Modules that are compared are left out, because their next capture finds
+    /// everything.
     ///
     /// # Errors
-    /// As `store_audit`.
+    /// [`Error::Busy`]: a capture is outstanding. [`Error::Corrupt`]: a page of the head cannot be
+    /// read. [`Error::Stale`], [`Error::Poisoned`], [`Error::Io`], [`Error::NoMemory`].
     pub fn audit(&self) -> Result<u64> {
         self.or_stale(self.audit_modules())
     }
@@ -20,10 +27,11 @@ impl Store {
         let mut locked = self.enter()?;
         self.check_poison()?;
         self.check_no_capture()?;
-        // What was precopied is known to be dirty, and goes with the rest of it.
+        // Precopied pages are known to be dirty. They become part of the dirty set again.
         locked.forget_precopy();
         let mut missed = 0;
-        // A module that is compared needs no audit: its next capture compares what was not reported.
+        // A module that is compared needs no audit: its next capture compares all pages that were
+        // not reported.
         for state in locked.modules.values() {
             let module = &state.module;
             module.collect()?;
@@ -40,7 +48,7 @@ impl Store {
                 let (count, id, first) = (pages_in(&found), &module.id, first.start);
                 self.log(LogLevel::Warning, || {
                     format!(
-                        "audit: {count} page(s) of module \"{id}\" differ from the head and were not reported, the first is page {first}"
+                        "audit: {count} page(s) of module \"{id}\" differ from the head and were not reported; the first of them is page {first}"
                     )
                 });
             }
@@ -49,8 +57,8 @@ impl Store {
         Ok(missed)
     }
 
-    /// Those of `runs` whose memory differs from the head. A page of the head that cannot be read
-    /// counts as different.
+    /// The pages of `runs` whose memory differs from the head. A page counts as different if its
+    /// bytes at the head cannot be read.
     pub(in crate::store) fn differing(
         &self,
         state: &ModuleState,
@@ -60,7 +68,7 @@ impl Store {
             .map(|(runs, _)| runs)
     }
 
-    /// The same, and why a page of the head could not be read, if one could not.
+    /// As [`Store::differing`]. Also returns the first error if pages of the head cannot be read.
     fn differing_and_damaged(
         &self,
         state: &ModuleState,
@@ -103,7 +111,7 @@ impl Store {
             .pieces(pieces.clone(), &mut compare)
             .is_err()
         {
-            // Once more, page by page, to find those that cannot be read.
+            // Read once more, page by page, to find the pages that cannot be read.
             let mut reading = Reading::new(&self.0.layers);
             for Piece { run, source } in &pieces {
                 for start in run.start..run.end() {

@@ -1,5 +1,5 @@
-//! `<module>_last`: links to the module commits that the head uses. They are for people. The store itself reads
-//! them only to repair them, so a failure here fails no call.
+//! `<module>_last`: links to the module commits that the head uses. The links are for people. The
+//! store itself reads a link only to repair it. Therefore an error here fails no call.
 
 use crate::Result;
 use crate::format::commit::Commit;
@@ -9,21 +9,21 @@ use crate::store::state::{Locked, Store};
 use crate::sys::fs::{Dir, EntryKind, Place};
 
 impl Locked<'_> {
-    /// Brings the links of all modules to the head.
+    /// Makes the links of all modules show the head.
     pub(in crate::store) fn update_links(&mut self) {
         let updated = self.try_update_links();
         self.note_links(updated);
     }
 
-    /// Brings the links to the head if an earlier call could not.
+    /// Makes the links show the head if an earlier call could not.
     pub(in crate::store) fn catch_up_links(&mut self) {
         if self.links_behind {
             self.update_links();
         }
     }
 
-    /// After a commit or restore: changes the links of those modules whose module commit is another one than at the
-    /// `old` head.
+    /// After a commit or restore: changes the links of the modules whose module commit at the `old`
+    /// head was another than at the head now.
     pub(in crate::store) fn move_links(&mut self, old: Option<&Commit>) {
         self.warn_about_high_water();
         if self.links_behind {
@@ -86,7 +86,8 @@ impl Locked<'_> {
 }
 
 impl Store {
-    /// Makes the link of one module point to a module commit, unless it does.
+    /// Makes the link of a module point to a module commit. Does nothing if the link points there
+    /// already.
     fn point(&self, module: &str, commit: u64) -> Result<()> {
         let place = Place::root(name::last(module));
         let target = name::module_commit(module, commit);
@@ -96,7 +97,7 @@ impl Store {
         self.repoint(module, commit)
     }
 
-    /// Makes the link of one module point to a module commit.
+    /// Makes the link of a module anew, and makes it point to a module commit.
     fn repoint(&self, module: &str, commit: u64) -> Result<()> {
         let files = &*self.0.files;
         let target = name::module_commit(module, commit);

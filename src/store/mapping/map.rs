@@ -1,4 +1,5 @@
-//! Mapping a module: memory with the head's bytes in it, the name of its backing file, and the tracker.
+//! Mapping a module: its memory with the head's bytes, the name of its backing file, and its
+//! tracker.
 
 use std::sync::Arc;
 
@@ -16,13 +17,16 @@ use crate::sys::arena::Arena;
 use crate::sys::fs::Place;
 use crate::{Error, Result};
 
-/// Arena memory that is touched when the first module is mapped, so that a first small capture is quick.
+/// Bytes of the arena that are touched when the first module is mapped. A first small capture is
+/// then as quick as later ones.
 const WARM: usize = 8 << 20;
 
-/// Names that mapping a module gave to files. Unless the module is mapped, they go.
+/// The names of files that a mapping has made. If the module is not mapped, dropping this value
+/// removes them.
 struct UnmappedNames<'a> {
     store: &'a Store,
-    /// The backing file under its final name, if the module is new and its name came first.
+    /// The module whose backing file has its final name already. `None` if the module is not new,
+    /// or if its file gets the name last.
     named: Option<&'a str>,
     mapped: bool,
 }
@@ -40,10 +44,28 @@ impl Drop for UnmappedNames<'_> {
 }
 
 impl Store {
-    /// Maps a module; see `store_map_module`.
+    /// Maps the module `id` of the store into this process; see `store_map_module`.
+    ///
+    /// If the head knows the module, the memory has the head's bytes. Else the module is new: it
+    /// reads as zeros, but adopted memory and a descriptor of the caller keep their bytes. `size`
+    /// is in bytes, a multiple of the page size. 0 takes the recorded size of a module that the
+    /// head knows.
+    ///
+    /// The memory is readable and writable, and keeps its address until it is unmapped. It may be
+    /// registered with KVM, locked and bound to NUMA nodes. Do not call `mprotect`, `mremap` or
+    /// `munmap` for it, and map nothing over it. An id is 1 to 200 bytes of `A-Z a-z 0-9 . _ -`. It
+    /// does not begin with a dot, is not `commits`, and does not end in `_last` or in `_Commit` and
+    /// digits.
     ///
     /// # Errors
-    /// As `store_map_module`.
+    /// [`Error::Invalid`]: id, size, alignment or options; adopted memory that is not all mapped,
+    /// readable and writable. [`Error::Exists`]: the module is mapped already, or the address is
+    /// occupied. [`Error::Size`]: the head knows the module with another size, or the descriptor is
+    /// too short. [`Error::ReadOnly`]: a new or a shared module of a read-only store.
+    /// [`Error::Unsupported`]: the tracker does not work here, or there are not enough huge pages.
+    /// [`Error::Busy`]: a capture is outstanding. [`Error::Corrupt`], [`Error::Stale`],
+    /// [`Error::Poisoned`], [`Error::Io`]. [`Error::NoMemory`]: also a module that is too large to
+    /// be tracked on this host.
     pub fn map_module(&self, id: &str, size: u64, options: &MapOptions) -> Result<Module> {
         self.or_stale(self.map(id, size, options))
     }
@@ -67,7 +89,7 @@ impl Store {
         if self.0.read_only && (entry.is_none() || options.mode == MapMode::Shared) {
             return Err(Error::ReadOnly {
                 what: format!("module \"{id}\""),
-                why: "a read-only store maps recorded modules, and none with VMSTORE_MAP_SHARED",
+                why: "a read-only store maps only modules that the head knows, and none with VMSTORE_MAP_SHARED",
             });
         }
         let chain = match &entry {
@@ -109,7 +131,7 @@ impl Store {
         })
     }
 
-    /// The size to map, from the caller's and the recorded one.
+    /// The size to map, from the size that the caller gave and the recorded size.
     fn size_to_map(
         &self,
         id: &str,
@@ -136,7 +158,7 @@ impl Store {
         if size == 0 {
             return Err(Error::invalid(
                 what,
-                "0 takes the recorded size, and the head does not know this module",
+                "0 takes the recorded size, but the head does not know this module",
             ));
         }
         let page = self.page_size();
@@ -152,14 +174,15 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Makes the memory of a module, with its bytes, its tracker, and the name of its backing file. On failure the
-    /// names are as before.
+    /// Makes the memory of a module, with its bytes, its tracker, and the name of its backing file.
+    /// A failed call leaves the names as they were.
     fn bring_up(&mut self, population: &Population<'_>) -> Result<Arc<MappedModule>> {
         let store = self.store;
         let Population { id, options, .. } = *population;
         let image: Option<&Arc<Index>> = population.chain.last();
         let image = image.filter(|index| index.shape == Shape::Image);
-        // The caller's memory is written to when nothing can fail any more, so its file gets its name first.
+        // Memory that the caller brought is written last, when nothing can fail any more. Therefore
+        // its backing file gets its name before that.
         let own_bytes = options.mode == MapMode::Adopt || options.fd.is_some();
         let mut names = UnmappedNames {
             store,
@@ -178,7 +201,7 @@ impl Locked<'_> {
                 arena.warm(WARM);
                 self.captures.arena = Some(arena);
             }
-            // Last, so that a failure before leaves the file as it was.
+            // The name comes last here: a failure before it leaves the old backing file as it was.
             if !own_bytes {
                 store.name_backing_file(&module, image)?;
             }

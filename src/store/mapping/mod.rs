@@ -1,8 +1,9 @@
-//! Mapped modules: their memory at the head's bytes, in each mode, and bringing it to other commits.
+//! Mapped modules: memory with the head's bytes in each mode, and restore, which brings the memory
+//! to other commits.
 //!
-//! `map` and `populate` bring a module up, `restore` brings all modules to a commit, `compare` finds what no
-//! tracker reports. `backing` and `links` keep the names that the store directory has for people and for other
-//! processes: `<module>` and `<module>_last`.
+//! `map` and `populate` make the memory of a module, `restore` brings all modules to a commit, and
+//! `compare` finds writes that no tracker reports. `backing` and `links` keep the names that the
+//! store directory has for people and for other processes: `<module>` and `<module>_last`.
 
 mod backing;
 mod callers_memory;

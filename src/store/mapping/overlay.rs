@@ -1,4 +1,4 @@
-//! What a module's memory is populated from, and laying the head's pages over it.
+//! What a module's memory is filled from, and copying the pages of the head into it.
 
 use std::sync::Arc;
 
@@ -11,14 +11,15 @@ use crate::page_set::Run;
 use crate::store::options::MapOptions;
 use crate::sys::memory::{Memory, Spot};
 
-/// Fewer pages than this are copied rather than mapped: a mapping costs as much as copying about
-/// 20 pages.
+/// Runs of fewer pages than this are copied and not mapped: a mapping costs as much as copying
+/// about 20 pages.
 const WORTH_MAPPING: u64 = 32;
-/// Holes up to this many pages are mapped along with their neighbours.
+/// A hole of at most this many pages is mapped together with its neighbours.
 const BRIDGE: u64 = 16;
-/// The most parts of an image that are mapped; a process has room for 65,530 mappings in all.
+/// The most parts of an image that are mapped. A process can have 65,530 mappings in all.
 const MAPPINGS: usize = 512;
-/// The fewest pages that a hole is worth a part of its own for: arming them costs about as much as three calls.
+/// A hole of fewer pages than this gets no part of its own: arming this many pages costs about as
+/// much as three calls.
 const HOLE: u64 = 256;
 
 /// A module that is being mapped.
@@ -26,7 +27,7 @@ pub(super) struct Population<'a> {
     pub(super) id: &'a str,
     pub(super) size: u64,
     pub(super) options: &'a MapOptions,
-    /// The module commits that make up the head's bytes, newest first; none: it is new.
+    /// The module commits that make up the head's bytes, newest first. Empty: the module is new.
     pub(super) chain: &'a [Arc<Index>],
     pub(super) table: &'a PageTable,
 }
@@ -73,7 +74,8 @@ pub(super) fn shared_spans(pages: Run) -> Vec<Span> {
     }]
 }
 
-/// The parts of private memory, some of it an image. With a table, what is all zeros there may be a hole.
+/// The parts of private memory, of which `from_image` is mapped from an image. With a table, runs
+/// that are zeros in the table may be holes.
 pub(super) fn private_spans(
     whole: Run,
     from_image: &[Run],
@@ -110,8 +112,8 @@ pub(super) fn private_spans(
     spans
 }
 
-/// The parts of an image that are mapped: its longest stretches of data, with short holes bridged,
-/// sorted.
+/// The parts of an image that are mapped, sorted: its longest runs of data, together with the short
+/// holes between them.
 pub(super) fn worth_mapping(image: &Index) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for run in &image.runs {
@@ -132,8 +134,8 @@ pub(super) fn worth_mapping(image: &Index) -> Vec<Run> {
     runs
 }
 
-/// Copies the pages of `table` into fresh memory, verified, but for those that a mapped part of
-/// `image` already shows. Returns how many those are.
+/// Copies the pages of `table` into new memory and verifies them, except pages that a mapped part
+/// of `image` already shows. Returns the number of these exceptions.
 pub(super) fn overlay(
     layers: &LayerFiles,
     memory: &Memory,
@@ -153,7 +155,7 @@ pub(super) fn overlay(
                 run: located.run,
                 source,
             }),
-            // A page that the image shows and that became zero later.
+            // The image may show data here, but the pages became zero later.
             None if inside => zero_where_shown(memory, image, located.run, page),
             None => {}
         });
@@ -184,8 +186,8 @@ pub(super) fn overlay(
     Ok(left)
 }
 
-/// Writes zeros over those pages of a run for which an image has data; the others read as zeros
-/// already.
+/// Writes zeros over those pages of a run for which an image has data. The other pages read as
+/// zeros already.
 fn zero_where_shown(memory: &Memory, image: Option<&Arc<Index>>, run: Run, page: u64) {
     let Some(image) = image else { return };
     for (data, _) in source_runs(image).skip(image.run_at(run.start)) {

@@ -14,7 +14,7 @@ use crate::sys::memory::Backing;
 use crate::{Error, Result};
 
 impl Locked<'_> {
-    /// Makes the memory of a module and fills it, or fills what the caller brought.
+    /// Makes the memory of a module and fills it, or fills memory that the caller brought.
     pub(super) fn populate(&self, population: &Population<'_>) -> Result<Populated> {
         let options = population.options;
         match (options.mode, options.fd) {
@@ -26,7 +26,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Private memory: the image under it where there is one, and what is newer copied over it.
+    /// Private memory: an image is mapped where there is one, and newer pages are copied over it.
     fn populate_private(&self, population: &Population<'_>) -> Result<Populated> {
         let page = self.store.page_size();
         let memory = population.claim(page)?;
@@ -35,7 +35,8 @@ impl Locked<'_> {
             .chain
             .last()
             .filter(|index| index.shape == Shape::Image);
-        // Comparing reads all memory, and a read error in a mapped image would be a signal.
+        // A module that is compared is not mapped from its image: comparing reads all memory, and a
+        // read error in a mapped image would be a signal.
         let compares = match population.options.tracker {
             Some(tracker) => tracker == Tracker::Compare,
             None => self.kernel.is_err(),
@@ -48,7 +49,7 @@ impl Locked<'_> {
                 "copied: VMSTORE_MAP_EAGER asks for it".to_owned()
             }
             Some(_) if compares => {
-                "copied: a module that is compared is read as a whole".to_owned()
+                "copied: the module is compared, which reads all of its memory".to_owned()
             }
             Some(image) => {
                 let file = self.store.0.layers.open(population.id, image.commit)?;
@@ -84,7 +85,8 @@ impl Locked<'_> {
         })
     }
 
-    /// The backing file, new and without its name yet, with its blocks reserved, mapped and filled.
+    /// Makes a new backing file under its temporary name, reserves its blocks, maps it and fills
+    /// it.
     fn populate_shared(&self, population: &Population<'_>) -> Result<Populated> {
         let file = self.store.new_backing_file(|file| {
             file.set_len(population.size)?;
@@ -108,10 +110,10 @@ impl Locked<'_> {
         })
     }
 
-    /// A sealed memfd of the library's.
+    /// Makes a sealed memfd, maps it and fills it.
     fn populate_memfd(&self, population: &Population<'_>) -> Result<Populated> {
         let (page, huge) = (self.store.page_size(), population.options.huge);
-        // The name is for /proc/PID/maps alone; the kernel allows 249 bytes.
+        // Only /proc/PID/maps shows this name. The kernel allows 249 bytes.
         let name = format!("vmstore:{}", population.id);
         let fd = memfd::create(&name, population.size, huge)?;
         let granule = huge.max(page);

@@ -14,24 +14,25 @@ use crate::sys::arena::Arena;
 use crate::sys::host;
 use crate::{Error, Result};
 
-/// Bytes between two calls of a progress callback.
+/// The bytes that are read between two calls of a progress callback.
 const PROGRESS_STEP: u64 = 16 << 20;
 
-/// What one module needs to get to the target.
+/// What one module needs to be at the target.
 struct Plan {
     module: Arc<MappedModule>,
-    /// Pages known to be dirty, taken out of the dirty set.
+    /// The pages that are known to be dirty. They were taken out of the dirty set.
     dirty: Vec<Run>,
-    /// What changes in its table.
+    /// The changes of the module's page table.
     changes: Vec<Change>,
-    /// The table that replaces its table.
+    /// A new page table, if the old one is replaced and not changed.
     table: Option<PageTable>,
     module_commit: Option<u64>,
     pieces: Vec<Piece>,
     zeros: Vec<Run>,
 }
 
-/// The plans of all modules. Unless the restore goes through, their pages are dirty again.
+/// The plans of all modules. If the restore does not succeed, dropping this value makes their pages
+/// dirty again.
 #[derive(Default)]
 struct Plans(Vec<Plan>);
 
@@ -42,7 +43,7 @@ impl Plans {
         pieces.map(|piece| piece.run.count).sum::<u64>() * page
     }
 
-    /// The restore goes through.
+    /// The restore succeeds: dropping this value undoes nothing any more.
     fn commit(mut self) -> Vec<Plan> {
         std::mem::take(&mut self.0)
     }
@@ -57,10 +58,25 @@ impl Drop for Plans {
 }
 
 impl Store {
-    /// Brings every mapped module to a commit; see `store_restore`.
+    /// Brings every mapped module to the bytes that it had at `commit`, in place, and makes that
+    /// commit the head; see `store_restore`.
+    ///
+    /// Pause every writer. The call copies bytes in: addresses, KVM slots and the pages behind
+    /// shared descriptors stay. Every page that is put back is checked against its checksum before
+    /// the first byte of memory changes. The call costs the pages that differ between the head and
+    /// `commit`, and the pages that were written since. A write that no tracker saw and nobody
+    /// reported stays in memory.
+    ///
+    /// A module that `commit` does not know becomes zeros. A module that is not mapped has the
+    /// bytes of `commit` when it is mapped later. Later commits stay in the history, and the next
+    /// commit becomes a child of `commit`. After an error, memory, head and dirty pages are as
+    /// before the call.
     ///
     /// # Errors
-    /// As `store_restore`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Size`]: a mapped module is larger at
+    /// `commit`; grow it first. [`Error::Busy`]: a capture is outstanding. [`Error::Corrupt`],
+    /// [`Error::Stale`], [`Error::Poisoned`], [`Error::Io`], [`Error::NoMemory`],
+    /// [`Error::Cancelled`].
     pub fn restore(&self, commit: u64, progress: Progress<'_>) -> Result<()> {
         self.or_stale(self.bring_to(commit, progress))
     }
@@ -83,7 +99,8 @@ impl Store {
         let plans = locked.plan(&target)?;
         let page = self.page_size();
         let bytes = plans.bytes(page);
-        // No capture is outstanding, so the arena is free to hold the pages that wait to be put back.
+        // No capture is outstanding, therefore the arena is free for the pages that wait to be put
+        // back.
         let own = locked
             .captures
             .arena
@@ -96,7 +113,7 @@ impl Store {
         let staged = self.stage(&plans, &mut staging, bytes, &mut progress);
         let moved = staged.and_then(|()| locked.move_head(commit));
         if moved.is_ok() {
-            // From here nothing fails that could leave memory half changed.
+            // From here on, no failure can leave memory half changed.
             staging.put(page, |module, run, bytes| {
                 plans.0[module].module.memory.write(run.start * page, bytes);
             });
@@ -120,8 +137,9 @@ impl Store {
         Ok(())
     }
 
-    /// The table at the target, if the target is not on the head's image: what does not differ is in other files
-    /// then, and the files that it is in now may go.
+    /// The page table at the target, if the target is not on the head's image. Then all pages are
+    /// in other files, also pages that have the same bytes, and the files of the present table may
+    /// be removed.
     fn table_on_another_image(
         &self,
         state: &ModuleState,
@@ -138,7 +156,7 @@ impl Store {
         PageTable::of_chain(size / self.page_size(), &chain).map(Some)
     }
 
-    /// Reads and checks what the plans ask for.
+    /// Reads and checks the pages that the plans ask for.
     fn stage(
         &self,
         plans: &Plans,
@@ -198,7 +216,8 @@ impl Locked<'_> {
         Ok(plans)
     }
 
-    /// Makes a commit the head, from now on also for the next process.
+    /// Makes a commit the head. In a store that is open for writing, a record makes it the head for
+    /// the next process too.
     fn move_head(&mut self, commit: u64) -> Result<()> {
         if self.history.head() == commit {
             return Ok(());
@@ -211,7 +230,8 @@ impl Locked<'_> {
         self.record(vec![event]).map(drop)
     }
 
-    /// Brings what is known of a module in line with its memory. Returns the number of pages put back.
+    /// Brings the table and the dirty set of a module in line with its memory. Returns the number
+    /// of pages put back.
     fn finish_restore(&mut self, plan: &mut Plan) -> Result<u64> {
         let store = self.store;
         let Some(state) = self.modules.get_mut(&plan.module.id) else {
@@ -236,14 +256,16 @@ impl Locked<'_> {
             push_run(&mut runs, run);
         }
         if plan.module.forget(&runs).is_err() {
-            // Memory is right. The library's own writes count as the guest's, which costs time only.
+            // The memory is right. The library's own writes count as writes of the guest, which
+            // costs only time.
             plan.module.dirty.add_all(&runs);
         }
         Ok(pages_in(&runs))
     }
 }
 
-/// A module that grew since the target is mapped larger than it was: what is beyond becomes zeros.
+/// Refuses a module that is mapped smaller than it is at the target. A module that is mapped larger
+/// is restored: the part beyond its size at the target becomes zeros.
 fn check_size(state: &ModuleState, target: &Commit) -> Result<()> {
     match target.module(&state.module.id) {
         Some(entry) if entry.size > state.module.size() => Err(Error::Size {
@@ -259,7 +281,8 @@ fn check_size(state: &ModuleState, target: &Commit) -> Result<()> {
     }
 }
 
-/// Where to take each page from that is dirty or differs at the target.
+/// Where each page comes from that is dirty or that differs at the target. The second list has the
+/// runs that become zeros.
 fn locate(state: &ModuleState, dirty: &[Run], changes: &[Change]) -> (Vec<Piece>, Vec<Run>) {
     let mut pieces = Vec::new();
     let mut zeros = Vec::new();

@@ -1,4 +1,4 @@
-//! What a host and a file system can do.
+//! The probe: what a host and a file system can do.
 
 use std::path::Path;
 
@@ -9,10 +9,13 @@ use crate::sys::realfs::{self, FoundDirectory};
 use crate::sys::{host, memfd};
 use crate::{Error, Result};
 
-/// What this host, and the file system of `directory`, can do.
+/// Finds out what this host and the file system of `directory` can do, and which tracker the
+/// library would choose; see `store_probe`. Changes nothing. `directory` need not be a store.
+/// `None`: leaves the file system out.
 ///
 /// # Errors
-/// When the directory is not there or cannot be looked at.
+/// [`Error::NotFound`]: there is no such directory. [`Error::Exists`]: it is not a directory.
+/// [`Error::Io`].
 pub fn probe(directory: Option<&Path>) -> Result<Capabilities> {
     let kernel = KernelTracker::open();
     let mut capabilities = Capabilities {

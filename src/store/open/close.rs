@@ -1,4 +1,4 @@
-//! Closing.
+//! Closing a store.
 
 use std::sync::atomic::Ordering;
 
@@ -6,10 +6,16 @@ use crate::Result;
 use crate::store::state::Store;
 
 impl Store {
-    /// Closes the store; see `store_close`.
+    /// Closes the store for all its handles; see `store_close`.
+    ///
+    /// Cancels an outstanding capture, ends the tracking of all modules, and releases the lock.
+    /// Does not persist. Writes since the last commit are dropped. Commits that were not persisted
+    /// survive, until a power cut. Waits for calls of other threads. The memory of a module is
+    /// unmapped when the last clone of its [`Module`](crate::Module) is dropped; adopted memory
+    /// stays mapped.
     ///
     /// # Errors
-    /// From inside a callback, and in a forked child.
+    /// Only those that all methods of [`Store`] give. After an error the store is still open.
     pub fn close(&self) -> Result<()> {
         let maintenance = self.lock_maintenance()?;
         let mut persist = maintenance.lock_persist();

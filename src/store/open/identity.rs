@@ -1,4 +1,5 @@
-//! What makes a directory a store: its identity. Making a store, and reading the identity of one.
+//! The identity of a store: a directory with an identity is a store. This file makes stores, and
+//! reads identities.
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -41,7 +42,7 @@ pub(in crate::store) fn read_identity(files: &dyn Files) -> Result<Option<Identi
     Identity::decode(&bytes, &place.to_string()).map(Some)
 }
 
-/// Makes the store's journal and identity, durable.
+/// Makes the store's journal and identity, and makes both durable.
 pub(super) fn make_identity(files: &dyn Files) -> Result<Identity> {
     let identity = Identity {
         store: host::random_id()?,
@@ -52,8 +53,9 @@ pub(super) fn make_identity(files: &dyn Files) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Makes journal and identity of a store whose `commits` is as long as `durable` says. The identity is last:
-/// until it is there, there is no store and making it begins anew.
+/// Makes the journal and the identity of a store. `durable` is the mark of its `commits`. The
+/// identity is made last: without an identity there is no store, and the next call makes it from
+/// the beginning.
 pub(in crate::store) fn write_identity(
     files: &dyn Files,
     identity: &Identity,
@@ -75,7 +77,7 @@ pub(in crate::store) fn write_identity(
     files.sync_dir(Dir::Root)
 }
 
-/// Makes a store in a directory, which is there or is made.
+/// Makes the directories of a store. The store's own directory `root` may exist already.
 pub(in crate::store) fn make(root: Option<OwnedFd>, path: &Path) -> Result<RealFiles> {
     let above = match (&root, path.parent()) {
         (None, Some(parent)) if parent.as_os_str().is_empty() => Path::new(".").to_owned(),
@@ -87,10 +89,10 @@ pub(in crate::store) fn make(root: Option<OwnedFd>, path: &Path) -> Result<RealF
         _ => false,
     };
     if in_a_store {
-        // Its name could be that of a file of the store it lies in.
+        // The name of the new directory could be the name of a file of the outer store.
         return Err(Error::invalid(
             format!("directory {}", path.display()),
-            "a store must not be made in the directory of another",
+            "a store must not be made in the directory of another store",
         ));
     }
     let root = root.map_or_else(|| realfs::make_root(path), Ok)?;
@@ -98,14 +100,19 @@ pub(in crate::store) fn make(root: Option<OwnedFd>, path: &Path) -> Result<RealF
     realfs::make_hidden(root)
 }
 
-/// A store is made in a directory that is empty, or has only what tools leave in empty directories.
+/// Refuses a directory with files that do not belong to a store. A store is made in an empty
+/// directory. Hidden files and `lost+found` do not count.
 pub(in crate::store) fn refuse_foreign(entries: &[DirEntry], path: &str) -> Result<()> {
     let ours = |entry: &&DirEntry| entry.name.starts_with('.') || entry.name == "lost+found";
     match entries.iter().find(|entry| !ours(entry)) {
         None => Ok(()),
         Some(entry) => Err(Error::Exists {
             what: path.to_owned(),
-            why: format!("it is not a store and not empty: it has \"{}\"", entry.name).into(),
+            why: format!(
+                "it is not a store and not empty: it contains \"{}\"",
+                entry.name
+            )
+            .into(),
         }),
     }
 }

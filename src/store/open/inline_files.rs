@@ -1,4 +1,5 @@
-//! Files that the journal carries inline, when their own copies on the disk are in doubt.
+//! Writing out the files that the journal carries inline, when their own copies on the disk are in
+//! doubt.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use crate::sys::fs::{Access, Dir, File, Place, read_exact};
 use crate::sys::temporary::Temporary;
 use crate::{Error, Result};
 
-/// Makes the inline files durable as files of their own, so that the journal may forget them. `suspect`: a sync may
-/// have failed, after which another sync proves nothing.
+/// Makes the inline files durable as files of their own. The journal may then drop them. `suspect`:
+/// a sync may have failed, and after that, the success of another sync proves nothing.
 pub(super) fn write_out(
     layers: &LayerFiles,
     inline: &[InlineFiles],
@@ -38,26 +39,27 @@ pub(super) fn write_out(
     if written > 0 {
         note(
             LogLevel::Info,
-            format!("written again from the journal: {written} file(s)"),
+            format!("{written} file(s) were written again from the journal"),
         );
     }
-    // Also of names that exist already: they may be in memory only.
+    // This also makes names durable that existed before: they may be in memory only.
     layers.files.sync_dir(Dir::Root)
 }
 
 /// What the disk has under the name of an inline file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OwnCopy {
-    /// Nothing, or nothing whole, or a file of another commit.
+    /// There is no file, a damaged file, or a file of another commit.
     Damaged,
-    /// The same file.
+    /// The same file as the inline file.
     Same,
-    /// A file of the same commit with the same bytes, rewritten since. It was synced before it took the name, and the
-    /// base of the inline file may be gone.
+    /// A file of the same commit with the same bytes that was rewritten since. It was synced before
+    /// it got the name. The base of the inline file may be removed already.
     Newer,
 }
 
-/// Looks at the own copy of an inline file, after a sync unless a sync would prove nothing.
+/// Finds out what the disk has under the name of an inline file. The file is synced first, unless a
+/// sync would prove nothing.
 fn own_copy(layers: &LayerFiles, file: &InlineFile, suspect: bool) -> Result<OwnCopy> {
     let place = place(&file.module, file.commit);
     let copy = match layers.files.open(&place, Access::Read) {
@@ -76,8 +78,8 @@ fn own_copy(layers: &LayerFiles, file: &InlineFile, suspect: bool) -> Result<Own
     }
 }
 
-/// Whether the own copy is whole, and holds the bytes that the inline file does. A file of the same name may be what
-/// is left of an import that failed.
+/// Whether the own copy is whole and holds the same bytes of the module as the inline file. A file
+/// of the same name may also be a leftover of a failed import.
 fn has_same_bytes(layers: &LayerFiles, file: &InlineFile) -> Result<bool> {
     let wanted = layers.footer_of(&file.module, file.commit, &file.bytes)?;
     let index = layers.load(&file.module, file.commit)?;
@@ -86,7 +88,8 @@ fn has_same_bytes(layers: &LayerFiles, file: &InlineFile) -> Result<bool> {
     Ok(same)
 }
 
-/// Whether a whole file of the same bytes ends as the inline file does, and so is the same file.
+/// Whether a whole file with the same bytes of the module also has the same footer, and therefore
+/// is the same file.
 fn ends_alike(copy: &dyn File, place: &Place, file: &InlineFile) -> Result<bool> {
     let mut end = [0; FOOTER];
     let at = copy.len()?.saturating_sub(FOOTER as u64);
@@ -94,10 +97,10 @@ fn ends_alike(copy: &dyn File, place: &Place, file: &InlineFile) -> Result<bool>
     Ok(file.bytes.ends_with(&end))
 }
 
-/// What a reader reports of a store that lost power and that no owner has opened since.
+/// The error for a read-only open of a store that lost power, if no owner has opened it since.
 pub(super) fn needs_an_owner(why: &Error) -> Error {
     Error::ReadOnly {
-        what: format!("recovery has to write ({why})"),
+        what: format!("recovery has to write to the store ({why})"),
         why: "open the store for writing once",
     }
 }

@@ -1,4 +1,5 @@
-//! What the last owner left on the disk: files that no persist has synced, and files that no commit needs.
+//! Files that the last owner left on the disk: files that no persist has synced, and files that no
+//! commit needs.
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ use crate::store::state::{
 };
 use crate::sys::fs::{Access, Dir, EntryKind, Place};
 
-/// The modules whose files a commit brought.
+/// The modules of which a commit has written a file.
 fn own_modules(commit: &Commit) -> impl Iterator<Item = &ModuleEntry> {
     commit
         .modules
@@ -22,7 +23,7 @@ fn own_modules(commit: &Commit) -> impl Iterator<Item = &ModuleEntry> {
         .filter(|module| module.module_commit == commit.number)
 }
 
-/// The files of unpersisted commits. `suspect`: a sync of them may have failed.
+/// The files of unpersisted commits. `suspect`: a sync of these files may have failed.
 pub(super) fn unsynced_files(
     layers: &LayerFiles,
     pending: &[SequencedEvent],
@@ -44,11 +45,12 @@ pub(super) fn unsynced_files(
         for module in own_modules(commit) {
             let place = place(&module.id, commit.number);
             let file = layers.files.open(&place, Access::Read);
-            // For a deleted commit this has to be known: no persist can sync a file that is gone.
+            // The file of a deleted commit may be removed already, and no persist can sync such a
+            // file.
             if deleted && file.clone()?.is_none() {
                 continue;
             }
-            // For the progress of a persist alone.
+            // Only the progress of a persist uses the length.
             let bytes = file.map(|file| file.map_or(Ok(0), |file| file.len()));
             all.push(UnsyncedFile {
                 module: module.id.clone(),
@@ -66,8 +68,9 @@ pub(super) fn unsynced_files(
     Ok(all)
 }
 
-/// Removes what unfinished calls left behind: temporary files, and module commits that no commit needs. Module
-/// commits that the `durable` history needs stay until the record `last` is durable too. They are returned.
+/// Removes what unfinished calls left behind: temporary files, and module commits that no commit
+/// needs. Module commits that the `durable` history needs stay until the record `last` is durable
+/// too. Returns the files that stay for this reason.
 pub(super) fn remove_leftovers(
     layers: &LayerFiles,
     history: &History,
@@ -86,7 +89,7 @@ pub(super) fn remove_leftovers(
     let unnamed = unnamed_files(layers, history)?;
     let (mut pending, mut unneeded) = (Vec::new(), Vec::new());
     if !unnamed.is_empty() {
-        // Some may be there for their children alone.
+        // A file that no map names may still be needed by its children.
         let needed = FileRefs::of(layers, history)?;
         let durable = FileRefs::of(layers, durable)?;
         let unclear = needed.unclear();
@@ -109,7 +112,8 @@ pub(super) fn remove_leftovers(
         }
     }
     if !unneeded.is_empty() {
-        // A file that was renamed over another one, and not synced, may have made them unneeded.
+        // The files may be unneeded because of a rename that is not durable yet. This makes the
+        // rename durable before the files are removed.
         files.sync_dir(Dir::Root)?;
     }
     for name in unneeded {
@@ -119,13 +123,14 @@ pub(super) fn remove_leftovers(
     if removed > 0 {
         note(
             LogLevel::Info,
-            format!("removed what unfinished calls left behind: {removed} file(s)"),
+            format!("removed {removed} file(s) that unfinished calls left behind"),
         );
     }
     Ok(pending)
 }
 
-/// The module commit files that no commit's map names: module, commit, and the name as it is.
+/// The module commit files that no commit's map names: the module, the commit, and the name of the
+/// file.
 fn unnamed_files(layers: &LayerFiles, history: &History) -> Result<Vec<(String, u64, String)>> {
     let named = history.files();
     let mut unnamed = Vec::new();

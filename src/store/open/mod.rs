@@ -1,4 +1,5 @@
-//! Opening a store: finding or making it, taking its lock, and recovering what the last owner left.
+//! Opening a store: it is found or made, its lock is taken, and what the last owner left is
+//! recovered.
 
 mod capabilities;
 mod close;

@@ -1,4 +1,4 @@
-//! Opening: find or make the store, take its lock, recover it.
+//! The steps of opening: find or make the store, take its lock, recover its history.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,12 +30,27 @@ fn no_store(path: &Path) -> Error {
 }
 
 impl Store {
-    /// Opens the store in `path`; see `store_open`.
+    /// Opens the store in the directory `path`, and makes it if there is none; see `store_open`.
+    ///
+    /// The parent of `path` must exist. A new directory gets mode 0700. A directory that is not
+    /// empty and not a store is left alone. Unless the store is opened read-only, the caller
+    /// becomes its owner: this takes an exclusive lock, which the kernel releases when the process
+    /// ends.
+    ///
+    /// The call recovers what a crash has left. After a killed process, all commits are there
+    /// again. After a power cut, all persisted commits are there again. [`OpenOptions::log`]
+    /// receives what the recovery did.
     ///
     /// # Errors
-    /// As `store_open`.
+    /// [`Error::NotFound`]: there is no parent directory, or no store and
+    /// [`OpenOptions::no_create`]. [`Error::Exists`]: a file or a directory with other files is in
+    /// the place. [`Error::Locked`]: another owner has the store open. [`Error::ReadOnly`]: the
+    /// file system is read-only, or a recovery must write first. [`Error::Corrupt`] and
+    /// [`Error::Version`]: a file is damaged, or needs a newer library. [`Error::Unsupported`]: the
+    /// host has another page size. [`Error::Invalid`], [`Error::Io`], [`Error::NoMemory`].
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
-        // A salvaged store is not written to: what looks like a leftover may be all there is of a commit.
+        // A salvaged store is not written to, because a file that looks like a leftover may be all
+        // that remains of a commit.
         let read_only = options.read_only || options.salvage;
         let create = !read_only && !options.no_create;
         let files = match realfs::find(path)? {
@@ -52,7 +67,8 @@ impl Store {
         Self::open_files(Arc::new(files), &path.display().to_string(), options)
     }
 
-    /// Opens a store whose files were found. They are locked unless the store is opened read-only.
+    /// Opens a store whose files were found. The caller has locked the files, unless the store is
+    /// opened read-only.
     pub(in crate::store) fn open_files(
         files: Arc<dyn Files>,
         path: &str,
@@ -69,7 +85,8 @@ impl Store {
         };
         let recovered = recover(&layers, read_only, options.salvage, &mut note)?;
         if !read_only {
-            // A reader would hold on to the disk blocks of what the owner deletes.
+            // A cached open file of a reader would keep the disk blocks of a file that the owner
+            // deletes.
             layers.set_most_open((host::descriptor_limit() / 8).min(1024) as usize);
         }
         let Recovered {
@@ -86,7 +103,7 @@ impl Store {
         }
         let arena_limit = match options.arena_limit {
             0 => DEFAULT_ARENA,
-            // At least a page, whole pages.
+            // The limit is a whole number of pages, at least one.
             limit => limit.min(1 << 46).next_multiple_of(page_size),
         };
         let state = State {
@@ -124,7 +141,8 @@ impl Store {
     }
 }
 
-/// The identity of a store that this host can open. It is made where there is none and the options allow it.
+/// Reads the identity of the store, and refuses a store that this host cannot open. Makes an
+/// identity if there is none and the options allow it.
 fn find_or_make_identity(files: &dyn Files, path: &str, options: &OpenOptions) -> Result<Identity> {
     let create = !(options.read_only || options.salvage || options.no_create);
     let identity = match read_identity(files)? {

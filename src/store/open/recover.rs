@@ -1,4 +1,5 @@
-//! Recovery: from what the last owner left, however it ended, to a history that is whole.
+//! Recovery: makes a whole history from what the last owner left, also if that owner was killed or
+//! the host lost power.
 
 use super::inline_files;
 use super::leftovers::{remove_leftovers, unsynced_files};
@@ -12,15 +13,16 @@ use crate::store::callbacks::Note;
 use crate::store::options::LogLevel;
 use crate::store::state::{Durability, History, InlineUsage, Unpersisted};
 
-/// A store's history, ready to go on.
+/// The state of a store after its recovery.
 pub(super) struct Recovered {
     pub(super) history: History,
     pub(super) unpersisted: Unpersisted,
-    /// What is durable already.
+    /// What is durable already, and the log `commits`.
     pub(super) durability: Durability,
 }
 
-/// Recovers a store as its owner, as a reader beside an owner, or to save what is intact.
+/// Recovers a store for its owner, for a reader beside an owner, or for a salvager, which takes
+/// what is intact.
 pub(super) fn recover(
     layers: &LayerFiles,
     read_only: bool,
@@ -36,8 +38,8 @@ pub(super) fn recover(
     recover_from(layers, replay, role, note)
 }
 
-/// Recovers as a reader while an owner may be at work. If something is missing and the owner has gone on since, the
-/// reader looks again.
+/// Recovers for a reader while an owner may be writing. If the result is not whole, and the owner
+/// has written to the logs since, the reader reads the logs again.
 fn recover_beside_writer(layers: &LayerFiles, note: Note<'_>) -> Result<Recovered> {
     let mut tries = 0;
     loop {
@@ -76,7 +78,7 @@ fn recover_from(
         }
         note(LogLevel::Warning, format!("salvaging: {damage}"));
     }
-    // 1. What `commits` has is durable.
+    // 1. The records of `commits` are durable.
     let mut history = History::default();
     for record in &replay.durable {
         history.follow(record, true, name::COMMITS, role == Role::Salvager)?;
@@ -89,12 +91,12 @@ fn recover_from(
     let write_out = has_inline && (doubtful || replay.journal_torn);
     if write_out {
         if !suspect {
-            // Should a sync fail here, the next open must not trust another sync.
+            // If a sync fails below, the next open must not trust another sync.
             replay.set_syncing(&layers.store)?;
         }
         inline_files::write_out(layers, &replay.inline, suspect, note)?;
     }
-    // 3. The journal's records count as far as their commits are whole.
+    // 3. The journal's records count up to the first commit that is not whole.
     let judged = keep_whole(layers, &mut history, &mut replay, role, note)?;
     for record in std::mem::take(&mut replay.after_damage) {
         history.salvage(&record.event);
@@ -110,18 +112,19 @@ fn recover_from(
     let suspect = suspect && !judged.pending.is_empty();
     let fate = JournalFate {
         keep: &judged.pending,
-        // After a failed sync of the journal the kernel takes what it could not write for clean.
+        // After a failed sync of the journal, the kernel takes pages for clean that it could not
+        // write.
         rewrite: dropped || write_out || sync_failed,
         suspect,
     };
     let (commits, journal) = replay.into_logs(&*layers.files, layers.store, fate)?;
     recovered.durability.commits = commits;
     recovered.unpersisted.journal = Some(journal);
-    // 5. Files that no commit needs go.
+    // 5. Files that no commit needs are removed.
     let last = recovered.unpersisted.next_sequence - 1;
     recovered.unpersisted.unlinks =
         remove_leftovers(layers, &recovered.history, &judged.durable, last, note)?;
-    // After that, because it looks at the files that are there.
+    // This comes after the removal, because it looks for the files that remain.
     recovered.unpersisted.files = unsynced_files(layers, &judged.pending, suspect)?;
     recovered.unpersisted.events = judged.pending;
     Ok(recovered)

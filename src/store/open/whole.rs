@@ -1,4 +1,5 @@
-//! How far the records of the journal count: up to the first commit whose files are not whole.
+//! Which records of the journal count: all records before the first commit whose files are not
+//! whole.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,16 +14,17 @@ use crate::store::options::LogLevel;
 use crate::store::state::History;
 use crate::{Error, Result};
 
-/// What counts of the journal.
+/// The records of the journal that count.
 pub(super) struct Judged {
-    /// The records that are not in `commits`.
+    /// The records that count. None of them is in `commits`.
     pub(super) pending: Vec<SequencedEvent>,
-    /// The history that is durable.
+    /// The durable part of the history.
     pub(super) durable: History,
 }
 
-/// Replays the journal as far as its commits are whole. After a power cut, or a sync that may have failed, files are
-/// not trusted: every page of them is checked, and the first commit that is not whole ends the history.
+/// Applies the records of the journal up to the first commit that is not whole. After a power cut,
+/// or after a sync that may have failed, the files are not trusted: every page is checked, and the
+/// first commit that is not whole ends the history.
 pub(super) fn keep_whole(
     layers: &LayerFiles,
     history: &mut History,
@@ -52,7 +54,7 @@ pub(super) fn keep_whole(
         note(
             LogLevel::Info,
             format!(
-                "replayed from the journal, because the last owner did not move them to commits: {} record(s)",
+                "replayed {} record(s) from the journal that the last owner did not move to commits",
                 pending.len()
             ),
         );
@@ -60,8 +62,8 @@ pub(super) fn keep_whole(
     Ok(Judged { pending, durable })
 }
 
-/// The records up to the first of a commit that is not whole. A commit that is deleted further on need not be whole,
-/// as long as the record of its deletion stays.
+/// The records before the first commit that is not whole. A commit need not be whole if a later
+/// record deletes it, and if that record counts.
 fn whole_part(
     layers: &LayerFiles,
     mut records: Vec<Record>,
@@ -85,12 +87,13 @@ fn whole_part(
                 records[at].event.commit()
             ),
         );
-        // A deletion that goes with them may be of a commit that has to be whole then.
+        // The dropped records may include a deletion. Its commit then has to be whole, therefore
+        // check again.
         records.truncate(at);
     }
 }
 
-/// The first record of a commit that is not whole, and why it is not.
+/// The first record of a commit that is not whole, and the error of its files.
 fn first_broken(
     check: &mut FileCheck<'_>,
     records: &[Record],
@@ -125,7 +128,7 @@ fn first_broken(
             return Ok(Some((at, error)));
         }
         match role {
-            // It saves as much as there is of the commit.
+            // A salvager keeps what is left of the commit.
             Role::Salvager => {}
             Role::ReadOnly if !replay.inline.is_empty() => return Err(needs_an_owner(&error)),
             _ => return Err(error),
@@ -134,22 +137,24 @@ fn first_broken(
     Ok(None)
 }
 
-/// Checks the files of commits that are not durable.
+/// Checks the files of commits of the journal.
 struct FileCheck<'a> {
     layers: &'a LayerFiles,
-    /// The first commit that is not durable. Files of older commits are.
+    /// The first commit that is not in `commits`. The files of older commits are durable.
     oldest: u64,
-    /// A file counts as checked when all files below it do.
+    /// The files that were checked. A file is in the set only if all files below it are checked.
     checked: HashSet<(String, u64)>,
 }
 
 impl FileCheck<'_> {
-    /// Checks every page of the files that a commit needs, and that the files it brought are the ones it means.
+    /// Checks every page of the files that a commit needs. Also checks that the commit's own files
+    /// have the size and the digest that its record says.
     fn files_of(&mut self, commit: &Commit) -> Result<()> {
         for module in &commit.modules {
             let mut next = module.module_commit;
             if next == commit.number && self.is_checked(&module.id, next) {
-                // As the base of another file.
+                // The file was checked before, as the base of another file. Its size and digest
+                // were not compared with this commit's record.
                 check_is(&self.layers.load(&module.id, next)?, module)?;
             }
             let mut whole = Vec::new();

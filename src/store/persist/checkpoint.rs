@@ -1,4 +1,5 @@
-//! A persist in files: it syncs the files first, then their names, then the records that refer to them.
+//! A checkpoint: it syncs the files first, then their names, then the records in `commits` that
+//! refer to the files.
 
 use crate::format::header::{LogKind, Mark};
 use crate::journal::{LogStart, RecordLog, SequencedEvent};
@@ -8,10 +9,21 @@ use crate::sys::fs::Dir;
 use crate::{Error, Result};
 
 impl Store {
-    /// Makes every commit so far durable; see `store_persist`.
+    /// Makes every commit so far survive a power cut; see `store_persist`.
+    ///
+    /// The guest need not be paused, and other threads may capture and commit meanwhile. Costs one
+    /// flush of the disk where up to 256 KiB of pages are new, else a few flushes, and nothing
+    /// where nothing is new. During the call, a power cut keeps all, some or none of the new
+    /// commits, whole and oldest first.
+    ///
+    /// If a flush fails, the store is poisoned: the kernel may have dropped data, and a second
+    /// flush would wrongly succeed. Commits that were persisted before are safe. Close the store
+    /// and open it again.
     ///
     /// # Errors
-    /// As `store_persist`.
+    /// [`Error::Sync`]: a flush failed. [`Error::Io`]: also the disk is full. [`Error::Corrupt`]: a
+    /// file that a killed owner left is damaged. [`Error::Cancelled`]: persist again.
+    /// [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::NoMemory`].
     pub fn persist(&self, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         let mut persist = self.lock_persist();
@@ -29,7 +41,8 @@ impl Store {
         }
     }
 
-    /// Makes every commit so far durable in files of its own. Afterwards the journal carries nothing.
+    /// Makes every commit so far durable in its own files and in `commits`. Afterwards the journal
+    /// carries nothing inline.
     pub(in crate::store) fn checkpoint(&self, mut progress: Progress<'_>) -> Result<()> {
         self.check_reentry()?;
         self.lock_persist().checkpoint(&mut progress)
@@ -66,7 +79,8 @@ impl PersistGuard<'_> {
                 return Err(error);
             }
         }
-        // If a sync of another call failed meanwhile, the journal keeps saying so, for the next open.
+        // If a sync of another call failed meanwhile, the journal keeps the mark of a sync under
+        // way. The next open then knows that files are in doubt.
         store.check_poison()?;
         let durable = self
             .commits
@@ -77,8 +91,9 @@ impl PersistGuard<'_> {
         let all = newest.is_none_or(|event| event.sequence <= last);
         if let Some(journal) = &mut locked.unpersisted.journal {
             if let Err(error) = journal.checkpointed(durable, all) {
-                // The next open would doubt what was just made durable, so this is no success. The next persist
-                // goes on from here: `self` knows what `commits` has.
+                // The next open would doubt the commits that were just made durable, therefore this
+                // is an error. The next persist goes on from here: `self` knows which records
+                // `commits` has.
                 locked.clear_sync_mark();
                 return Err(error);
             }
@@ -94,15 +109,16 @@ impl PersistGuard<'_> {
             .events
             .retain(|event| event.sequence > last);
         locked.unpersisted.files.retain(|file| file.sequence > last);
-        // Not before the journal has let go of the records: until then the next open may take the history for
-        // what it was.
+        // The files are removed after the journal has dropped the records. Until then, the next
+        // open may find the history in which the commits are not deleted.
         let gone = locked.take_due_unlinks(last);
         drop(locked);
         store.remove_files(&gone);
         Ok(())
     }
 
-    /// The order that durability rests on: data, then names, then records. Returns the number of syncs.
+    /// Durability depends on this order: data, then names, then records. Returns the number of
+    /// syncs.
     fn make_durable(
         &mut self,
         events: &[SequencedEvent],
@@ -112,7 +128,8 @@ impl PersistGuard<'_> {
         let store = self.store;
         let total = files.iter().map(|file| file.bytes).sum();
         let (mut done, mut syncs) = (0, 0);
-        // Several syncs that begin together share the flushes of the disk. A single file gains nothing.
+        // Several syncs that begin together share the flushes of the disk. A single file would gain
+        // nothing.
         for file in files.iter().skip(usize::from(files.len() == 1)) {
             if let SyncState::Open(open) = &file.state {
                 open.begin_sync();

@@ -1,6 +1,6 @@
-//! An inline persist: the files of small commits are written into the journal, whole, after the records that
-//! refer to them, so one sync makes all of it durable. The files themselves are synced when enough has come
-//! together.
+//! An inline persist: the whole files of small commits are written into the journal, after the
+//! records that refer to them. One sync of the journal then makes records and files durable. A
+//! later checkpoint syncs the files themselves, when the journal carries a certain amount.
 
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ use crate::store::options::Progress;
 use crate::store::state::{InlineUsage, PersistGuard, State, SyncState};
 use crate::sys::fs::{Dir, File, read_exact};
 
-/// The most bytes of files that one persist writes twice rather than sync. At 128 pages of 4 KiB the second write
-/// begins to cost what it saves (docs/performance.md, row durable).
+/// The most bytes of files that one persist writes inline, which is a second write of the same
+/// bytes. At 128 pages of 4 KiB the second write begins to cost as much as it saves
+/// (docs/performance.md, row durable).
 const MAX_INLINE_BYTES: u64 = 256 << 10;
-/// The most that the journal carries. It bounds what a later checkpoint has to sync, and what a recovery has to
-/// write.
+/// The most that the journal carries inline. This limits what a later checkpoint has to sync, and
+/// what a recovery has to write.
 const MAX_USAGE: InlineUsage = InlineUsage {
     bytes: 4 << 20,
     files: 256,
@@ -29,7 +30,7 @@ struct InlineWork {
     files: Vec<SmallFile>,
 }
 
-/// A module commit that is small enough.
+/// A module commit that is small enough for the journal.
 struct SmallFile {
     module: String,
     commit: u64,
@@ -38,9 +39,9 @@ struct SmallFile {
 }
 
 impl PersistGuard<'_> {
-    /// Makes every commit so far durable by one sync of the journal, or finds that they are durable. Returns `false`
-    /// if the files are too large for that, or the journal has no room. `use_reserve` allows the room that is kept
-    /// for restore and delete.
+    /// Makes every commit so far durable by one sync of the journal. Does nothing if all commits
+    /// are durable already. Returns `false` if the files are too large, or if the journal has no
+    /// room. `use_reserve` allows the use of the room that is kept for restore and delete.
     pub(super) fn persist_inline(
         &mut self,
         progress: &mut Progress<'_>,
@@ -76,7 +77,8 @@ impl PersistGuard<'_> {
         store.check_poison()?;
         if let Some(journal) = &mut locked.unpersisted.journal {
             if let Err(error) = journal.set_durable_upto(last) {
-                // The next open would doubt what was just made durable, so this is no success.
+                // The next open would doubt the commits that were just made durable, therefore this
+                // is an error.
                 locked.clear_sync_mark();
                 return Err(error);
             }
@@ -90,8 +92,8 @@ impl PersistGuard<'_> {
         Ok(true)
     }
 
-    /// Appends the files to the journal. Returns the journal's file, which is to be synced; `None` if there is no
-    /// room.
+    /// Appends the files to the journal. Returns the file of the journal, which the caller has to
+    /// sync. `None`: the journal has no room.
     fn append_inline(
         &self,
         inline: &InlineFiles,
@@ -117,8 +119,9 @@ impl PersistGuard<'_> {
         Ok(Some(file))
     }
 
-    /// Makes the names of the journal and the identity durable, once by each owner: the owner before may have been
-    /// killed after it gave the names and before it synced them.
+    /// Makes the names of the journal and the identity durable. Each owner does this once, because
+    /// the owner before may have been killed after it made the names and before it synced their
+    /// directory.
     pub(super) fn sync_hidden_names(&mut self) -> Result<()> {
         if !self.hidden_names_synced {
             self.store.0.files.sync_dir(Dir::Hidden)?;
@@ -127,12 +130,12 @@ impl PersistGuard<'_> {
         Ok(())
     }
 
-    /// What is not durable yet, if it is small enough: commits and restores alone, by this owner, of files that are
-    /// open.
+    /// What is not durable yet, if the journal can carry it. It can carry only commits and
+    /// restores, and only small files that this owner has open.
     fn inline_work(&self) -> Result<Option<InlineWork>> {
         let mut locked = self.enter_to_write()?;
         locked.catch_up_links();
-        // The checkpoint makes `commits`, and removes files.
+        // Only a checkpoint makes `commits` and removes files.
         if self.commits.is_none() || !locked.unpersisted.unlinks.is_empty() {
             return Ok(None);
         }
@@ -175,7 +178,8 @@ impl PersistGuard<'_> {
     }
 }
 
-/// Reads the files. `None` if one of them is long: an image of few pages, the rest of it holes.
+/// Reads the files. `None` if a file is too long. An image of few pages can be long, because the
+/// rest of it is holes.
 fn read_files(files: Vec<SmallFile>, upto: u64) -> Result<Option<InlineFiles>> {
     let mut inline = InlineFiles {
         upto,

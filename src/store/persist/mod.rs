@@ -1,8 +1,9 @@
-//! Persist: making commits durable.
+//! Persist: makes commits durable.
 //!
 //! A checkpoint syncs the files of the commits, then their names, then the records in `commits`
-//! (`checkpoint`). Where the files are small, the journal carries them inline instead, and one sync is enough
-//! (`inline`). Files whose records are not durable yet wait for that before they are removed (`unlink`).
+//! (`checkpoint`). If the files are small, the journal carries them inline instead, and one sync is
+//! enough (`inline`). A file that a durable history needs is removed only when the record of the
+//! deletion is durable (`unlink`).
 
 mod checkpoint;
 mod inline;

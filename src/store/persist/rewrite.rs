@@ -1,4 +1,4 @@
-//! Files that another owner wrote, or whose sync may have failed.
+//! Files of unpersisted commits that another owner wrote, or whose sync may have failed.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::sys::fs::Place;
 use crate::{Error, Result};
 
 impl Store {
-    /// Syncs a file of a dead owner and reads it back: the kernel may have reported a write error to that owner
-    /// alone. If the journal carries the file inline, damage counts as a failed sync, and the next open writes the
-    /// file again.
+    /// Syncs a file of a dead owner and reads it back, because the kernel may have reported a write
+    /// error to that owner alone. If the journal carries the file inline, damage counts as a failed
+    /// sync. The next open then writes the file again.
     pub(super) fn sync_inherited(&self, file: &UnsyncedFile, inline: bool) -> Result<()> {
         let read_back = self.sync_and_check(&file.module, file.commit);
         read_back.map_err(|error| match error {
@@ -30,8 +30,8 @@ impl Store {
         layers.check_pages(&index.into())
     }
 
-    /// Copies a module commit to a new file, page by checked page, and makes the new file durable before it
-    /// takes the name.
+    /// Copies a module commit to a new file, and checks each page. The new file is durable before
+    /// it gets the name.
     pub(super) fn write_again(&self, module: &str, commit: u64) -> Result<()> {
         let layers = &self.0.layers;
         let index = Arc::new(layers.load(module, commit)?);
@@ -40,7 +40,7 @@ impl Store {
         let synced = copy.file.sync();
         let named = synced.and_then(|()| layers.files.rename(&temporary, &place(module, commit)));
         named.inspect_err(|_| drop(layers.files.unlink(&temporary)))?;
-        // What is in the cache is of the old file.
+        // The cache still has the index of the old file.
         layers.forget(module, commit);
         Ok(())
     }

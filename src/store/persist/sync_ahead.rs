@@ -1,4 +1,5 @@
-//! Syncing ahead of a persist, to give descriptors back; and the journal's mark of a sync under way.
+//! Syncing files ahead of a persist, which frees descriptors, and clearing the journal's mark of a
+//! sync under way.
 
 use crate::journal::RecordLog;
 use crate::store::options::LogLevel;
@@ -11,12 +12,14 @@ fn is_open(file: &UnsyncedFile) -> bool {
 }
 
 impl Locked<'_> {
-    /// Unpersisted files stay open, because only the descriptor that wrote a file reports all its write errors. When
-    /// they are many, the oldest are synced now and closed: the host needs its descriptors.
+    /// Unpersisted files stay open, because only the descriptor that wrote a file reports all its
+    /// write errors. When many files are open, this syncs and closes the oldest, because the
+    /// process needs descriptors for other things.
     pub(in crate::store) fn sync_oldest_files(&mut self) {
         let most = (host::descriptor_limit() / 4).clamp(16, 1024) as usize;
         let files = &self.unpersisted.files;
-        // The oldest were closed first, so the open ones are at the end, except few that were rewritten since.
+        // The oldest files were closed first. Therefore the open files are at the end of the list,
+        // except a few that were rewritten since.
         let open = files.iter().rev().take_while(|file| is_open(file)).count();
         if open <= most {
             return;
@@ -28,7 +31,8 @@ impl Locked<'_> {
         let journal = self.unpersisted.journal.as_ref();
         let already = journal.is_some_and(RecordLog::is_syncing);
         match self.sync_files(&oldest) {
-            // A persist of another thread may be syncing too; its mark stays until it ends.
+            // A persist of another thread may be syncing too. Its mark stays until that persist
+            // ends.
             Ok(()) if already => {}
             Ok(()) => self.clear_sync_mark(),
             Err(error) => {
@@ -36,7 +40,7 @@ impl Locked<'_> {
                     self.store.poison(&error);
                 }
                 self.store.log(LogLevel::Warning, || {
-                    format!("a sync of a commit's file ahead of a persist failed: {error}")
+                    format!("a file of a commit could not be synced ahead of a persist: {error}")
                 });
             }
         }
@@ -56,17 +60,17 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Clears the journal's mark of a sync under way. The mark stays if the next open has a reason to doubt what
-    /// was written.
+    /// Clears the journal's mark of a sync under way. The mark stays if the next open has to doubt
+    /// the files that were written.
     pub(in crate::store) fn clear_sync_mark(&mut self) {
         let in_doubt = |file: &UnsyncedFile| matches!(file.state, SyncState::Suspect);
         let doubt = self.unpersisted.files.iter().any(in_doubt);
         let keep = self.store.check_poison().is_err() || doubt;
         if let Some(journal) = &mut self.unpersisted.journal {
             if let Err(error) = journal.set_syncing(keep) {
-                // It stays, which costs the next open time only.
+                // The mark stays in the journal, which costs only time in the next open.
                 self.store.log(LogLevel::Warning, || {
-                    format!("the mark of a sync under way stays in the journal: {error}")
+                    format!("the journal's mark of a sync under way could not be cleared; the next open takes longer: {error}")
                 });
             }
         }

@@ -1,4 +1,5 @@
-//! Removing files that the history needs no more: at once, or when the record of their deletion is durable.
+//! Removing files that the history does not need any more: at once, or when the record of the
+//! deletion is durable.
 
 use std::collections::HashSet;
 
@@ -8,8 +9,9 @@ use crate::store::options::LogLevel;
 use crate::store::state::{Locked, PendingUnlink, PersistGuard, Store, Unreferenced};
 
 impl Locked<'_> {
-    /// Takes files out that the history does not need since the record `sequence`. Returns those that no durable
-    /// history can need either; the caller removes them. The others go when the record is durable.
+    /// Takes out files that the history does not need since the record `sequence`. Returns the
+    /// files that a durable history cannot need either, which the caller removes. The other files
+    /// are removed when the record is durable.
     pub(in crate::store) fn take_out(
         &mut self,
         persist: &PersistGuard<'_>,
@@ -46,7 +48,7 @@ impl Locked<'_> {
         now
     }
 
-    /// The files that nothing needs now that the records up to `last` are durable.
+    /// Takes the files that nothing needs any more once the records up to `last` are durable.
     pub(super) fn take_due_unlinks(&mut self, last: u64) -> Vec<Unreferenced> {
         let unlinks = std::mem::take(&mut self.unpersisted.unlinks);
         let (due, stay): (Vec<_>, _) = unlinks
@@ -58,20 +60,21 @@ impl Locked<'_> {
 }
 
 impl Store {
-    /// Removes files that no history needs. Commits go on meanwhile: the disk may take its time over large files.
+    /// Removes files that no history needs. The caller does not hold the state lock, because
+    /// removing large files can take long and commits would wait.
     pub(in crate::store) fn remove_files(&self, gone: &[Unreferenced]) {
         for file in gone {
             self.remove_file(file);
         }
         let images = gone.iter().filter(|file| file.image);
-        self.let_go_of_images(images.map(|file| file.module.as_str()));
+        self.release_images(images.map(|file| file.module.as_str()));
     }
 
     /// Removes a file that no history needs.
     pub(in crate::store) fn remove_file(&self, file: &Unreferenced) {
         let place = place(&file.module, file.commit);
         if let Err(error) = self.0.files.unlink(&place) {
-            // The next open removes it.
+            // The next open removes the file.
             self.log(LogLevel::Warning, || {
                 format!("{place} is no longer needed, but could not be removed: {error}")
             });

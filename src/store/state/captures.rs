@@ -10,21 +10,20 @@ use crate::page_set::{Run, pages_in};
 use crate::store::options::CommitOptions;
 use crate::sys::arena::Arena;
 
-/// Captures, and the memory for them.
+/// The captures of a store, and the memory for them.
 #[derive(Default)]
 pub(in crate::store) struct Captures {
     /// `None` until a module is mapped.
     pub(in crate::store) arena: Option<Arena>,
-    /// Pages in the arena that were copied while the guest ran.
+    /// Pages that a precopy has copied into the arena while the guest ran.
     pub(in crate::store) precopied: Option<Precopied>,
     /// The capture that waits to be committed or cancelled.
     pub(in crate::store) outstanding: Option<Captured>,
-    /// The lists of earlier captures.
+    /// The lists of earlier captures, for use in the next capture.
     pub(in crate::store) lists: ListPool,
 }
 
-/// What a capture holds until it is committed or cancelled. Dropping it makes its pages dirty
-/// again.
+/// What a capture holds until it is committed or cancelled. `discard` makes its pages dirty again.
 pub(in crate::store) struct Captured {
     pub(in crate::store) serial: u64,
     pub(in crate::store) options: CommitOptions,
@@ -35,17 +34,17 @@ pub(in crate::store) struct Captured {
 
 pub(in crate::store) struct CapturedModule {
     pub(in crate::store) module: Arc<MappedModule>,
-    /// All of its pages in the capture.
+    /// All pages of the module that are in the capture.
     pub(in crate::store) runs: Vec<Run>,
-    /// Those whose bytes wait in the arena, and where.
+    /// The pages whose bytes wait in the arena, and their places in the arena.
     pub(in crate::store) waiting: Vec<(Run, usize)>,
-    /// Begun when the first of them is written.
+    /// The draft of the module commit. It is begun when the first waiting pages are written.
     pub(in crate::store) draft: Option<Draft>,
 }
 
 type Lists = (Vec<Run>, Vec<(Run, usize)>);
 
-/// The lists of earlier captures, kept for the next one: a warm one allocates nothing.
+/// The lists of earlier captures. The next capture takes them, and then allocates nothing.
 #[derive(Default)]
 pub(in crate::store) struct ListPool {
     pub(in crate::store) modules: Vec<CapturedModule>,
@@ -64,8 +63,9 @@ impl ListPool {
         self.modules = modules;
     }
 
-    /// Makes lists for one more module, of so many pages: enough for most captures, so that not even the
-    /// first one allocates. Without the memory for it, captures allocate.
+    /// Makes lists for one more module of `pages` pages. The lists are long enough for most
+    /// captures, therefore even the first capture allocates nothing. If there is no memory for the
+    /// lists, captures allocate.
     pub(in crate::store) fn prepare(&mut self, pages: u64) {
         const RUNS: u64 = 4096;
         let runs = pages.div_ceil(2).min(RUNS) as usize;
@@ -95,7 +95,7 @@ impl Captured {
         self.modules.iter().map(|m| pages_in(&m.runs)).sum()
     }
 
-    /// Gives up: pages are dirty again, files go.
+    /// Gives up the capture: its pages are dirty again, and its files are removed.
     pub(in crate::store) fn discard(mut self, layers: &LayerFiles, lists: &mut ListPool) {
         for captured in &mut self.modules {
             captured.module.dirty.add_all(&captured.runs);
@@ -107,11 +107,11 @@ impl Captured {
     }
 }
 
-/// Pages in the arena, each as it was at some moment after the tracker had taken note of its last known
-/// write: one that was written since is dirty again.
+/// Pages in the arena. Each page was copied after the tracker had reported its last known write. A
+/// page that was written after its copy is dirty again.
 #[derive(Default)]
 pub(in crate::store) struct Precopied {
-    /// By module: where each run is, in page order.
+    /// For each module: its runs in page order, and the place of each run in the arena.
     pub(in crate::store) modules: BTreeMap<String, Vec<(Run, usize)>>,
     /// The bytes of the arena that are in use.
     pub(in crate::store) used: usize,

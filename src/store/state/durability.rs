@@ -7,9 +7,9 @@ use crate::format::inline::InlineFiles;
 use crate::journal::{RecordLog, SequencedEvent};
 use crate::sys::fs::File;
 
-/// What is durable. The persist lock protects it.
+/// What is durable. The persist lock protects this value.
 pub(in crate::store) struct Durability {
-    /// `commits`; `None` until the first persist makes it.
+    /// The log `commits`. `None` until the first persist makes it.
     pub(in crate::store) commits: Option<RecordLog>,
     /// The last record that was appended to `commits`.
     pub(in crate::store) checkpointed_upto: u64,
@@ -20,13 +20,13 @@ pub(in crate::store) struct Durability {
     pub(in crate::store) durable_upto: u64,
     /// What the journal carries inline.
     pub(in crate::store) inline: InlineUsage,
-    /// This owner has synced the names of the journal and the identity.
+    /// This owner has synced the directory with the names of the journal and the identity.
     pub(in crate::store) hidden_names_synced: bool,
 }
 
 impl Durability {
-    /// Records up to this one may be durable, whether or not the persist that tried to make them durable
-    /// succeeded.
+    /// The last record that a persist tried to make durable. All records up to it may be durable,
+    /// also if that persist failed.
     pub(in crate::store) fn may_be_durable_upto(&self) -> u64 {
         self.checkpointed_upto.max(self.inlined_upto)
     }
@@ -54,17 +54,18 @@ impl InlineUsage {
     }
 }
 
-/// What no persist has finished.
+/// What no persist has made durable yet.
 pub(in crate::store) struct Unpersisted {
     /// `None` in a read-only store.
     pub(in crate::store) journal: Option<RecordLog>,
     /// The sequence number of the next record.
     pub(in crate::store) next_sequence: u64,
-    /// The events that are in the journal and not in `commits`. Some of them may be durable there.
+    /// The events that are in the journal and not in `commits`. Some of them may be durable in the
+    /// journal.
     pub(in crate::store) events: Vec<SequencedEvent>,
     /// Files that no persist has synced, oldest first.
     pub(in crate::store) files: Vec<UnsyncedFile>,
-    /// Files that go when the deletions of their commits are durable.
+    /// Files that are removed when the deletions of their commits are durable.
     pub(in crate::store) unlinks: Vec<PendingUnlink>,
 }
 
@@ -86,7 +87,7 @@ impl Unpersisted {
 pub(in crate::store) struct UnsyncedFile {
     pub(in crate::store) module: String,
     pub(in crate::store) commit: u64,
-    /// The record that made it.
+    /// The record of the commit that made the file.
     pub(in crate::store) sequence: u64,
     pub(in crate::store) bytes: u64,
     pub(in crate::store) state: SyncState,
@@ -94,19 +95,19 @@ pub(in crate::store) struct UnsyncedFile {
 
 #[derive(Clone)]
 pub(in crate::store) enum SyncState {
-    /// Open since its first write, so its sync reports every write error.
+    /// The file is open since its first write, therefore its sync reports every write error.
     Open(Arc<dyn File>),
-    /// Synced ahead of the persist, to give its descriptor back.
+    /// The file was synced ahead of the persist and closed, to free its descriptor.
     Synced,
-    /// Written by an owner that died. The kernel may have reported write errors to that owner alone, so the file
-    /// is read back after the sync.
+    /// The file was written by an owner that died. The kernel may have reported write errors to
+    /// that owner alone, therefore the file is read back after the sync.
     Inherited,
-    /// A sync of it may have failed. The kernel then takes the file's pages for clean and would not write them
-    /// again, so the file is written again, as a new file.
+    /// A sync of the file may have failed. The kernel then takes the file's pages for clean and
+    /// does not write them again. Therefore the file is written again, as a new file.
     Suspect,
 }
 
-/// A file that goes when a record is durable.
+/// A file that is removed when a record is durable.
 pub(in crate::store) struct PendingUnlink {
     pub(in crate::store) file: Unreferenced,
     /// The record of the deletion.

@@ -1,4 +1,5 @@
-//! Which module commit files are needed: those that a commit's map names, and those below them.
+//! Which module commit files are needed: the files that a commit's map names, and the files below
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +11,11 @@ use crate::{Error, Result};
 /// A file that is needed.
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct FileRef {
-    /// The one below; 0: none, it is an image.
+    /// The module commit below this one. 0: there is none, the file is an image.
     pub(in crate::store) parent: u64,
-    /// How many commits' maps name it. At 0 it is there for its children alone.
+    /// How many commits' maps name the file. At 0, only the file's children need it.
     pub(in crate::store) refcount: usize,
-    /// Its footer cannot be read: what is below it is not known.
+    /// The file's footer cannot be read, therefore the files below it are not known.
     unreadable: bool,
 }
 
@@ -23,15 +24,15 @@ pub(in crate::store) struct FileRef {
 pub(in crate::store) struct Unreferenced {
     pub(in crate::store) module: String,
     pub(in crate::store) commit: u64,
-    /// It was an image, of which a module's backing file may be another name.
+    /// The file was an image. The backing file of the module may be another name of it.
     pub(in crate::store) image: bool,
 }
 
-/// The needed files of one module, by commit.
+/// The needed files of one module, by the number of the commit.
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct ModuleRefs {
     files: BTreeMap<u64, FileRef>,
-    /// How many of them are unreadable.
+    /// How many of the files are unreadable.
     unreadable: usize,
 }
 
@@ -40,12 +41,12 @@ impl ModuleRefs {
         self.files.get(&commit)
     }
 
-    /// All of them, ascending: parents before their children.
+    /// All files, ascending by commit: parents before their children.
     pub(in crate::store) fn files(&self) -> impl Iterator<Item = (u64, &FileRef)> {
         self.files.iter().map(|(commit, file)| (*commit, file))
     }
 
-    /// The needed files whose parent is `commit`. They are newer than it.
+    /// The needed files whose parent is `commit`. They are newer than `commit`.
     pub(in crate::store) fn children(&self, commit: u64) -> impl Iterator<Item = u64> {
         self.files
             .range(commit + 1..)
@@ -53,14 +54,15 @@ impl ModuleRefs {
             .map(|(child, _)| *child)
     }
 
-    /// Whether a file other than `commit` may have any file as its parent, because its footer
-    /// cannot be read.
+    /// Whether there is an unreadable file newer than `commit`. Any older file may be the parent of
+    /// the unreadable file, also `commit`.
     pub(in crate::store) fn is_unclear(&self, commit: u64) -> bool {
         let mut newer = self.files.range(commit + 1..);
         self.unreadable > 0 && newer.any(|(_, file)| file.unreadable)
     }
 
-    /// Names a file once more. What is new is counted in, with all that is below it.
+    /// Counts one more reference to a file. A file that is not known yet is added, with all files
+    /// below it.
     fn add_ref(&mut self, layers: &LayerFiles, module: &str, commit: u64) -> Result<()> {
         let mut next = commit;
         while next != 0 && !self.files.contains_key(&next) {
@@ -85,8 +87,8 @@ impl ModuleRefs {
         }
     }
 
-    /// Takes a file out if nothing needs it, and then those below it of which the same is true.
-    /// Appends what went to `gone`.
+    /// Takes a file out if nothing needs it, and then each file below it that nothing needs any
+    /// more. Appends these files to `gone`.
     pub(in crate::store) fn drop_unneeded(
         &mut self,
         module: &str,
@@ -119,7 +121,7 @@ pub(in crate::store) struct FileRefs {
 }
 
 impl FileRefs {
-    /// The files that a history needs, at the cost of a footer for each.
+    /// The files that a history needs. This reads a footer for each file.
     pub(in crate::store) fn of(layers: &LayerFiles, history: &History) -> Result<Self> {
         let mut refs = Self::default();
         for commit in history.commits() {
@@ -128,7 +130,7 @@ impl FileRefs {
         Ok(refs)
     }
 
-    /// Counts a commit in.
+    /// Counts the references of a commit in.
     pub(in crate::store) fn add(&mut self, layers: &LayerFiles, commit: &Commit) -> Result<()> {
         for ModuleEntry {
             id, module_commit, ..
@@ -144,7 +146,7 @@ impl FileRefs {
         Ok(())
     }
 
-    /// Counts a commit out, and returns the files that nothing needs from now on.
+    /// Counts the references of a commit out. Returns the files that nothing needs any more.
     pub(in crate::store) fn remove(&mut self, commit: &Commit) -> Vec<Unreferenced> {
         let mut gone = Vec::new();
         for entry in &commit.modules {
@@ -165,7 +167,7 @@ impl FileRefs {
             .is_some_and(|module| module.files.contains_key(&commit))
     }
 
-    /// The modules of which not all files can be read, so that none may be taken for unneeded.
+    /// The modules with unreadable files. No file of such a module may be taken for unneeded.
     pub(in crate::store) fn unclear(&self) -> BTreeSet<String> {
         let unclear = self
             .modules

@@ -1,4 +1,4 @@
-//! The commits of a store in memory: a tree, its head, and what is persisted of it.
+//! The commits of a store in memory: a tree of commits, its head, and which commits are persisted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ pub(in crate::store) struct CommitEntry {
     pub(in crate::store) persisted: bool,
 }
 
-/// All commits. What the record streams say, replayed.
+/// All commits of a store. The records of the logs, applied in their order, make this value.
 #[derive(Default, Clone)]
 pub(in crate::store) struct History {
     commits: BTreeMap<u64, CommitEntry>,
     head: u64,
-    /// The parents of deleted commits, which are those of their children now.
+    /// The parent of each deleted commit. Children of the deleted commit have this parent now.
     deleted: BTreeMap<u64, u64>,
     /// The highest number ever used.
     last_number: u64,
 }
 
 impl History {
-    /// Applies an event; `Err` says why it cannot follow what was before.
+    /// Applies an event. `Err` says why the event contradicts the history before it.
     pub(in crate::store) fn apply(
         &mut self,
         event: &Event,
@@ -36,7 +36,7 @@ impl History {
             Event::Committed(commit) => {
                 if commit.number <= self.last_number {
                     return Err(format!(
-                        "commit {} after commit {}",
+                        "commit {} stands after commit {}",
                         commit.number, self.last_number
                     ));
                 }
@@ -53,12 +53,14 @@ impl History {
             Event::HeadMoved(number) if self.commits.contains_key(number) => self.head = *number,
             Event::HeadMoved(number) => {
                 return Err(format!(
-                    "the head moved to commit {number}, which is not there"
+                    "the head moved to commit {number}, and there is no such commit"
                 ));
             }
             Event::Forgotten { number, parent } => {
                 if self.commits.contains_key(number) {
-                    return Err(format!("commit {number} was forgotten and is there"));
+                    return Err(format!(
+                        "commit {number} is marked as deleted, but it exists"
+                    ));
                 }
                 self.deleted.insert(*number, *parent);
                 self.last_number = self.last_number.max(*number);
@@ -70,7 +72,7 @@ impl History {
                 }
                 _ => {
                     return Err(format!(
-                        "commit {number} was deleted and is not there, or is the head"
+                        "commit {number} was deleted, but it is the head or does not exist"
                     ));
                 }
             },
@@ -78,7 +80,7 @@ impl History {
         Ok(())
     }
 
-    /// Applies a record of a log. `file` names the log in an error. A salvager goes on over gaps.
+    /// Applies a record of a log. `file` names the log in an error. A salvager goes on after a gap.
     pub(in crate::store) fn follow(
         &mut self,
         record: &Record,
@@ -103,7 +105,8 @@ impl History {
         }
     }
 
-    /// Keeps what can be had of events with gaps between them; the newest commit becomes the head.
+    /// Applies an event although events before it may be missing. The newest commit becomes the
+    /// head.
     pub(in crate::store) fn salvage(&mut self, event: &Event) {
         if self.apply(event, true).is_ok() {
             return;
@@ -160,7 +163,8 @@ impl History {
         }
     }
 
-    /// The commit that a commit was made on, or the nearest before it that has not been deleted; 0: none.
+    /// The parent of a commit. If the parent was deleted, the nearest ancestor that was not
+    /// deleted. 0: there is none.
     pub(in crate::store) fn parent_of(&self, commit: &Commit) -> u64 {
         let mut parent = commit.parent;
         while let Some(above) = self.deleted.get(&parent) {
@@ -169,7 +173,8 @@ impl History {
         parent
     }
 
-    /// The part of it that survives a power cut, or that one commit alone, as its head.
+    /// The part of the history that survives a power cut. With `only`, the history of that one
+    /// commit alone, which is then the head.
     pub(in crate::store) fn part(&self, only: Option<u64>) -> Self {
         let mut part = self.clone();
         part.commits.retain(|number, entry| match only {
@@ -187,7 +192,7 @@ impl History {
         part
     }
 
-    /// The fewest events that lead here. Parents that were deleted are not mentioned in them.
+    /// The fewest events that make this history. In these events no commit has a deleted parent.
     pub(in crate::store) fn to_minimal_log(&self) -> Vec<Event> {
         let mut events = Vec::new();
         let mut last = 0;

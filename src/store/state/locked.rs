@@ -1,7 +1,7 @@
-//! The three locks of a store as values. Whoever has the value has the lock.
+//! The three locks of a store as values. The owner of the value has the lock.
 //!
-//! They are taken in this order: maintenance lock, persist lock, state. A function that needs a lock is a
-//! method of its guard, or takes the guard as a parameter.
+//! The locks are taken in this order: maintenance lock, persist lock, state lock. A function that
+//! needs a lock is a method of its guard, or takes the guard as a parameter.
 
 use std::ops::{Deref, DerefMut};
 
@@ -14,8 +14,8 @@ use crate::journal::RecordLog;
 use crate::store::options::LogLevel;
 use crate::{Error, Result};
 
-/// The state of a store, while one call has it. A panic on the way poisons the store, because the call is
-/// half done.
+/// The state of a store, while one call holds the state lock. A panic during the call poisons the
+/// store, because the call is half done.
 pub(in crate::store) struct Locked<'a> {
     pub(in crate::store) store: &'a Store,
     state: MutexGuard<'a, State>,
@@ -36,13 +36,13 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// Logs that the journal's high-water mark could not follow the last record.
+    /// Logs a warning if the journal's high-water mark could not be written for the last record.
     pub(in crate::store) fn warn_about_high_water(&mut self) {
         let journal = self.unpersisted.journal.as_mut();
         if let Some(error) = journal.and_then(RecordLog::take_high_water_failure) {
             self.store.log(LogLevel::Warning, || {
                 format!(
-                    "the journal's high-water mark was not written: should the end of the journal get lost, the next open will not notice: {error}"
+                    "the journal's high-water mark was not written; if the end of the journal is lost, the next open cannot detect the loss: {error}"
                 )
             });
         }
@@ -55,15 +55,15 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// The persist lock. A persist holds it from beginning to end. Whoever gives a rewritten file its name holds
-/// it too, because a persist under way may be syncing the old file.
+/// The persist lock. A persist holds it from beginning to end. A call that gives a rewritten file
+/// its name holds it too, because a running persist may be syncing the old file.
 pub(in crate::store) struct PersistGuard<'a> {
     pub(in crate::store) store: &'a Store,
     durability: MutexGuard<'a, Durability>,
 }
 
 impl<'a> PersistGuard<'a> {
-    /// Takes the state too, for a call that changes the store.
+    /// Takes the state lock too, for a call that changes the store.
     pub(in crate::store) fn enter_to_write(&self) -> Result<Locked<'a>> {
         self.store.enter_to_write()
     }
@@ -83,9 +83,9 @@ impl DerefMut for PersistGuard<'_> {
     }
 }
 
-/// The maintenance lock. Its holder changes the set of files other than by a commit (delete, compact, import),
-/// or needs the set of files to stay as it is (verify, read, diff, clone, export). Commits and persists go on
-/// meanwhile.
+/// The maintenance lock. Delete, compact and import hold it, because they change the set of files
+/// in other ways than a commit does. Verify, read, diff, clone and export hold it, because they
+/// need the set of files to stay as it is. Commits and persists go on meanwhile.
 pub(in crate::store) struct MaintenanceGuard<'a> {
     pub(in crate::store) store: &'a Store,
     _lock: MutexGuard<'a, ()>,
@@ -99,7 +99,7 @@ impl<'a> MaintenanceGuard<'a> {
 }
 
 impl Store {
-    /// Takes the state for one call. No other call has it until the guard is dropped.
+    /// Takes the state lock for one call. No other call has the state until the guard is dropped.
     pub(in crate::store) fn enter(&self) -> Result<Locked<'_>> {
         self.check_reentry()?;
         let state = self.lock_state();
@@ -112,7 +112,7 @@ impl Store {
         Ok(state)
     }
 
-    /// Takes the state for a call that changes the store.
+    /// Takes the state lock for a call that changes the store.
     pub(in crate::store) fn enter_to_write(&self) -> Result<Locked<'_>> {
         let state = self.enter()?;
         if self.0.read_only {
@@ -125,7 +125,7 @@ impl Store {
         Ok(state)
     }
 
-    /// Takes the state without any check: to end what a call has begun.
+    /// Takes the state lock without any check. A call uses this to end what it has begun.
     pub(in crate::store) fn lock_state(&self) -> Locked<'_> {
         Locked {
             store: self,

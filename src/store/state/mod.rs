@@ -1,8 +1,9 @@
-//! What a store knows: its history, its mapped modules, its captures, and what is durable; and the three locks
-//! that protect it.
+//! The state of a store: its history, its mapped modules, its captures, and what is durable. The
+//! room also has the three locks that protect the state.
 //!
-//! The calls of the C interface are in the rooms above. They take a lock as a value ([`Locked`],
-//! [`PersistGuard`], [`MaintenanceGuard`]), and the value is the right to look at the state or to change it.
+//! The calls of the interface are in the rooms above this one. They take a lock as a value
+//! ([`Locked`], [`PersistGuard`], [`MaintenanceGuard`]), and the value is the right to look at the
+//! state or to change it.
 
 mod captures;
 mod durability;

@@ -1,4 +1,5 @@
-//! The state of a store and its parts. Each part is owned by one room, whose calls alone change it.
+//! The state of a store and its parts. Each part is owned by one room. Only calls of that room
+//! change the part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,19 +18,21 @@ use crate::{Error, Result};
 
 /// What the state lock protects.
 pub(in crate::store) struct State {
-    /// All commits. Changed by [`State::record`] alone.
+    /// All commits. Only [`State::record`] changes them.
     pub(in crate::store) history: History,
-    /// What no persist has finished. Owned by `persist`.
+    /// What no persist has made durable yet. Owned by `persist`.
     pub(in crate::store) unpersisted: Unpersisted,
-    /// Which files are needed; made when it is first asked for. Owned by `gc`.
+    /// The references to files, which say what files are needed. `None` until the first use. Owned
+    /// by `gc`.
     pub(in crate::store) file_refs: Option<FileRefs>,
     /// The mapped modules. Owned by `mapping`.
     pub(in crate::store) modules: BTreeMap<String, ModuleState>,
     /// The kernel tracker that all modules share, or why there is none. Owned by `mapping`.
     pub(in crate::store) kernel: Kernel,
-    /// The `_last` links could not be brought to the head, and have to be tried again. Owned by `mapping`.
+    /// The `_last` links could not be brought to the head. The next call tries again. Owned by
+    /// `mapping`.
     pub(in crate::store) links_behind: bool,
-    /// Captures and the memory for them. Owned by `commit`.
+    /// The captures and the memory for them. Owned by `commit`.
     pub(in crate::store) captures: Captures,
     pub(in crate::store) stats: Stats,
 }
@@ -49,8 +52,9 @@ impl State {
         }
     }
 
-    /// Appends events to the journal with one write. From that moment they survive the process. Returns the
-    /// sequence number of the last one. Nothing has happened when it fails.
+    /// Appends events to the journal with one write. From that moment the events survive the death
+    /// of the process. Returns the sequence number of the last event. A failed call has changed
+    /// nothing.
     pub(in crate::store) fn record(&mut self, events: Vec<Event>) -> Result<u64> {
         let first = self.unpersisted.next_sequence;
         let events: Vec<SequencedEvent> = (first..)
@@ -83,8 +87,9 @@ impl State {
         }
     }
 
-    /// Which files are needed. Made from the footers if it is not known, so call `learn_file_refs` before the
-    /// state is locked where commits must not wait.
+    /// Which files are needed. If this is not known yet, the footers of all files are read while
+    /// commits wait. Call `learn_file_refs` before, without the state lock, where commits must not
+    /// wait.
     pub(in crate::store) fn file_refs(&mut self, layers: &LayerFiles) -> Result<&mut FileRefs> {
         if self.file_refs.is_none() {
             self.file_refs = Some(FileRefs::of(layers, &self.history)?);
@@ -94,8 +99,8 @@ impl State {
         })
     }
 
-    /// Counts new commits into the file references, if these are known. What cannot be counted in is made anew
-    /// when it is asked for.
+    /// Counts new commits into the file references, if the references are known. If this fails, the
+    /// references are made anew at their next use.
     pub(in crate::store) fn count_in(&mut self, layers: &LayerFiles, commits: &[Arc<Commit>]) {
         if let Some(mut refs) = self.file_refs.take() {
             let added = commits
@@ -105,7 +110,7 @@ impl State {
         }
     }
 
-    /// Gives precopied pages up: they are dirty again, and the arena is free.
+    /// Gives up the precopied pages: the pages are dirty again, and the arena is free.
     pub(in crate::store) fn forget_precopy(&mut self) {
         if let Some(precopied) = self.captures.precopied.take() {
             precopied.give_back(&self.modules);

@@ -1,5 +1,5 @@
-//! A read-only store beside a writer that deletes and rewrites files. What looks like damage may be the
-//! writer's progress.
+//! A read-only store beside a writer that deletes and rewrites files. What looks like damage may be
+//! the work of the writer.
 
 use super::store::Store;
 use crate::format::name;
@@ -7,7 +7,7 @@ use crate::journal::{self, Role};
 use crate::{Error, Result};
 
 impl Store {
-    /// Turns damage into [`Error::Stale`] where the writer's progress explains it.
+    /// Turns damage into [`Error::Stale`] where the work of the writer explains the damage.
     pub(in crate::store) fn or_stale<T>(&self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Err(Error::Corrupt { file, why }) if self.0.read_only && self.has_changed(&file) => {
@@ -19,7 +19,8 @@ impl Store {
         }
     }
 
-    /// Whether the writer has made records since this store was opened, or has rewritten the file.
+    /// Whether the writer has appended records since this store was opened, or has rewritten the
+    /// file.
     fn has_changed(&self, file: &str) -> bool {
         let layers = &self.0.layers;
         let seen = self.lock_state().unpersisted.next_sequence;

@@ -1,4 +1,4 @@
-//! An open store: what all its calls share, and the checks at its door.
+//! An open store: what all its calls share, and the checks at the beginning of a call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,13 +14,21 @@ use crate::sys::fork::ForkMarker;
 use crate::sys::fs::Files;
 use crate::{Error, Result};
 
-/// An open store. Clones are the same store.
+/// An open store. A clone is another handle of the same store.
+///
+/// [`Store::open`] makes the value, and [`Store::close`] ends the store for all handles. Any thread
+/// may call any method; [threads](crate#threads) says which calls wait. When the last handle of a
+/// store, of its modules and of its captures is dropped, the lock of the store is released too.
+///
+/// All methods give these errors, which their texts do not repeat: [`Error::Handle`] after the
+/// close, [`Error::Busy`] from inside a callback of the same store, and [`Error::Forked`] in a
+/// forked child.
 #[derive(Clone)]
 pub struct Store(pub(in crate::store) Arc<Inner>);
 
 /// What the clones of a [`Store`] share.
 pub(in crate::store) struct Inner {
-    /// Tells the stores of this process apart.
+    /// No other store or capture of this process has this number.
     pub(in crate::store) serial: u64,
     pub(in crate::store) path: String,
     pub(in crate::store) files: Arc<dyn Files>,
@@ -30,15 +38,15 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) log: Option<Log>,
     pub(in crate::store) marker: ForkMarker,
     pub(in crate::store) closed: AtomicBool,
-    /// There is a capture, waiting or being written.
+    /// A capture is outstanding: it waits, or it is being written.
     pub(in crate::store) capturing: AtomicBool,
     /// Why the store takes no more work. The first reason stays.
     pub(in crate::store) poison: Mutex<Option<String>>,
-    /// See `MaintenanceGuard`.
+    /// Protected by [`MaintenanceGuard`](super::MaintenanceGuard).
     pub(in crate::store) maintenance_lock: Mutex<()>,
-    /// See `PersistGuard`.
+    /// Protected by [`PersistGuard`](super::PersistGuard).
     pub(in crate::store) persist_lock: Mutex<Durability>,
-    /// See `Locked`.
+    /// Protected by [`Locked`](super::Locked).
     pub(in crate::store) state: Mutex<State>,
 }
 
@@ -56,8 +64,8 @@ impl Store {
         Ok(())
     }
 
-    /// Refuses a call while a capture is outstanding, also while the capture is being written. It refuses at
-    /// once, because the guest may be paused for the call.
+    /// Refuses a call while a capture is outstanding, also while the capture is being written. The
+    /// call does not wait, because the guest may be paused for it.
     pub(in crate::store) fn check_no_capture(&self) -> Result<()> {
         if self.0.capturing.load(Ordering::Acquire) {
             return Err(Error::Busy {
@@ -75,7 +83,7 @@ impl Store {
         }
     }
 
-    /// Poisons the store: it takes no more work until it is opened again.
+    /// Poisons the store. A poisoned store refuses all work until it is opened again.
     pub(in crate::store) fn poison(&self, why: &Error) {
         let mut poison = self.0.poison.lock();
         if poison.is_none() {
@@ -83,7 +91,7 @@ impl Store {
         }
     }
 
-    /// Poisons the store if the guard that this returns is dropped by a panic.
+    /// Returns a guard. If a panic drops the guard, the store is poisoned.
     pub(in crate::store) fn poison_on_panic(&self) -> PoisonOnPanic<'_> {
         PoisonOnPanic(self)
     }
@@ -117,7 +125,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the store was closed. Takes no lock.
+    /// Whether the store was closed. This takes no lock.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }
@@ -138,7 +146,7 @@ impl Store {
     }
 }
 
-/// Poisons a store when it is dropped by a panic: the call in which that happened is half done.
+/// Poisons a store when a panic drops this value, because the call with the panic is half done.
 pub(in crate::store) struct PoisonOnPanic<'a>(&'a Store);
 
 impl Drop for PoisonOnPanic<'_> {

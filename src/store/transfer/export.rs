@@ -1,4 +1,4 @@
-//! Exporting: commits as a stream, each at the cost of what it changed.
+//! Exporting: writes commits as a stream. Each commit costs the pages that it changed.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -14,35 +14,43 @@ use crate::store::state::Store;
 use crate::sys::{host, pipe};
 use crate::{Error, Result};
 
-/// Pages of one frame.
+/// The most pages of one frame.
 const PAGES: u64 = 256;
 
-/// Pages that go into one frame.
+/// Pages of one source. Pages with data go into one frame or a few.
 struct ExportPart {
     run: Run,
     source: Option<Arc<Index>>,
 }
 
-/// Commits, each made on the one before.
+/// A line of commits. Each commit is a child of the commit before it.
 struct Line {
-    /// What the first commit was made on.
+    /// The parent of the first commit.
     base: Option<Arc<Commit>>,
     commits: Vec<Arc<Commit>>,
 }
 
 impl Store {
-    /// Writes commits to a descriptor; see `store_export`.
+    /// Writes commits to a descriptor as a stream for [`Store::import`]; see `store_export`.
+    ///
+    /// The stream has `to` and its ancestors back to `from`, which is not included. `from` 0: all
+    /// ancestors. The importing store must have `from`. `fd` is a pipe, a socket or a file, and
+    /// stays open. The call waits for the reader. Commits and persists of other threads go on;
+    /// deletions and compactions wait. After an error, an incomplete stream may have been written,
+    /// which an import refuses.
     ///
     /// # Errors
-    /// As `store_export`.
+    /// [`Error::NotFound`]: there is no such commit. [`Error::Invalid`]: `to` is not a descendant
+    /// of `from`, or `fd` is not open. [`Error::Stale`], [`Error::Corrupt`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn export(&self, from: u64, to: u64, fd: RawFd) -> Result<()> {
         self.export_with(from, to, fd, None)
     }
 
-    /// As [`Store::export`], with progress; see `store_export_with`.
+    /// As [`Store::export`], with a progress function; see `store_export_with`.
     ///
     /// # Errors
-    /// As `store_export_with`.
+    /// As [`Store::export`]. [`Error::Cancelled`].
     pub fn export_with(&self, from: u64, to: u64, fd: RawFd, progress: Progress<'_>) -> Result<()> {
         self.or_stale(self.export_line(from, to, fd, progress))
     }
@@ -90,7 +98,7 @@ impl Store {
         self.report_progress(&mut progress, total, total)
     }
 
-    /// The commit `from`, if it is not 0, and the commits after it down to `to`, oldest first.
+    /// The commit `from`, unless it is 0, and the commits after it up to `to`, oldest first.
     fn line(&self, from: u64, to: u64) -> Result<Line> {
         let locked = self.enter()?;
         let history = &locked.history;
@@ -114,14 +122,14 @@ impl Store {
         if next != from {
             return Err(Error::invalid(
                 format!("from {from}"),
-                format!("commit {to} was not made on it"),
+                format!("commit {to} is not a descendant of it"),
             ));
         }
         commits.reverse();
         Ok(Line { base, commits })
     }
 
-    /// The bytes of the pages of a module that may have changed.
+    /// The bytes of those pages of a module that may have changed.
     fn most_bytes(&self, before: Option<&ModuleEntry>, entry: &ModuleEntry) -> Result<u64> {
         let (from, to) = (before.map(|b| b.module_commit), Some(entry.module_commit));
         if from == to {
@@ -138,7 +146,7 @@ impl Store {
         chain: &mut Chain,
         before: Option<&ModuleEntry>,
         entry: &ModuleEntry,
-        tell: &mut dyn FnMut(u64) -> Result<()>,
+        report: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         if before.is_some_and(|before| before.module_commit == entry.module_commit) {
             return Ok(());
@@ -169,13 +177,13 @@ impl Store {
                 };
                 pipe::write(fd, &chain.encode(&frame))?;
                 sent += bytes.len() as u64;
-                tell(sent)
+                report(sent)
             })?;
         }
         Ok(())
     }
 
-    /// What changed in a module, in page order, in parts of one source each.
+    /// The changed pages of a module, in page order, in parts of one source each.
     fn changed_parts(
         &self,
         before: Option<&ModuleEntry>,

@@ -1,5 +1,5 @@
-//! Importing: a stream is read to its end, checked, and spooled; only then its commits become part of the
-//! history, all with one record.
+//! Importing: a stream is read to its end, checked, and spooled into temporary files. Only then do
+//! its commits become part of the history, all with one write.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -24,21 +24,22 @@ pub(super) fn bad(why: impl Into<String>) -> Error {
     Error::corrupt(NAME, why)
 }
 
-/// Whether a commit of one store is one of another: the same unique id.
+/// Whether a commit has this unique id. A commit has the same unique id in every store.
 fn has_id(commit: &Commit, unique_id: &[u8; 16]) -> bool {
     commit.unique_id == *unique_id
 }
 
-/// Where a module's bytes are at a commit of the stream.
+/// Where the bytes of a module at a commit of the stream are.
 #[derive(Clone, Copy)]
 pub(super) enum Held {
     /// In a file that this store has.
     Here(u64),
-    /// In one that came with the stream.
+    /// In a file that came with the stream. The number is its place in the list of spooled files.
     Spooled(usize),
 }
 
-/// A module commit that came with the stream: its pages are in a file that waits for its end and name.
+/// A module commit that came with the stream. Its pages are in a temporary file. The file's index,
+/// footer and name come later.
 pub(super) struct Spooled {
     pub(super) index: Arc<Index>,
     pub(super) below: Option<Held>,
@@ -48,7 +49,7 @@ pub(super) struct Spooled {
 /// A commit of the stream.
 pub(super) struct Incoming {
     pub(super) commit: Arc<Commit>,
-    /// Its number here, if it is here already.
+    /// Its number in this store, if this store has it already.
     pub(super) here: Option<u64>,
     pub(super) modules: BTreeMap<String, (Held, u64, Digest)>,
 }
@@ -65,7 +66,7 @@ struct Receiving {
     written: u64,
 }
 
-/// A stream on its way in.
+/// The state of an import.
 pub(super) struct Import<'a, 'p> {
     pub(super) store: &'a Store,
     pub(super) maintenance: &'a MaintenanceGuard<'a>,
@@ -73,31 +74,45 @@ pub(super) struct Import<'a, 'p> {
     chain: Chain,
     pub(super) commits: Vec<Incoming>,
     pub(super) spooled: Vec<Spooled>,
-    /// The pages of each module at the last commit of the stream, of those that came with it.
+    /// The page tables, at the last commit so far, of the modules that came with the stream.
     tables: BTreeMap<String, PageTable>,
     receiving: Option<Receiving>,
-    /// What the first commit was made on.
+    /// The parent of the first commit.
     pub(super) base: Option<Arc<Commit>>,
-    /// All files made so far.
+    /// The temporary files that were made so far.
     places: Vec<Place>,
     progress: Progress<'p>,
-    /// Bytes of pages so far.
+    /// The bytes of pages that were received so far.
     received: u64,
 }
 
 impl Store {
-    /// Reads commits from a descriptor; see `store_import`. Returns the number here of the last.
+    /// Reads a stream of [`Store::export`] from a descriptor, and adds its commits to the history.
+    /// Returns the number of the stream's last commit in this store; see `store_import`.
+    ///
+    /// The commits keep their unique ids, times, labels, user data and bytes, and get new numbers.
+    /// A commit that the store has already, by its unique id, stays as it is. The stream is checked
+    /// to its end first, and then all commits appear at once. They survive a power cut after the
+    /// next [`Store::persist`]. Head and memory do not change. In a store without commits, which
+    /// must not have mapped modules, the last imported commit becomes the head. Checksums find
+    /// accidents, not forgers: import only streams that you trust.
     ///
     /// # Errors
-    /// As `store_import`.
+    /// [`Error::Corrupt`]: the stream is cut or changed, or a file of this store is damaged.
+    /// [`Error::NotFound`]: the store does not have the commit on which the stream builds.
+    /// [`Error::Unsupported`]: the stream has another page size. [`Error::Busy`]: a capture is
+    /// outstanding at the last step. [`Error::Sync`]: a flush failed. [`Error::Version`],
+    /// [`Error::Invalid`], [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Io`],
+    /// [`Error::NoMemory`].
     pub fn import(&self, fd: RawFd) -> Result<u64> {
         self.import_with(fd, None)
     }
 
-    /// As [`Store::import`], with progress; see `store_import_with`.
+    /// As [`Store::import`], with a progress function; see `store_import_with`.
     ///
     /// # Errors
-    /// As `store_import_with`.
+    /// As [`Store::import`]. [`Error::Cancelled`]: nothing was imported, and a part of the stream
+    /// was read.
     pub fn import_with(&self, fd: RawFd, progress: Progress<'_>) -> Result<u64> {
         let maintenance = self.lock_maintenance()?;
         drop(self.enter_to_write()?);
@@ -117,8 +132,8 @@ impl Store {
         let base = match header.base {
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => None,
             id => Some(self.commit_of(&id)?.ok_or_else(|| Error::NotFound {
-                what: "commit that the stream goes on from".into(),
-                hint: "; import what comes before it first".into(),
+                what: "commit in this store on which the stream builds".into(),
+                hint: "; import the commits up to it first".into(),
             })?),
         };
         let mut import = Import {
@@ -139,10 +154,12 @@ impl Store {
             .receive_all(header.commits, header.bytes)
             .and_then(|()| import.make_commits());
         for place in &import.places {
-            // What was installed has another name by now; what stays is removed by the next open.
+            // An installed file has its final name by now. The next open removes a file that cannot
+            // be removed here.
             let _ = self.0.files.unlink(place);
         }
-        // Only copies are lost; but a disk that fails to write is to be heard of.
+        // Only copies are lost, but the store is poisoned: the caller has to know that the disk
+        // fails to write.
         done.inspect_err(|error| {
             if matches!(error, Error::Sync { .. }) {
                 self.poison(error);
@@ -150,7 +167,7 @@ impl Store {
         })
     }
 
-    /// The commit of this store with a unique id.
+    /// The commit of this store that has this unique id.
     fn commit_of(&self, unique_id: &[u8; 16]) -> Result<Option<Arc<Commit>>> {
         let state = self.enter()?;
         let found = state
@@ -163,7 +180,7 @@ impl Store {
 
 fn receive(fd: RawFd, buffer: &mut [u8]) -> Result<()> {
     if pipe::read(fd, buffer)? != buffer.len() {
-        return Err(bad("it is cut off"));
+        return Err(bad("it ends too early"));
     }
     Ok(())
 }
@@ -197,7 +214,9 @@ impl Import<'_, '_> {
                 Frame::End { frames } => {
                     self.end_commit()?;
                     if frames + 1 != self.chain.frames() || self.commits.len() as u64 != commits {
-                        return Err(bad("it does not have what it says it has"));
+                        return Err(bad(
+                            "its numbers of commits and frames are not what it says",
+                        ));
                     }
                     return Ok(());
                 }
@@ -213,7 +232,7 @@ impl Import<'_, '_> {
             .into_iter()
             .any(|other| has_id(&other.commit, &commit.unique_id))
         {
-            return Err(bad("it has one commit twice"));
+            return Err(bad("it has a commit twice"));
         }
         if let Some(known) = &known {
             let same = |a: &ModuleEntry, b: &ModuleEntry| {
@@ -223,9 +242,9 @@ impl Import<'_, '_> {
             if commit.modules.len() != known.modules.len()
                 || !modules.into_iter().all(|(a, b)| same(a, b))
             {
-                return Err(bad("a commit of it is here with other bytes"));
+                return Err(bad("this store has one of its commits with other bytes"));
             }
-            // From here on, what is below is in this store.
+            // The files below the next commits are in this store.
             self.tables.clear();
         }
         let modules = known.iter().flat_map(|known| &known.modules).map(|entry| {
@@ -240,7 +259,7 @@ impl Import<'_, '_> {
         Ok(())
     }
 
-    /// A module at the commit that the last one was made on.
+    /// A module at the parent of the last commit.
     fn below(&self, id: &str) -> Option<(Held, u64, Digest)> {
         match self.commits.len().checked_sub(2) {
             Some(at) => self.commits[at].modules.get(id).copied(),
@@ -267,7 +286,7 @@ impl Import<'_, '_> {
             .module(id)
             .filter(|e| e.size == size && e.digest == digest);
         if entry.is_none() || (!skipped && last.modules.contains_key(id)) {
-            return Err(bad(format!("module \"{id}\" is not as its commit says")));
+            return Err(bad(format!("module \"{id}\" is not what its commit says")));
         }
         if skipped {
             return Ok(());
@@ -277,7 +296,7 @@ impl Import<'_, '_> {
         check_module_size(id, size)?;
         let whole = size > 0 && size % layers.page_size == 0;
         if !whole || below.is_some_and(|(_, before, _)| before > size) {
-            return Err(bad(format!("module \"{id}\" has {size} bytes")));
+            return Err(bad(format!("module \"{id}\" has a bad size, {size} bytes")));
         }
         let count = size / layers.page_size;
         let mut table = match (self.tables.remove(id), below) {
@@ -325,7 +344,8 @@ impl Import<'_, '_> {
         Ok(())
     }
 
-    /// The module that pages are for; `None`: it is of a commit that is here. Pages ascend and are inside.
+    /// Takes the module that the pages belong to. `None`: this store has the commit already, and
+    /// the pages are not needed. Refuses pages that do not ascend or are outside of the module.
     fn take(&mut self, start: u64, count: u64) -> Result<Option<&mut Receiving>> {
         if self.last()?.here.is_some() {
             return Ok(None);
@@ -334,13 +354,13 @@ impl Import<'_, '_> {
         let receiving = self
             .receiving
             .as_mut()
-            .ok_or_else(|| bad("it has pages of no module"))?;
+            .ok_or_else(|| bad("it has pages that belong to no module"))?;
         let next = receiving.index.runs.last().map_or(0, IndexRun::end);
         let end = start.checked_add(count);
         let size = receiving.index.size / receiving.index.page_size;
         if count == 0 || start < next || end.is_none_or(|end| end > size) {
             return Err(bad(format!(
-                "it has pages {start} to {end:?} behind page {next}"
+                "it has {count} page(s) from page {start}; the module has {size} pages, and page {next} is the first that may follow"
             )));
         }
         for page in start..start + count {
@@ -354,7 +374,7 @@ impl Import<'_, '_> {
     fn zeros(&mut self, start: u64, count: u64) -> Result<()> {
         if let Some(receiving) = self.take(start, count)? {
             if receiving.index.shape == Shape::Image {
-                return Err(bad("it has zeros where a module begins with them"));
+                return Err(bad("it has zeros in a module that begins as zeros"));
             }
             receiving.index.push(start, count, Content::Zero);
         }
@@ -365,14 +385,14 @@ impl Import<'_, '_> {
         let size = self.store.0.layers.page_size as usize;
         let count = (bytes.len() / size) as u64;
         if bytes.len() % size != 0 || count > MAX_PAGES {
-            return Err(bad("it has a part of a page"));
+            return Err(bad("it has a frame that is not whole pages, or too many"));
         }
         let Some(receiving) = self.take(start, count)? else {
             return Ok(());
         };
         for (page, bytes) in (start..).zip(bytes.chunks_exact(size)) {
             if bytes.iter().all(|byte| *byte == 0) {
-                return Err(bad(format!("page {page} is told as data and is zero")));
+                return Err(bad(format!("page {page} is marked as data but is zero")));
             }
             let sum = checksum::page(bytes);
             receiving.checksums.push(sum);
@@ -403,11 +423,12 @@ impl Import<'_, '_> {
         } = receiving;
         if index.digest != wanted {
             return Err(bad(format!(
-                "the pages of module \"{}\" do not make up its digest",
+                "the pages of module \"{}\" do not match its digest",
                 index.module
             )));
         }
-        // Here, where the descriptor that wrote it is still open: later it is another one.
+        // The file is synced here, while the descriptor that wrote it is still open. Later calls
+        // open the file anew.
         file.sync()?;
         index.checksums = Checksums::known(checksums);
         let index = Arc::new(index);
@@ -424,7 +445,7 @@ impl Import<'_, '_> {
         Ok(())
     }
 
-    /// Modules that were not told are as they were.
+    /// Ends a commit of the stream. Its modules that are not in the stream are as at its parent.
     fn end_commit(&mut self) -> Result<()> {
         self.end_module()?;
         let Some(last) = self.commits.last() else {

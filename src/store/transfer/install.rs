@@ -1,4 +1,5 @@
-//! The end of an import: what came with the stream gets its numbers and names, and one record makes all commits.
+//! The end of an import: commits and files of the stream get their numbers and names, and one write
+//! of the journal makes all commits.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use crate::store::state::{Locked, Store, SyncState, UnsyncedFile};
 use crate::sys::fs::{Access, Dir, Place};
 use crate::{Error, Result};
 
-/// Files that got their final names. Unless the commits are made, the names go.
+/// Files that got their final names. If the commits are not made, dropping this value removes the
+/// files.
 struct NamedFiles<'a> {
     store: &'a Store,
     names: Vec<Place>,
 }
 
 impl NamedFiles<'_> {
-    /// The commits are made.
+    /// The commits are made: dropping this value removes nothing any more.
     fn commit(mut self) {
         self.names.clear();
     }
@@ -32,17 +34,18 @@ impl Drop for NamedFiles<'_> {
     }
 }
 
-/// The commits of a stream as they will be here.
+/// The commits of a stream with their numbers in this store.
 struct Numbered {
     commits: Vec<Arc<Commit>>,
-    /// The numbers of the files that came with the stream.
+    /// For each file that came with the stream: the number of its module commit.
     files: Vec<u64>,
-    /// The number here of the last commit of the stream.
+    /// The number of the stream's last commit in this store.
     last: u64,
 }
 
 impl Import<'_, '_> {
-    /// Gives everything its number and name, and records it. Returns the number here of the last commit.
+    /// Numbers the commits, names the files, and records the commits. Returns the number of the
+    /// stream's last commit in this store.
     pub(super) fn make_commits(&mut self) -> Result<u64> {
         let store = self.store;
         let last = self.commits.last();
@@ -52,19 +55,19 @@ impl Import<'_, '_> {
         }
         store.check_no_capture()?;
         for spooled in &self.spooled {
-            // Synced here, because commits would wait for the sync below.
+            // This sync comes before the locks, because commits would wait for the sync below.
             if let Some(file) = store.0.files.open(&spooled.place, Access::Write)? {
                 file.sync()?;
             }
         }
-        // A persist under way would not know of the files.
+        // The persist lock is needed, because a running persist does not know these files.
         let persist = self.maintenance.lock_persist();
         let mut locked = persist.enter_to_write()?;
         store.check_no_capture()?;
         let head = locked.history.head();
         if head == 0 && !locked.modules.is_empty() {
             return Err(Error::Busy {
-                why: "modules are mapped, and there is no commit yet that they are at",
+                why: "modules are mapped in a store without commits; commit or unmap them first",
             });
         }
         let old = locked.history.head_commit().cloned();
@@ -88,7 +91,7 @@ impl Import<'_, '_> {
         Ok(numbered.last)
     }
 
-    /// Numbers the commits that are not here yet, from `next` on.
+    /// Numbers the commits that this store does not have yet, from `next` on.
     fn number(&self, mut next: u64) -> Result<Numbered> {
         let mut numbered = Numbered {
             commits: Vec::new(),
@@ -120,8 +123,8 @@ impl Import<'_, '_> {
         Ok(numbered)
     }
 
-    /// Writes the ends of all files, makes them durable and gives them their names. Returns their indexes and
-    /// lengths.
+    /// Writes index and footer of every file, makes the files durable and gives them their names.
+    /// Returns their indexes and lengths.
     fn name_files(
         &self,
         numbers: &[u64],
@@ -153,7 +156,7 @@ impl Import<'_, '_> {
     }
 }
 
-/// After the record: caches and the list of files follow.
+/// After the record: brings the caches and the list of unsynced files up to date.
 fn follow_import(locked: &mut Locked<'_>, indexes: Vec<(Arc<Index>, u64)>, sequence: u64) {
     for (index, bytes) in indexes {
         locked.stats.bytes_written += bytes;

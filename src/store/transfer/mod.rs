@@ -1,4 +1,4 @@
-//! Taking commits elsewhere: streams out and in, and clones.
+//! Taking commits to other stores: export, import, and clones.
 
 mod clone;
 mod export;
