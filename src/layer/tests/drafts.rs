@@ -2,12 +2,12 @@
 
 use std::io::IoSlice;
 
-use super::caches::Counted;
-use super::recorded::Fuse;
-use super::written::{byte, written};
 use crate::format::index::{Content, Index};
 use crate::layer::{Draft, Finished, LayerFiles, PageTable, Piece, Reading};
 use crate::page_set::Run;
+use crate::store::tests::counted::Counted;
+use crate::store::tests::recorded::Fuse;
+use crate::store::tests::written::{byte, written};
 use crate::sys::fs::{Access, Files, Place};
 
 const PAGES: u64 = 8;

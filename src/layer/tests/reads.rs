@@ -2,11 +2,11 @@
 
 use std::io::IoSlice;
 
-use super::caches::Counted;
-use super::written::{byte, written};
 use crate::Error;
 use crate::layer::{LayerFiles, Piece, Reading};
 use crate::page_set::Run;
+use crate::store::tests::counted::Counted;
+use crate::store::tests::written::{byte, written};
 use crate::sys::fs::{Access, Files as _, Place};
 
 fn piece(layers: &LayerFiles, commit: u64, start: u64, count: u64) -> Piece {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::recorded::RecordedFiles;
-use super::written::written;
 use crate::format::index::{Former, Shape};
 use crate::layer::{LayerFiles, pages_of, rewrite_layer};
 use crate::page_set::Run;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::written::written;
 use crate::sys::fs::{Files as _, Place};
 
 fn runs(pages: &[(u64, u64)]) -> Vec<Run> {

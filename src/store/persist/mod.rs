@@ -9,3 +9,6 @@ mod inline;
 mod rewrite;
 mod sync_ahead;
 mod unlink;
+
+#[cfg(test)]
+mod tests;

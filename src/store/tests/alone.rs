@@ -20,16 +20,16 @@ use crate::sys::host::repeatable;
 use crate::{Error, Result, VerifyOptions};
 
 /// The boot id of the host that made the store, and the one it has after it lost power.
-pub(super) const SAME_BOOT: u8 = 1;
-pub(super) const BOOTED: u8 = 2;
+pub(crate) const SAME_BOOT: u8 = 1;
+pub(crate) const BOOTED: u8 = 2;
 
-pub(super) fn open_on(disk: &Disk, boot: u8) -> Result<Store> {
+pub(crate) fn open_on(disk: &Disk, boot: u8) -> Result<Store> {
     let files = RecordedFiles::holding(disk.clone(), boot);
     Store::open_files(files, "test", open_options())
 }
 
 /// The directory with one file's bytes changed.
-pub(super) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
+pub(crate) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
     let mut disk = disk.clone();
     let Some(Node::File(inode)) = disk.names.get(place) else {
         panic!("{place} is not there");
@@ -39,7 +39,7 @@ pub(super) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)
 }
 
 /// It is refused, by the name of that file.
-pub(super) fn refused<T>(outcome: Result<T>, place: &Place, what: &dyn Fn() -> String) {
+pub(crate) fn refused<T>(outcome: Result<T>, place: &Place, what: &dyn Fn() -> String) {
     match outcome {
         Err(Error::Corrupt { file, .. }) if file == place.to_string() => {}
         Err(error) => panic!("{}: {error}", what()),

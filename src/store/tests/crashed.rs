@@ -14,7 +14,7 @@ const SECTOR: usize = 512;
 
 /// How a process and its host end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Crash {
+pub(crate) enum Crash {
     /// Only the process died: everything that was written is there.
     Kill,
     /// The host lost what it had not been told to keep.
@@ -102,12 +102,12 @@ fn numbered(
 }
 
 /// All crashes of one kind after a number of operations.
-pub(in crate::store) struct Crashes {
+pub(crate) struct Crashes {
     /// With the steps before the first uncertain one.
     base: Disk,
     /// What may be missing has a number; what goes together has the same.
     steps: Vec<(Step, Option<usize>)>,
-    pub(in crate::store) uncertain: usize,
+    pub(crate) uncertain: usize,
     /// Which of them is that files whose bytes are gone keep their length, while the host goes on.
     length: Option<usize>,
     boot: u8,
@@ -169,16 +169,11 @@ fn high_water(log: &[Operation], base: &Disk) -> Vec<usize> {
 
 impl Crashes {
     /// Of a recording that began in a durable directory, after its first `count` operations.
-    pub(in crate::store) fn new(
-        recording: &RecordedFiles,
-        base: &Disk,
-        count: usize,
-        crash: Crash,
-    ) -> Self {
+    pub(crate) fn new(recording: &RecordedFiles, base: &Disk, count: usize, crash: Crash) -> Self {
         Self::of_log(&recording.log()[..count], recording, base, crash)
     }
 
-    pub(in crate::store) fn of_log(
+    pub(crate) fn of_log(
         log: &[Operation],
         recording: &RecordedFiles,
         base: &Disk,
@@ -282,7 +277,7 @@ impl Crashes {
     }
 
     /// The directory in which of the uncertain steps those for which `survives` says so are made.
-    pub(in crate::store) fn left(&self, mut survives: impl FnMut(usize) -> bool) -> Disk {
+    pub(crate) fn left(&self, mut survives: impl FnMut(usize) -> bool) -> Disk {
         let mut disk = self.base.clone();
         let survives: Vec<bool> = (0..self.uncertain).map(&mut survives).collect();
         for (step, number) in &self.steps {
@@ -296,30 +291,23 @@ impl Crashes {
     }
 
     /// As `left`, as files that can be opened.
-    pub(in crate::store) fn files(
-        &self,
-        survives: impl FnMut(usize) -> bool,
-    ) -> Arc<RecordedFiles> {
+    pub(crate) fn files(&self, survives: impl FnMut(usize) -> bool) -> Arc<RecordedFiles> {
         RecordedFiles::holding(self.left(survives), self.boot)
     }
 
     /// Of every hundred uncertain steps this many survive, by chance.
-    pub(in crate::store) fn by_chance(
-        &self,
-        percent: u64,
-        random: &mut Random,
-    ) -> Arc<RecordedFiles> {
+    pub(crate) fn by_chance(&self, percent: u64, random: &mut Random) -> Arc<RecordedFiles> {
         self.files(|_| random.below(100) < percent)
     }
 
-    pub(super) fn boot(&self) -> u8 {
+    pub(crate) fn boot(&self) -> u8 {
         self.boot
     }
 
     /// Calls `each` with choices of what survives, at most `most` of them: every subset where there are
     /// no more than that; else nothing, everything, all but one step, one step only, every prefix and
     /// every suffix in turn, and then subsets by chance. Says whether those were all.
-    pub(in crate::store) fn choices(
+    pub(crate) fn choices(
         &self,
         most: u64,
         random: &mut Random,

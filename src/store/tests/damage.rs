@@ -51,7 +51,7 @@ fn store() -> Rig {
 }
 
 /// What a file of each name has held, after every operation since the store was made.
-pub(super) fn held(rig: &Rig) -> BTreeMap<Place, Vec<Arc<Vec<u8>>>> {
+pub(crate) fn held(rig: &Rig) -> BTreeMap<Place, Vec<Arc<Vec<u8>>>> {
     let log = rig.files.log();
     let mut held: BTreeMap<Place, Vec<Arc<Vec<u8>>>> = BTreeMap::new();
     for count in 0..=log.len() {

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crashed::{Crash, Crashes};
-use super::dropped::{killed_after_the_sync, open_or_salvage};
+use super::evicted::{killed_after_the_sync, open_or_salvage};
 use super::parts::in_parts;
 use super::recorded::{Fuse, RecordedFiles, Short};
 use super::steps::{History, Step};
@@ -48,7 +48,7 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
 }
 
 /// How an operation fails.
-pub(super) const KINDS: [(i32, Short); 9] = [
+pub(crate) const KINDS: [(i32, Short); 9] = [
     (libc::EIO, Short::Half),
     (libc::ENOSPC, Short::Half),
     (libc::EDQUOT, Short::Nothing),
@@ -219,7 +219,7 @@ fn fail(
 }
 
 /// After a failed sync nothing is taken in until the store is opened anew, and what is known can be asked for.
-pub(super) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
+pub(crate) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
     let store = &rig.store;
     let now = rig.oracle.now();
     let first = now.commits.first().copied();

@@ -1,8 +1,7 @@
 //! Files that a deletion could not do without, as on a full disk: the next one does.
 
-use super::Rig;
-use super::recorded::{Fuse, RecordedFiles};
-use super::reserve::without_room;
+use crate::store::tests::Rig;
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
 use crate::sys::fs::{Dir, Files};
 
 fn is_there(rig: &Rig, name: &str) -> bool {
@@ -72,7 +71,7 @@ fn restore_works_without_quota_for_what_is_reserved_ahead() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         rig.reopen();
         rig.patience = 0;
-        without_room(&rig.files, errno);
+        rig.files.fail_allocations(errno);
         let head = rig.oracle.now().head;
         rig.restore(3 - head);
         assert!(rig.files.set_fuse(Fuse::default()).burnt > 0);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::recorded::RecordedFiles;
-use super::{CommitOptions, CompactOptions, Store, map_options, rig};
 use crate::Result;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{map_options, rig};
+use crate::store::{CommitOptions, CompactOptions, Store};
 
 const PAGES: u64 = 16;
 const COMMITS: u64 = 24;

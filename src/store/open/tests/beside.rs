@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::caches::Counted;
-use super::recorded::RecordedFiles;
-use super::{Moment, OpenOptions, Rig, Store};
 use crate::Result;
+use crate::store::tests::counted::Counted;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Moment, Rig};
+use crate::store::{OpenOptions, Store};
 use crate::sys::fs::{Access, Dir, DirEntry, File, Files, Place};
 use crate::sys::host::repeatable;
 
@@ -253,7 +254,7 @@ fn a_reader_of_a_damaged_store_does_not_look_again_and_again() {
         let opens = Counted::of(&files, "open");
         let options = OpenOptions {
             read_only: true,
-            ..super::rig::open_options()
+            ..crate::store::tests::rig::open_options()
         };
         let refused = Store::open_files(files.clone(), "test", options);
         let refused = refused.map(drop).unwrap_err();

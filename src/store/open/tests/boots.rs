@@ -1,8 +1,9 @@
 //! Whether the host has booted since a journal was written, where both sides tell and where they do not.
 
-use super::recorded::RecordedFiles;
-use super::{Rig, Store, rig};
 use crate::journal::{Rebooted, Role, replay};
+use crate::store::Store;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Rig, rig};
 
 #[test]
 fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::alone::{BOOTED, SAME_BOOT, open_on, refused, with};
-use super::crashed::{Crash, Crashes};
-use super::damage::held;
-use super::fuzz::places::{bytes_at, id_of};
-use super::recorded::{Disk, Fuse, Node, RecordedFiles};
-use super::rig::open_options;
-use super::{CommitOptions, Moment, OpenOptions, Rig, Store, map_options, open};
 use crate::format::header::{LOG_HEADER, LogHeader, LogKind};
 use crate::format::{high_water, name, record};
 use crate::journal::journal_place;
+use crate::store::tests::alone::{BOOTED, SAME_BOOT, open_on, refused, with};
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::damage::held;
+use crate::store::tests::fuzz::places::{bytes_at, id_of};
+use crate::store::tests::recorded::{Disk, Fuse, Node, RecordedFiles};
+use crate::store::tests::rig::open_options;
+use crate::store::tests::{Moment, Rig, map_options, open};
+use crate::store::{CommitOptions, OpenOptions, Store};
 use crate::sys::fs::{Files as _, Place};
 use crate::sys::host::repeatable;
 

@@ -1,7 +1,8 @@
 //! Files that nobody needs when a store is opened: those of the library go, and nobody else's.
 
-use super::recorded::RecordedFiles;
-use super::{OpenOptions, Rig, Store, rig};
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Rig, rig};
+use crate::store::{OpenOptions, Store};
 use crate::sys::fs::{Access, Dir, Files, Place};
 
 fn names(files: &RecordedFiles) -> Vec<String> {

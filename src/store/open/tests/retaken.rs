@@ -1,12 +1,13 @@
 //! What the host had written back of the journal some time before a sync of it failed, and takes up again when it drops
 //! what that sync could not write: an older journal beside files that went on.
 
-use super::crashed::{Crash, Crashes};
-use super::dropped::open_or_salvage;
-use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles, content, put};
-use super::rig::open_options;
-use super::{Random, Rig, Store, check_power_cuts, check_reopened, open};
 use crate::journal::journal_place;
+use crate::store::Store;
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::evicted::open_or_salvage;
+use crate::store::tests::recorded::{Disk, Fuse, Node, Operation, RecordedFiles, content, put};
+use crate::store::tests::rig::open_options;
+use crate::store::tests::{Random, Rig, check_power_cuts, check_reopened, open};
 use crate::sys::fs::{Access, Files as _};
 use crate::sys::host::repeatable;
 

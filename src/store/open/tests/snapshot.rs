@@ -3,11 +3,12 @@
 //! what is not whole of what was never persisted. What was persisted is there, though files that the journal carries are
 //! taken from it by the second owner, when the first has tried to persist them. Nothing is wrong.
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Disk, RecordedFiles};
-use super::rig::open_options;
-use super::steps::History;
-use super::{OpenOptions, Random, Rig, Store, long, map_options, seed};
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::recorded::{Disk, RecordedFiles};
+use crate::store::tests::rig::open_options;
+use crate::store::tests::steps::History;
+use crate::store::tests::{Random, Rig, long, map_options, seed};
+use crate::store::{OpenOptions, Store};
 use crate::{Error, Result};
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! How much a persist writes into the journal, with one sync, and when it syncs the files themselves.
 
-use super::recorded::{Operation, RecordedFiles};
-use super::{CommitOptions, Module, Store, map_options, rig};
+use crate::store::tests::recorded::{Operation, RecordedFiles};
+use crate::store::tests::{map_options, rig};
+use crate::store::{CommitOptions, Module, Store};
 use crate::sys::host::page_size;
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Promise 2: the order of writes and syncs, read off a recording of the file operations.
 
-use super::recorded::{Node, Operation, RecordedFiles};
-use super::{Random, Rig};
 use crate::format::name;
+use crate::store::tests::recorded::{Node, Operation, RecordedFiles};
+use crate::store::tests::{Random, Rig};
 use crate::sys::fs::{Dir, Place};
 
 /// Where each thing happened last before `end`.
@@ -204,7 +204,7 @@ fn an_image_of_holes_is_not_carried_by_the_journal() {
     rig.persist();
     let module = rig
         .store
-        .map_module("large", 8 << 20, &super::map_options())
+        .map_module("large", 8 << 20, &crate::store::tests::map_options())
         .unwrap();
     module.mapped().memory.write(0, &[1]);
     module.mark_dirty(0, 1).unwrap();

@@ -3,12 +3,13 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use super::recorded::{Fuse, RecordedFiles};
-use super::{CommitOptions, Rig};
 use crate::Result;
 use crate::format::commit::{Commit, Event};
 use crate::format::header::{LOG_HEADER, LogKind, Mark};
 use crate::journal::{LogStart, RecordLog, SequencedEvent};
+use crate::store::CommitOptions;
+use crate::store::tests::Rig;
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
 use crate::sys::fs::Files;
 use crate::sys::realfs;
 
@@ -61,18 +62,6 @@ impl Growing {
     }
 }
 
-/// Allocations fail with this for ever.
-pub(super) fn without_room(files: &RecordedFiles, errno: i32) {
-    files.set_fuse(Fuse {
-        at: 1,
-        times: u64::MAX,
-        errno,
-        alike: true,
-        kind: Some("allocate"),
-        ..Fuse::default()
-    });
-}
-
 #[test]
 fn behind_every_record_there_is_room_for_more() {
     let directory = tempfile::tempdir().unwrap();
@@ -100,10 +89,10 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         let mut growing = Growing::new(&*files, LogKind::Journal);
         // It reserves so much.
         growing.commit(100).unwrap();
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         growing.commit_to(STEP - RESERVE).unwrap();
         assert_eq!(files.set_fuse(Fuse::default()).burnt, 0);
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         let end = growing.0.end();
         assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
         assert_eq!(growing.0.end(), end);
@@ -122,7 +111,7 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
             "each asks for much, and for little, and the last for what it takes"
         );
         // There is room for little.
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         let mut fuse = files.set_fuse(Fuse::default());
         fuse.times = 1;
         files.set_fuse(fuse);
@@ -131,7 +120,7 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         growing.commit(0).unwrap();
         // What is durable in `commits` was committed before.
         let mut commits = Growing::new(&*files, LogKind::Commits);
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         commits.commit(2 * STEP).unwrap();
         files.set_fuse(Fuse::default());
     }
@@ -143,12 +132,12 @@ fn other_failures_to_reserve_are_failures_and_none_where_nothing_can_be_reserved
     let mut growing = Growing::new(&*files, LogKind::Journal);
     let end = growing.0.end();
     assert_eq!(end, LOG_HEADER as u64);
-    without_room(&files, libc::EIO);
+    files.fail_allocations(libc::EIO);
     for event in [Event::HeadMoved(1), Event::Deleted(1)] {
         assert_eq!(growing.append(event).unwrap_err().errno(), libc::EIO);
     }
     assert_eq!(growing.0.end(), end);
-    without_room(&files, libc::EOPNOTSUPP);
+    files.fail_allocations(libc::EOPNOTSUPP);
     for _ in 0..3 {
         growing.commit(STEP).unwrap();
     }
@@ -207,7 +196,7 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
             .as_ref()
             .unwrap()
             .end();
-        without_room(&rig.files, libc::ENOSPC);
+        rig.files.fail_allocations(libc::ENOSPC);
         rig.store.persist(None).unwrap();
         asked += rig.files.set_fuse(Fuse::default()).burnt;
         let after = rig

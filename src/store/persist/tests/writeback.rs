@@ -3,12 +3,12 @@
 
 use std::os::fd::AsRawFd as _;
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles};
-use super::steps::{History, Step};
-use super::transfer::{exported, source};
-use super::{Random, Rig, check_reopened, open};
 use crate::format::name;
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::exported::{exported, source};
+use crate::store::tests::recorded::{Disk, Fuse, Node, Operation, RecordedFiles};
+use crate::store::tests::steps::{History, Step};
+use crate::store::tests::{Random, Rig, check_reopened, open};
 use crate::sys::fs::Place;
 use crate::sys::host::repeatable;
 

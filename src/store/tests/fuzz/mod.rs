@@ -2,10 +2,10 @@
 //! input is bytes; what they mean is said where they are read. Each must end, and no assertion may fail.
 
 mod decoders;
-pub(in crate::store::tests) mod directory;
+pub(crate) mod directory;
 mod examine;
-pub(in crate::store::tests) mod places;
-pub(in crate::store::tests) mod seal;
+pub(crate) mod places;
+pub(crate) mod seal;
 mod sequence;
 mod stream;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::TARGETS;
 
 /// The inputs of a target.
-pub(super) fn corpus(target: &str) -> PathBuf {
+pub(crate) fn corpus(target: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     root.join("fuzz/corpus").join(target)
 }

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Fuse, RecordedFiles};
-use super::steps::{History, Player};
-use super::{Moment, Random, Rig, check_goes_on, check_reopened, rig, setting};
 use crate::store::open::identity_place;
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
+use crate::store::tests::steps::{History, Player};
+use crate::store::tests::{Moment, Random, Rig, check_goes_on, check_reopened, rig, setting};
 use crate::store::{OpenOptions, Store};
 use crate::sys::fs::Dir;
 use crate::sys::host::repeatable;
