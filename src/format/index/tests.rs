@@ -105,8 +105,8 @@ fn every_flipped_bit_is_seen() {
 
 #[test]
 fn contradictions_are_refused_even_with_good_checksums() {
-    type Change = fn(&mut Index);
-    let changes: [Change; 8] = [
+    type IndexEdit = fn(&mut Index);
+    let changes: [IndexEdit; 8] = [
         |i| i.parent = 9,
         |i| i.parent = 0,
         |i| i.commit = 0,
@@ -262,8 +262,8 @@ impl Fields {
 
 #[test]
 fn every_bound_of_a_footer_is_where_it_is_said_to_be() {
-    type Change = fn(&mut Fields);
-    let of_deltas: [(Change, bool); 24] = [
+    type FieldsEdit = fn(&mut Fields);
+    let of_deltas: [(FieldsEdit, bool); 24] = [
         (|_| {}, true),
         (|f| f.page_size = 256, false),
         (|f| f.page_size = 600, false),
@@ -289,7 +289,7 @@ fn every_bound_of_a_footer_is_where_it_is_said_to_be() {
         (|f| f.off = [8, 0, 8], false),
         (|f| f.data = u64::MAX / 16, false),
     ];
-    let of_images: [(Change, bool); 9] = [
+    let of_images: [(FieldsEdit, bool); 9] = [
         (|_| {}, true),
         (|f| f.parent = 1, false),
         (|f| f.former = 8, true),
@@ -315,7 +315,7 @@ fn every_bound_of_a_footer_is_where_it_is_said_to_be() {
             );
         }
     }
-    let others: [Change; 2] = [|f| f.version ^= 2, |f| f.flags = 1];
+    let others: [FieldsEdit; 2] = [|f| f.version ^= 2, |f| f.flags = 1];
     for change in others {
         let mut fields = Fields::delta();
         change(&mut fields);

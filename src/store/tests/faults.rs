@@ -7,7 +7,7 @@ use super::crashed::{Crash, Crashes};
 use super::evicted::{killed_after_the_sync, open_or_salvage};
 use super::parts::in_parts;
 use super::recorded::{Fuse, RecordedFiles, Short};
-use super::steps::{History, Step};
+use super::steps::{Step, StepHistory};
 use super::{Moment, Random, Rig, check_power_cuts, check_reopened, long, open, setting};
 use crate::sys::host::repeatable;
 
@@ -67,7 +67,7 @@ const MOST: u64 = 3;
 
 /// What was tried.
 #[derive(Default)]
-struct Counts {
+struct FaultCounts {
     runs: u64,
     /// Calls that failed; the others did without what failed.
     failed: u64,
@@ -134,11 +134,11 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
 
 /// The last step of a history with one fault. `None` when the step has no such operation, and so nothing failed.
 fn fail(
-    history: &History,
+    history: &StepHistory,
     at: u64,
     kind: (i32, Short),
     lasting: Lasting,
-    counts: &mut Counts,
+    counts: &mut FaultCounts,
 ) -> Option<()> {
     repeatable::begin(1);
     let mut random = Random(at + 1);
@@ -275,7 +275,7 @@ fn crash(
     rig: &mut Rig,
     empty: &RecordedFiles,
     random: &mut Random,
-    counts: &mut Counts,
+    counts: &mut FaultCounts,
     what: &dyn Fn() -> String,
 ) {
     let count = rig.files.recorded();
@@ -311,9 +311,9 @@ fn crash(
 }
 
 /// Tries every `parts`-th history: each operation of its last step, each kind of failure, once and for ever.
-fn fail_all(longest: u64, part: usize, parts: usize) -> Counts {
-    let mut counts = Counts::default();
-    let histories = [History::all(longest), History::of_more(longest)].concat();
+fn fail_all(longest: u64, part: usize, parts: usize) -> FaultCounts {
+    let mut counts = FaultCounts::default();
+    let histories = [StepHistory::all(longest), StepHistory::of_more(longest)].concat();
     for history in histories.iter().skip(part).step_by(parts) {
         for kind in KINDS {
             for lasting in [Lasting::Once, Lasting::ForEver, Lasting::ForEverAlike] {

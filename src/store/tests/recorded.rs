@@ -130,7 +130,7 @@ pub(crate) struct Disk {
 pub(crate) type Watch = Box<dyn FnMut(&'static str) + Send>;
 
 #[derive(Default)]
-struct State {
+struct RecordedState {
     fuse: Fuse,
     watch: Option<Watch>,
     disk: Disk,
@@ -140,8 +140,8 @@ struct State {
     untold: Vec<u64>,
 }
 
-impl State {
-    fn file(&mut self, state: &Arc<Mutex<State>>, inode: usize) -> Arc<dyn File> {
+impl RecordedState {
+    fn file(&mut self, state: &Arc<Mutex<RecordedState>>, inode: usize) -> Arc<dyn File> {
         self.opened += 1;
         Arc::new(RecordedFile {
             state: state.clone(),
@@ -153,7 +153,7 @@ impl State {
 
 /// A store directory in memory.
 pub(crate) struct RecordedFiles {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RecordedState>>,
     /// 0: this host does not tell.
     pub(crate) boot: u8,
 }
@@ -166,9 +166,9 @@ impl RecordedFiles {
 
     /// A directory with this in it, all of it durable.
     pub(crate) fn holding(disk: Disk, boot: u8) -> Arc<Self> {
-        let state = State {
+        let state = RecordedState {
             disk,
-            ..State::default()
+            ..RecordedState::default()
         };
         Arc::new(Self {
             state: Arc::new(Mutex::new(state)),
@@ -266,7 +266,7 @@ fn as_sync(error: &Error) -> Error {
     }
 }
 
-impl State {
+impl RecordedState {
     /// Counts an operation, and fails it if its turn has come.
     fn burn(&mut self, what: &'static str) -> Result<()> {
         if let Some(watch) = &mut self.watch {
@@ -442,7 +442,7 @@ impl Files for RecordedFiles {
 }
 
 struct RecordedFile {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RecordedState>>,
     inode: usize,
     /// Which of all that were opened.
     number: u64,

@@ -30,7 +30,7 @@ fn page() -> u64 {
 }
 
 /// What was promised when so many operations had been recorded.
-struct Mark {
+struct RigMark {
     recorded: usize,
     moment: usize,
     persisted: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Rig {
     pub(crate) patience: u64,
     /// What the store holds if a call that failed did a part of its work that stays.
     doubtful: Option<Moment>,
-    marks: Vec<Mark>,
+    marks: Vec<RigMark>,
     map_options: MapOptions,
     pages: u64,
     /// Counts what is written, so that no two commits are alike.
@@ -90,7 +90,7 @@ impl Rig {
 
     /// Notes what holds from here on.
     pub(crate) fn mark(&mut self) {
-        self.marks.push(Mark {
+        self.marks.push(RigMark {
             recorded: self.files.recorded(),
             moment: self.oracle.last(),
             persisted: self.oracle.persisted,

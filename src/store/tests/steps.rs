@@ -144,13 +144,13 @@ impl Player {
 
 /// A beginning and one to three steps. Searches look at its last step: those before are other histories' last.
 #[derive(Debug, Clone)]
-pub(crate) struct History {
+pub(crate) struct StepHistory {
     pub(crate) tells_boot: bool,
     beginning: usize,
     steps: Vec<Step>,
 }
 
-impl History {
+impl StepHistory {
     pub(crate) fn all(longest: u64) -> Vec<Self> {
         let mut sequences: Vec<Vec<Step>> = vec![Vec::new()];
         let mut all = Vec::new();

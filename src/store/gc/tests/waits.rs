@@ -15,9 +15,9 @@ const PAGES: u64 = 16;
 const COMMITS: u64 = 24;
 
 /// Operations by kind.
-type Counts = BTreeMap<&'static str, u64>;
+type WaitCounts = BTreeMap<&'static str, u64>;
 
-fn total(counts: &Counts, kinds: &[&str]) -> u64 {
+fn total(counts: &WaitCounts, kinds: &[&str]) -> u64 {
     let of = |kind: &&str| counts.get(*kind).copied().unwrap_or(0);
     kinds.iter().map(of).sum()
 }
@@ -53,8 +53,12 @@ fn make() -> (Arc<RecordedFiles>, Store) {
 }
 
 /// What a call does to files with and without the store's lock.
-fn watched(files: &RecordedFiles, store: &Store, call: impl FnOnce() -> Result<()>) -> [Counts; 2] {
-    let counts: Arc<Mutex<[Counts; 2]>> = Arc::default();
+fn watched(
+    files: &RecordedFiles,
+    store: &Store,
+    call: impl FnOnce() -> Result<()>,
+) -> [WaitCounts; 2] {
+    let counts: Arc<Mutex<[WaitCounts; 2]>> = Arc::default();
     let (inside, own) = (counts.clone(), store.clone());
     // Nobody else is in the store: if the lock is held, it is by this call.
     files.set_watch(Some(Box::new(move |what| {
@@ -70,7 +74,7 @@ fn watched(files: &RecordedFiles, store: &Store, call: impl FnOnce() -> Result<(
 
 /// Checks what was done with the lock held, where `rewritten` files got their names. Returns how many
 /// backing files became names of other images, which takes a look whether they are there, a link and a rename.
-fn check(with: &Counts, rewritten: u64, writes: u64) -> u64 {
+fn check(with: &WaitCounts, rewritten: u64, writes: u64) -> u64 {
     let links = total(with, &["link"]);
     let never = [
         "create",

@@ -32,9 +32,9 @@ fn move_about(player: &mut Player) {
 }
 
 /// What comes before a sync fails, and the step in which it does.
-type History = (fn(&mut Player), Step);
+type FailingHistory = (fn(&mut Player), Step);
 
-const HISTORIES: [History; 6] = [
+const HISTORIES: [FailingHistory; 6] = [
     // Of the first files, of `commits` and of its name.
     (
         |player| {
@@ -95,7 +95,7 @@ const HISTORIES: [History; 6] = [
 
 /// Plays a history, and lets the operation `at` of its last step fail.
 fn fail_last(
-    (before, last): History,
+    (before, last): FailingHistory,
     tells_boot: bool,
     at: u64,
 ) -> (Player, Arc<RecordedFiles>, Fuse) {

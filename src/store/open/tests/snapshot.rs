@@ -6,7 +6,7 @@
 use crate::store::tests::crashed::{Crash, Crashes};
 use crate::store::tests::recorded::{Disk, RecordedFiles};
 use crate::store::tests::rig::open_options;
-use crate::store::tests::steps::History;
+use crate::store::tests::steps::StepHistory;
 use crate::store::tests::{Random, Rig, long, map_options, seed};
 use crate::store::{OpenOptions, Store};
 use crate::{Error, Result};
@@ -41,7 +41,7 @@ fn mended(left: &Left, rig: &Rig, commit: u64) -> Result<()> {
 }
 
 #[derive(Default)]
-struct Counts {
+struct SnapshotCounts {
     opened: u64,
     refused: u64,
     /// Restores of what was persisted, of what was not, and refusals of what was not.
@@ -54,8 +54,8 @@ struct Counts {
     for_an_owner: u64,
 }
 
-impl Counts {
-    fn explore(&mut self, history: &History, random: &mut Random, most: u64) {
+impl SnapshotCounts {
+    fn explore(&mut self, history: &StepHistory, random: &mut Random, most: u64) {
         let empty = RecordedFiles::new(true);
         let Some((mut player, last)) = history.play(empty.copy()) else {
             return;
@@ -119,12 +119,15 @@ impl Counts {
 
 #[test]
 fn promise_2_what_was_persisted_is_in_a_snapshot_of_the_disk_that_the_same_host_opens() {
-    let mut counts = Counts::default();
+    let mut counts = SnapshotCounts::default();
     let mut random = Random(seed());
-    for history in History::all(2).iter().filter(|history| history.tells_boot) {
+    for history in StepHistory::all(2)
+        .iter()
+        .filter(|history| history.tells_boot)
+    {
         counts.explore(history, &mut random, 4 * long());
     }
-    let Counts {
+    let SnapshotCounts {
         opened,
         refused,
         promised,

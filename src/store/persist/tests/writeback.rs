@@ -7,7 +7,7 @@ use crate::format::name;
 use crate::store::tests::crashed::{Crash, Crashes};
 use crate::store::tests::exported::{exported, source};
 use crate::store::tests::recorded::{Disk, Fuse, Node, Operation, RecordedFiles};
-use crate::store::tests::steps::{History, Step};
+use crate::store::tests::steps::{Step, StepHistory};
 use crate::store::tests::{Random, Rig, check_reopened, open};
 use crate::sys::fs::Place;
 use crate::sys::host::repeatable;
@@ -137,7 +137,7 @@ fn cut(rig: &Rig, empty: &RecordedFiles, random: &mut Random, what: &dyn Fn() ->
 #[test]
 fn promise_2_no_write_that_the_host_lost_is_persisted() {
     let (mut lost, mut told, mut states) = (0, 0, 0);
-    for history in History::all(2) {
+    for history in StepHistory::all(2) {
         for lose in 1.. {
             repeatable::begin(1);
             let mut random = Random(lose);

@@ -16,25 +16,25 @@ mod seeds;
 
 /// A thing to be fuzzed.
 #[derive(Clone, Copy)]
-pub(crate) struct Target {
+pub(crate) struct FuzzTarget {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&[u8]),
 }
 
-pub(crate) const TARGETS: [Target; 4] = [
-    Target {
+pub(crate) const TARGETS: [FuzzTarget; 4] = [
+    FuzzTarget {
         name: "decoders",
         run: decoders::run,
     },
-    Target {
+    FuzzTarget {
         name: "directory",
         run: directory::run,
     },
-    Target {
+    FuzzTarget {
         name: "stream",
         run: stream::run,
     },
-    Target {
+    FuzzTarget {
         name: "sequence",
         run: sequence::run,
     },
