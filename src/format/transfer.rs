@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bound_of_a_head_is_where_it_is_said_to_be() {
+    fn every_bound_of_a_head_is_where_the_format_says() {
         let stream = [9; 16];
         // A head whose checksum holds, whatever it says.
         let taken = |magic: u32, length: u64, number: u64, link: u64| {

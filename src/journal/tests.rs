@@ -12,7 +12,7 @@ use crate::sys::fs::{Access, Files as _};
 use crate::sys::realfs;
 
 #[test]
-fn a_sparse_stream_takes_no_more_memory_than_it_may() {
+fn a_sparse_log_takes_no_more_memory_than_it_may() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
@@ -31,7 +31,7 @@ fn a_sparse_stream_takes_no_more_memory_than_it_may() {
 }
 
 #[test]
-fn a_stream_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
+fn a_log_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
@@ -53,7 +53,7 @@ fn a_stream_is_read_to_its_end_or_to_more_zeros_than_a_record_has() {
 }
 
 #[test]
-fn the_journal_alone_tells_of_which_boot_it_is() {
+fn only_the_journal_has_a_boot_id() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();
@@ -69,7 +69,7 @@ fn the_journal_alone_tells_of_which_boot_it_is() {
 }
 
 #[test]
-fn what_could_not_be_read_again_is_not_written() {
+fn records_that_could_not_be_read_again_are_not_written() {
     let directory = tempfile::tempdir().unwrap();
     let root = realfs::make_root(&directory.path().join("store")).unwrap();
     let files = realfs::make_hidden(root).unwrap();

@@ -78,7 +78,7 @@ fn image() -> Index {
 }
 
 #[test]
-fn an_image_remembers_what_it_was() {
+fn an_image_knows_its_former_base() {
     assert_eq!(
         decode(&image().encode(&STORE), 100 * 4096).unwrap(),
         image()
@@ -168,7 +168,7 @@ fn a_footer_counts_the_pages_of_its_runs() {
 }
 
 #[test]
-fn checksums_are_where_they_are_said_to_be() {
+fn checksums_are_where_the_footer_says() {
     for (index, before) in [(delta(), 4 * 4096), (image(), 100 * 4096)] {
         let bytes = index.encode(&STORE);
         let (at, length) = index.checksums_at();
@@ -261,7 +261,7 @@ impl Fields {
 }
 
 #[test]
-fn every_bound_of_a_footer_is_where_it_is_said_to_be() {
+fn every_bound_of_a_footer_is_where_the_format_says() {
     type FieldsEdit = fn(&mut Fields);
     let of_deltas: [(FieldsEdit, bool); 24] = [
         (|_| {}, true),

@@ -24,7 +24,7 @@ fn header() -> LogHeader {
     }
 }
 
-/// A stream of `batches`, each a list of commits' numbers.
+/// A log of `batches`, each a list of commits' numbers.
 fn stream(batches: &[&[u64]]) -> Vec<u8> {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     let (mut prev_checksum, mut sequence) = (42, 1);
@@ -49,7 +49,7 @@ fn read(bytes: &[u8]) -> Scan {
     scan(bytes, &header, &STORE, "commits").unwrap()
 }
 
-/// A stream of one record whose head's checksum holds, whatever it says.
+/// A log of one record whose head's checksum holds, whatever it says.
 fn forged(magic: u32, length: u64, sequence: u64) -> Scan {
     let payload = 5u64.to_le_bytes();
     let mut head = Vec::new();
@@ -65,7 +65,7 @@ fn forged(magic: u32, length: u64, sequence: u64) -> Scan {
 }
 
 #[test]
-fn every_bound_of_a_head_is_where_it_is_said_to_be() {
+fn every_bound_of_a_head_is_where_the_format_says() {
     for (magic, sequence, good) in [
         (RECORD_MAGIC, 1, true),
         (RECORD_MAGIC, LAST, true),
@@ -116,7 +116,7 @@ fn every_cut_leaves_a_prefix() {
 }
 
 #[test]
-fn every_flipped_bit_is_seen_and_told_from_a_torn_tail() {
+fn every_flipped_bit_is_seen_and_is_no_torn_tail() {
     let bytes = stream(&[&[5, 6], &[7]]);
     let whole = read(&bytes);
     let last = whole.records[2].offset as usize;
@@ -266,7 +266,7 @@ fn the_first_write_ends_where_it_ends() {
 }
 
 #[test]
-fn only_at_the_beginning_a_record_of_the_former_generation_is_a_cut() {
+fn only_at_the_beginning_a_record_of_the_previous_generation_is_a_torn_tail() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     add(&mut bytes, header().previous, 1, false);
     assert_eq!(read(&bytes).tail, Tail::Cut);
@@ -286,7 +286,7 @@ fn only_at_the_beginning_a_record_of_the_former_generation_is_a_cut() {
 }
 
 #[test]
-fn what_was_kept_before_an_unfinished_write_stays() {
+fn inline_files_before_an_unfinished_write_stay() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     let prev_checksum = add(&mut bytes, 42, 1, false);
     let inline = InlineFiles {
@@ -343,7 +343,7 @@ fn a_bad_place_is_damage_if_a_later_write_follows_and_not_if_the_same_does() {
 }
 
 #[test]
-fn heads_that_do_not_verify_do_not_hide_what_lies_behind() {
+fn heads_that_do_not_verify_do_not_hide_the_records_after_them() {
     let mut bytes = header().encode(LogKind::Commits, &STORE);
     for _ in 0..20 {
         let mut head = Vec::new();

@@ -1,4 +1,4 @@
-//! What is kept in memory and open between calls: that it is bounded, and that it is used.
+//! The caches of indexes and open files between calls: they are bounded, and they are used.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn chain(commits: usize) -> (Arc<RecordedFiles>, LayerFiles) {
 }
 
 #[test]
-fn so_many_files_stay_open_and_no_more() {
+fn a_bounded_number_of_files_stays_open() {
     const COMMITS: u64 = 6;
     let (files, layers) = chain(COMMITS as usize);
     let read = |commit| {
@@ -114,7 +114,7 @@ fn index(commit: u64, runs: u64, data_pages: u64) -> Arc<Index> {
 }
 
 #[test]
-fn indexes_that_nobody_uses_go_when_they_take_too_much() {
+fn unused_indexes_go_when_they_take_too_much_memory() {
     const LIMIT: u64 = 64 << 20;
     let (_, layers) = chain(1);
     let there = |commit| layers.index("a", commit).is_ok();

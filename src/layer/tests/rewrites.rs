@@ -74,7 +74,7 @@ const ALL: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7];
 const COMMITS: &[&[u64]] = &[ALL, &[1, 2], &[2, 5], &[6, 7]];
 
 #[test]
-fn an_image_remembers_how_it_differs_from_what_is_below() {
+fn an_image_knows_how_it_differs_from_its_former_base() {
     for (former, wanted) in [
         (3, Some(runs(&[(6, 2)]))),
         (2, Some(runs(&[(2, 1), (5, 3)]))),
@@ -102,7 +102,7 @@ fn an_image_remembers_how_it_differs_from_what_is_below() {
 }
 
 #[test]
-fn ways_lead_over_the_pages_that_differ() {
+fn changes_between_commits_are_the_pages_that_differ() {
     let of = WrittenChain::new(COMMITS);
     assert_eq!(of.way(4, 3), [(6, 2, 1)]);
     assert_eq!(of.way(3, 4), [(6, 2, 4)]);
@@ -116,7 +116,10 @@ fn ways_lead_over_the_pages_that_differ() {
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
     assert!(!of.layers.share_an_image("a", 4, 3) && !of.layers.share_an_image("a", 1, 4));
     assert!(of.layers.share_an_image("a", 3, 2));
-    assert!(!of.layers.share_an_image("a", 9, 2), "that cannot be told");
+    assert!(
+        !of.layers.share_an_image("a", 9, 2),
+        "no such commit is known"
+    );
     // Over one that does not, all pages.
     let of = WrittenChain::new(COMMITS);
     of.rewrite_layer(4, 1, 0);
@@ -124,7 +127,7 @@ fn ways_lead_over_the_pages_that_differ() {
 }
 
 #[test]
-fn no_way_leads_over_more_pages_than_there_are() {
+fn changes_between_commits_are_no_more_pages_than_there_are() {
     for (writes, wanted) in [(4, &[(0, 2, 1)][..]), (5, &[(0, 8, 1)])] {
         let mut commits = vec![ALL];
         commits.extend(vec![&[0, 1][..]; writes]);

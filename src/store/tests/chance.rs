@@ -14,7 +14,7 @@ impl Rig {
 
     /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
     /// a commit or a persist between. Returns where the cutting down begins.
-    pub(crate) fn grow_and_prune(
+    pub(crate) fn grow_and_delete(
         &mut self,
         random: &mut Random,
         commits: u64,

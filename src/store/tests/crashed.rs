@@ -1,5 +1,5 @@
 //! What a crash leaves of a recording: which parts of it are certain, which are left to chance, and
-//! the directory that any choice of those makes.
+//! the directory that each choice makes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const SECTOR: usize = 512;
 pub(crate) enum Crash {
     /// Only the process died: everything that was written is there.
     Kill,
-    /// The host lost what it had not been told to keep.
+    /// The host lost what no sync had made durable.
     PowerCut,
     /// The process died after a failed sync, and the host dropped what that sync could not write.
     Evicted,

@@ -117,7 +117,7 @@ impl Damaged<'_> {
         };
         let oracle = &self.rig.oracle;
         let found = Moment::of(&store);
-        // Persisted or not: it was acknowledged, and the host has not booted.
+        // Persisted or not: it was acknowledged, and the host has not rebooted.
         let all = oracle.moments.last() == Some(&found);
         assert!(all, "{}: silently lost: {found:?}", what());
         let mut damaged = false;
@@ -338,7 +338,7 @@ fn promise_4_every_bit_every_length_every_sector() {
 }
 
 #[test]
-fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
+fn promise_4_commits_that_a_compaction_wrote_anew_is_refused_at_every_shorter_length() {
     repeatable::begin(1);
     let mut player = Player::new(RecordedFiles::new(true));
     player.step(Step::Map);
@@ -353,7 +353,7 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     let Node::File(inode) = disk.names[&place] else {
         panic!("commits is a file");
     };
-    assert_ne!(Node::File(inode), before, "it was told anew");
+    assert_ne!(Node::File(inode), before, "it was written anew");
     let store = id_of(&disk);
     let header = |place: &Place, kind| {
         let bytes = bytes_at(&disk, place);
@@ -374,16 +374,16 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     };
     let bytes = &disk.inodes[inode];
     for length in 0..bytes.len() {
-        let what = || format!("commits, told anew, cut to {length} bytes");
+        let what = || format!("commits, written anew, cut to {length} bytes");
         damaged.try_with(&[(inode, bytes[..length].to_vec())], &what);
     }
     let DamageCounts { tried, refused, .. } = damaged.counts;
     assert!(tried > 200 && refused == tried);
-    println!("{tried} lengths of commits that were told anew, {refused} refused");
+    println!("{tried} lengths of a commits that was written anew, {refused} refused");
     // The file that it came in place of has deleted commits; with the newest records of it they are gone there, too.
     damaged.counts = DamageCounts::default();
     for (number, older) in held(rig)[&place].iter().enumerate() {
-        let what = || format!("commits, told anew, as in its state {number}");
+        let what = || format!("commits, written anew, as in its state {number}");
         damaged.try_with(&[(inode, older.to_vec())], &what);
     }
     let DamageCounts { tried, refused, .. } = damaged.counts;
@@ -392,7 +392,7 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
 }
 
 #[test]
-fn commits_of_which_the_journal_could_not_be_told_is_no_damage() {
+fn commits_that_the_journal_could_not_note_is_no_damage() {
     let (mut failed, mut states) = (0, 0);
     for at in 1..60 {
         repeatable::begin(1);

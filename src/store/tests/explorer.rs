@@ -63,7 +63,7 @@ struct Recovery<'a> {
 
 impl Search<'_> {
     fn run(&mut self) {
-        let empty = RecordedFiles::new(self.history.tells_boot);
+        let empty = RecordedFiles::new(self.history.has_boot_id);
         let Some((mut player, last)) = self.history.play(empty.copy()) else {
             self.counts.impossible += 1;
             return;
@@ -77,7 +77,7 @@ impl Search<'_> {
         player.step(last);
         self.counts.histories += 1;
         let log = player.rig.files.log();
-        // Where it had nothing to write it still says what is promised.
+        // A step that had nothing to write still says what is durable.
         for count in begun.min(log.len())..=log.len() {
             for crash in [Crash::Kill, Crash::PowerCut] {
                 self.crashes(&CrashPoint {
@@ -215,7 +215,7 @@ impl Search<'_> {
 fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) -> ExplorerCounts {
     let mut counts = ExplorerCounts::default();
     let histories = StepHistory::all(longest);
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     crate::dirty::shared::begin();
     for (number, history) in histories
         .iter()
@@ -234,8 +234,8 @@ fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) 
             most,
         }
         .run();
-        if told.elapsed() > Duration::from_secs(60) {
-            told = Instant::now();
+        if reported.elapsed() > Duration::from_secs(60) {
+            reported = Instant::now();
             eprintln!(
                 "{PROGRESS} part {part} of {parts}, {number} of {} sequences, {} crash states",
                 histories.len(),

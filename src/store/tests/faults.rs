@@ -12,7 +12,7 @@ use super::{Moment, Random, Rig, check_power_cuts, check_reopened, long, open, s
 use crate::sys::host::repeatable;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
-fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
+fn live_with(seed: u64, at: u64, times: u64, deletes: bool) -> (u64, u64) {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(true);
     let mut rig = Rig::new(empty.copy());
@@ -21,8 +21,8 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
         times,
         ..Fuse::default()
     });
-    if prune {
-        rig.grow_and_prune(&mut random, 4, seed % 4 == 0);
+    if deletes {
+        rig.grow_and_delete(&mut random, 4, seed % 4 == 0);
     } else {
         rig.live(&mut random, 10);
     }
@@ -100,7 +100,7 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
     match kind {
         // It reads page by page what it could not at once.
         "open" | "len" | "read" if step == Step::Audit => true,
-        // The links `_last`, which say nothing that is not said elsewhere, and what nobody needs any more.
+        // The links `_last`, which repeat what stands elsewhere, and files that no commit needs any more.
         "symlink" => names,
         "rename" | "unlink" => names || removes,
         // Up to where the journal is written, behind the record itself, which is logged. Room ahead, without which a write
@@ -121,7 +121,7 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
                 )
         }
         "list" | "len" | "read_link" => step == Step::Reopen,
-        // A child that is not folded keeps the file below it.
+        // A child that is not merged needs the file below it.
         "create" | "read" => step == Step::Delete,
         // The same; and what the journal has no room for goes to files.
         "write" => {
@@ -142,7 +142,7 @@ fn fail(
 ) -> Option<()> {
     repeatable::begin(1);
     let mut random = Random(at + 1);
-    let empty = RecordedFiles::new(history.tells_boot);
+    let empty = RecordedFiles::new(history.has_boot_id);
     let (mut player, last) = history.play(empty.copy())?;
     let what = format!("{history:?}: operation {at} fails with {kind:?}, {lasting:?}");
     let what = || what.clone();
@@ -362,12 +362,12 @@ fn promise_3_every_operation_of_every_short_history_fails_in_every_way() {
 fn promise_3_every_operation_fails_and_nothing_is_lost() {
     let (mut runs, mut failures) = (0, 0);
     for seed in 11..11 + 5 * long() {
-        let prune = seed % 2 == 0;
-        let (operations, failed) = live_with(seed, 0, 0, prune);
+        let deletes = seed % 2 == 0;
+        let (operations, failed) = live_with(seed, 0, 0, deletes);
         assert_eq!(failed, 0, "without a fault");
         for times in [1, 3] {
             for at in 1..=operations {
-                let run = AssertUnwindSafe(|| live_with(seed, at, times, prune));
+                let run = AssertUnwindSafe(|| live_with(seed, at, times, deletes));
                 let Ok((_, failed)) = catch_unwind(run) else {
                     panic!("seed {seed}: operation {at} fails {times} times");
                 };
@@ -435,7 +435,7 @@ fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Op
 }
 
 #[test]
-fn promise_2_what_a_failed_persist_has_told_is_taken_for_durable() {
+fn promise_2_records_that_a_failed_persist_appended_may_be_durable() {
     let mut random = Random(5);
     let (mut faults, mut states) = (0, 0);
     for order in 0..32 {

@@ -12,7 +12,7 @@ const WORD: &str = "counts of this part:";
 /// What a part says of how far it has come begins with this, and is passed on.
 pub(crate) const PROGRESS: &str = "so far:";
 
-/// Passes on what a part tells of its progress, and keeps the rest of what it complains of.
+/// Passes on the progress that a part reports, and returns the rest of what it writes to the error stream.
 fn listen(child: &mut Child) -> JoinHandle<String> {
     let complaints = BufReader::new(child.stderr.take().expect("it is piped"));
     std::thread::spawn(move || {

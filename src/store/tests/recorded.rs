@@ -1,4 +1,4 @@
-//! Files in memory that remember every operation, and fail those that they are told to.
+//! Files in memory that record every operation, and fail the operations that a fuse chooses.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -136,7 +136,7 @@ struct RecordedState {
     disk: Disk,
     log: Vec<Operation>,
     opened: u64,
-    /// The descriptors that were open when the host lost something, and have not been told.
+    /// The descriptors that were open when the host lost something, and have not reported it.
     untold: Vec<u64>,
 }
 
@@ -154,14 +154,14 @@ impl RecordedState {
 /// A store directory in memory.
 pub(crate) struct RecordedFiles {
     state: Arc<Mutex<RecordedState>>,
-    /// 0: this host does not tell.
+    /// 0: this host has no boot id.
     pub(crate) boot: u8,
 }
 
 impl RecordedFiles {
-    /// An empty directory on a host that tells its boot id, or does not.
-    pub(crate) fn new(tells_boot: bool) -> Arc<Self> {
-        Self::holding(Disk::default(), u8::from(tells_boot))
+    /// An empty directory on a host with or without a boot id.
+    pub(crate) fn new(has_boot_id: bool) -> Arc<Self> {
+        Self::holding(Disk::default(), u8::from(has_boot_id))
     }
 
     /// A directory with this in it, all of it durable.
@@ -485,7 +485,7 @@ impl File for RecordedFile {
         state.write(self.inode, offset, bytes.into());
         state.fuse.writes += 1;
         if state.fuse.writes == state.fuse.lose {
-            // As a sync that fails, but nobody has asked. Those who have the file open will hear of it.
+            // As a sync that fails, but no sync was called. The descriptors that have the file open will report it.
             let inode = self.inode;
             state.log.push(Operation::FailedSync { inode });
             state.untold.push(self.number);

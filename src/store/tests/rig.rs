@@ -29,7 +29,7 @@ fn page() -> u64 {
     crate::sys::host::page_size()
 }
 
-/// What was promised when so many operations had been recorded.
+/// What was durable when so many operations had been recorded.
 struct RigMark {
     recorded: usize,
     moment: usize,
@@ -102,7 +102,7 @@ impl Rig {
         self.marks[0].recorded
     }
 
-    /// The moments that a crash after `count` operations may leave: none that was promised is lost, and
+    /// The moments that a crash after `count` operations may leave: none that was durable is lost, and
     /// what was under way may be there.
     pub(crate) fn allowed(&self, count: usize, crash: Crash) -> RangeInclusive<usize> {
         let done = self.marks.iter().rev().find(|mark| mark.recorded <= count);
@@ -225,7 +225,7 @@ impl Rig {
         self.mark();
     }
 
-    /// Writes a page of every module, another one each time, with every sector of it told from all
+    /// Writes a page of every module, another one each time, with every sector of it different from all
     /// others; every third time zeros.
     pub(crate) fn write(&mut self) {
         self.version += 1;
@@ -312,7 +312,7 @@ impl Rig {
     /// A commit returned this number.
     pub(crate) fn committed(&mut self, number: u64) {
         if !self.oracle.bytes.contains_key(&number) {
-            // What is not mapped is carried over from the head.
+            // What is not mapped is taken from the head.
             let head = self.oracle.now().head;
             let mut bytes = self
                 .oracle
@@ -405,7 +405,7 @@ impl Rig {
         self.mark();
     }
 
-    /// A commit that came with an import says what it said where it was made, but for its parent's number.
+    /// A commit that came with an import says what it said where it was made, except its parent's number.
     pub(crate) fn learn(&mut self, number: u64, was: &About, bytes: Arc<Bytes>) {
         let about = About::of(&self.store, number);
         let parent = about.parent;
@@ -448,7 +448,7 @@ impl Rig {
             then.commits
                 .retain(|commit| at.next() >= Some(newest) || *commit == head);
         }
-        // A deletion, and then a persist, which is promised when the call returns.
+        // A deletion, and then a persist, which is durable when the call returns.
         self.doubtful = Some(then).filter(|then| then != self.oracle.now());
         if self
             .again("compact", |rig| rig.store.compact(&options, None))

@@ -145,7 +145,7 @@ impl Player {
 /// A beginning and one to three steps. Searches look at its last step: those before are other histories' last.
 #[derive(Debug, Clone)]
 pub(crate) struct StepHistory {
-    pub(crate) tells_boot: bool,
+    pub(crate) has_boot_id: bool,
     beginning: usize,
     steps: Vec<Step>,
 }
@@ -161,9 +161,9 @@ impl StepHistory {
                 for steps in &sequences {
                     // What an import needs of the boot id, a commit needs, too.
                     let imports = steps.contains(&Step::Import);
-                    for tells_boot in [true, false].into_iter().take(2 - usize::from(imports)) {
+                    for has_boot_id in [true, false].into_iter().take(2 - usize::from(imports)) {
                         all.push(Self {
-                            tells_boot,
+                            has_boot_id,
                             beginning,
                             steps: steps.clone(),
                         });
@@ -184,7 +184,7 @@ impl StepHistory {
         let beginnings = 0..BEGINNINGS.len();
         let with = |beginning| {
             sequences.iter().map(move |steps| Self {
-                tells_boot: true,
+                has_boot_id: true,
                 beginning,
                 steps: steps.clone(),
             })

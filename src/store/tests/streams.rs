@@ -55,7 +55,7 @@ fn make() -> [Sent; 2] {
     })
 }
 
-/// The same for all, with ids that are nobody else's.
+/// The same for all, with ids that no other store has.
 pub(crate) fn sent() -> &'static [Sent; 2] {
     static SENT: OnceLock<[Sent; 2]> = OnceLock::new();
     SENT.get_or_init(|| {
@@ -85,7 +85,7 @@ impl Rig {
         self.oracle.now().head != 0 || !["a", "b"].iter().any(|id| self.has(id))
     }
 
-    /// Imports the first stream, or the second where the first is there, or that once more, which is nothing.
+    /// Imports the first stream; the second if the first is there; else the second once more, which changes nothing.
     pub(crate) fn import_next(&mut self) {
         let [first, second] = sent();
         let there = |rig: &Self| {

@@ -1,4 +1,4 @@
-//! Module commits that are told by their pages.
+//! Module commits whose pages say which commit wrote them.
 
 use std::sync::Arc;
 

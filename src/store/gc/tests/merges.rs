@@ -50,7 +50,7 @@ fn delete_without_room(at: u64) -> Option<bool> {
 }
 
 #[test]
-fn what_had_to_stay_goes_with_the_next_deletion() {
+fn a_file_that_had_to_stay_goes_with_the_next_deletion() {
     let outcomes: Vec<bool> = (1..).map_while(delete_without_room).collect();
     let stayed = outcomes.iter().filter(|stayed| **stayed).count();
     println!(

@@ -22,7 +22,7 @@ fn total(counts: &WaitCounts, kinds: &[&str]) -> u64 {
     kinds.iter().map(of).sum()
 }
 
-/// A store of two modules, persisted up to the middle, opened anew so that nothing about its files is known.
+/// A store of two modules, persisted up to the middle, opened anew, when nothing about its files is known.
 fn make() -> (Arc<RecordedFiles>, Store) {
     let files = RecordedFiles::new(true);
     let open = || Store::open_files(files.clone(), "test", rig::open_options()).unwrap();

@@ -1,5 +1,5 @@
 //! Syncs that fail, owners that are killed before they could note it, and what the host then drops of the files. The
-//! next owner finds what is left, and makes no promise of what a second sync would lie about.
+//! next owner finds what is left, and a second sync of lost bytes does not count.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ const HISTORIES: [FailingHistory; 6] = [
         },
         Step::Persist,
     ),
-    // Of a file that the journal carries, and is to let go of.
+    // Of an inline file of the journal, which a checkpoint is to sync.
     (
         |player| {
             for step in [Step::Map, Step::Commit, Step::Persist, Step::Commit] {
@@ -96,11 +96,11 @@ const HISTORIES: [FailingHistory; 6] = [
 /// Plays a history, and lets the operation `at` of its last step fail.
 fn fail_last(
     (before, last): FailingHistory,
-    tells_boot: bool,
+    has_boot_id: bool,
     at: u64,
 ) -> (Player, Arc<RecordedFiles>, Fuse) {
     repeatable::begin(1);
-    let empty = RecordedFiles::new(tells_boot);
+    let empty = RecordedFiles::new(has_boot_id);
     let mut player = Player::new(empty.copy());
     before(&mut player);
     player.rig.patience = 0;
@@ -116,7 +116,8 @@ fn fail_last(
 }
 
 /// The owner lives, opens the store anew, and makes more of it durable, and is killed or loses power at any time of
-/// that; or opens it twice, so that it is doubted for what the first one wrote of it, and leaves the journal empty.
+/// that; or opens the store twice, the second time after a journal that the first open wrote and that is in doubt, and
+/// leaves the journal empty.
 /// Returns the states tried.
 fn opened_anew(
     rig: &mut Rig,
@@ -153,26 +154,26 @@ fn opened_anew(
 }
 
 #[test]
-fn promise_2_nothing_that_a_failed_sync_gave_up_is_taken_for_durable() {
+fn promise_2_nothing_that_a_failed_sync_lost_counts_as_durable() {
     let (mut faults, mut states, mut salvaged) = (0, 0, 0);
-    for tells_boot in [false, true] {
+    for has_boot_id in [false, true] {
         for (number, history) in HISTORIES.into_iter().enumerate() {
             for at in 1.. {
-                let (mut player, empty, fuse) = fail_last(history, tells_boot, at);
+                let (mut player, empty, fuse) = fail_last(history, has_boot_id, at);
                 if fuse.burnt == 0 {
                     break;
                 }
                 if !fuse.sync_failed {
                     continue;
                 }
-                let what = || format!("history {number}, boot id {tells_boot}: {at} fails");
+                let what = || format!("history {number}, boot id {has_boot_id}: {at} fails");
                 let mut random = Random(at);
                 let tried = killed_after_the_sync(&player.rig, &empty, &mut random, 256, &what);
                 faults += 1;
                 states += tried.0 + opened_anew(&mut player.rig, &empty, &mut random, false, &what);
                 salvaged += tried.1;
                 let what = || format!("{}, opened twice", what());
-                let (mut player, empty, _) = fail_last(history, tells_boot, at);
+                let (mut player, empty, _) = fail_last(history, has_boot_id, at);
                 states += opened_anew(&mut player.rig, &empty, &mut random, true, &what);
             }
         }

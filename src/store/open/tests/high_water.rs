@@ -1,5 +1,5 @@
-//! Promise 4: the journal's high-water mark. An end of the journal that is gone is missed where nothing but damage can
-//! have taken it, and nowhere else; and the mark itself is never in the way.
+//! Promise 4: the journal's high-water mark. If the journal lacks its end, and only damage can be the cause, the store is
+//! refused. In all other cases the mark refuses nothing.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn ends(disk: &Disk) -> Vec<usize> {
     ends
 }
 
-/// The journal cut at every length behind its header, and filled up with zeros: refused by a host that has not booted, as
+/// The journal cut at every length behind its header, and filled up with zeros: refused by a host that has not rebooted, as
 /// long as records are missing.
 fn every_end_is_missed(disk: &Disk) -> u64 {
     let place = journal_place();
@@ -72,7 +72,7 @@ fn every_end_is_missed(disk: &Disk) -> u64 {
 }
 
 #[test]
-fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
+fn promise_4_a_missing_end_of_the_journal_is_damage() {
     let mut rig = store();
     let mut tried = every_end_is_missed(&rig.files.disk());
     // Another owner finds the records, and adds none.
@@ -112,7 +112,7 @@ fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
 }
 
 #[test]
-fn promise_4_an_older_journal_is_missed() {
+fn promise_4_an_older_journal_is_damage() {
     repeatable::begin(1);
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");
@@ -120,7 +120,7 @@ fn promise_4_an_older_journal_is_missed() {
         rig.write();
         rig.commit();
         match number {
-            // What it carries stays in it.
+            // Its inline files stay in it.
             2 | 3 | 9 | 10 | 15 => rig.persist(),
             // It gets another generation.
             4 | 5 | 8 | 12 | 16 => rig.persist_in_files(),
@@ -161,7 +161,7 @@ fn promise_4_an_older_journal_is_missed() {
 }
 
 #[test]
-fn an_end_that_a_power_cut_may_take_is_not_missed() {
+fn a_missing_end_that_a_power_cut_may_take_is_no_damage() {
     let rig = store();
     let disk = rig.files.disk();
     for (number, end) in ends(&disk).into_iter().enumerate() {
@@ -184,7 +184,7 @@ fn an_end_that_a_power_cut_may_take_is_not_missed() {
 }
 
 #[test]
-fn a_mark_that_says_nothing_harms_nobody_and_is_made_anew() {
+fn an_empty_mark_refuses_no_open_and_is_made_anew() {
     let rig = store();
     let disk = rig.files.disk();
     let store = id_of(&disk);
@@ -214,7 +214,7 @@ fn a_mark_that_says_nothing_harms_nobody_and_is_made_anew() {
 }
 
 #[test]
-fn what_is_not_the_stores_own_mark_is_not_written_to() {
+fn another_file_under_the_name_of_the_mark_is_not_written_to() {
     let rig = store();
     let disk = rig.files.disk();
     let other = Place::root("somebody's");
@@ -243,7 +243,7 @@ fn what_is_not_the_stores_own_mark_is_not_written_to() {
 }
 
 #[test]
-fn a_mark_that_cannot_be_read_or_made_keeps_nobody_out() {
+fn a_mark_that_cannot_be_read_or_made_refuses_no_open() {
     let rig = store();
     let mut disk = rig.files.disk();
     let fails = |disk: &Disk, kind, errno| {
@@ -270,7 +270,7 @@ fn a_mark_that_cannot_be_read_or_made_keeps_nobody_out() {
 }
 
 #[test]
-fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
+fn a_mark_that_cannot_be_written_is_logged_and_the_call_succeeds() {
     let rig = store();
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let hears = told.clone();
@@ -293,7 +293,7 @@ fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
         told.lock().iter().filter(|m| m.contains("journal")).count()
     };
     assert_eq!(commit(true), 1);
-    // What it says is too little, and true; the next one makes up for it.
+    // The mark is too low, which is still true; the next mark is right again.
     let disk = files.disk();
     let last = ends(&disk).len() - 2;
     for (number, end) in ends(&disk).into_iter().enumerate() {

@@ -71,7 +71,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
         Third::InFiles => rig.persist_in_files(),
     }
     if delete {
-        // The commit below the last goes, and what the journal carries was made on that.
+        // The commit below the last goes, and it is the base of the inline file.
         rig.delete(if third == Third::Missing { 1 } else { 2 });
         rig.persist();
     }
@@ -86,7 +86,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
 }
 
 #[test]
-fn a_journal_that_was_written_back_before_its_sync_failed_is_taken_for_no_more_than_it_is() {
+fn a_journal_that_was_written_back_before_its_sync_failed_counts_for_what_it_has() {
     let (mut states, mut salvaged, mut random) = (0, 0, Random(1));
     for third in [Third::Missing, Third::InlineFile, Third::InFiles] {
         for delete in [false, true] {
@@ -147,12 +147,12 @@ fn taken_up_again(rig: &Rig, disk: &Disk, random: &mut Random) -> (u64, u64) {
 }
 
 #[test]
-fn a_file_whose_sync_failed_while_a_store_was_opened_is_not_taken_for_durable_by_the_next_open() {
+fn a_file_whose_sync_failed_in_an_open_does_not_count_as_durable_in_the_next() {
     let mut states = 0;
-    for tells_boot in [false, true] {
+    for has_boot_id in [false, true] {
         for at in 1.. {
             repeatable::begin(1);
-            let empty = RecordedFiles::new(tells_boot);
+            let empty = RecordedFiles::new(has_boot_id);
             let mut rig = Rig::small(empty.copy());
             rig.map("a");
             rig.write();
@@ -184,7 +184,7 @@ fn a_file_whose_sync_failed_while_a_store_was_opened_is_not_taken_for_durable_by
             }
             let what = |percent| {
                 format!(
-                    "boot id {tells_boot}: operation {at} fails, opened again, {percent} of 100"
+                    "boot id {has_boot_id}: operation {at} fails, opened again, {percent} of 100"
                 )
             };
             rig.store = Store::open_files(rig.files.clone(), "test", open_options()).unwrap();

@@ -1,6 +1,6 @@
 //! A snapshot of the disk below a store in use, or a file system that gave up and was mounted again: what a power cut
-//! leaves, found by a host that has not booted and so takes all that was written for there. It may refuse that, and say
-//! what is not whole of what was never persisted. What was persisted is there, though files that the journal carries are
+//! leaves, found by a host that has not rebooted and so takes all that was written for there. It may refuse that, and say
+//! what is not whole of what was never persisted. What was persisted is there, though files that are inline in the journal are
 //! taken from it by the second owner, when the first has tried to persist them. Nothing is wrong.
 
 use crate::store::tests::crashed::{Crash, Crashes};
@@ -123,7 +123,7 @@ fn promise_2_what_was_persisted_is_in_a_snapshot_of_the_disk_that_the_same_host_
     let mut random = Random(seed());
     for history in StepHistory::all(2)
         .iter()
-        .filter(|history| history.tells_boot)
+        .filter(|history| history.has_boot_id)
     {
         counts.explore(history, &mut random, 4 * long());
     }

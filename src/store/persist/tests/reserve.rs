@@ -1,4 +1,4 @@
-//! Space behind the journal's end: whoever commits leaves it, and restore and delete may use it.
+//! The reserve after the journal's end: commits leave it, and restore and delete may use it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const STEP: u64 = 16 * RESERVE;
 /// What restore and delete append.
 const RECORD: u64 = 64;
 
-/// A stream and the number of its next record.
+/// A log and the number of its next record.
 struct Growing(RecordLog, u64);
 
 impl Growing {
@@ -63,7 +63,7 @@ impl Growing {
 }
 
 #[test]
-fn behind_every_record_there_is_room_for_more() {
+fn after_every_record_there_is_room_for_more() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().join("store");
     let files = realfs::make_hidden(realfs::make_root(&at).unwrap()).unwrap();
@@ -83,7 +83,7 @@ fn behind_every_record_there_is_room_for_more() {
 }
 
 #[test]
-fn commits_leave_the_last_room_to_restore_and_delete() {
+fn commits_leave_the_reserve_to_restore_and_delete() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         let files = RecordedFiles::new(true);
         let mut growing = Growing::new(&*files, LogKind::Journal);
@@ -108,9 +108,9 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         assert_eq!(
             files.set_fuse(Fuse::default()).burnt,
             2 * (2 + RESERVE / RECORD) + 3,
-            "each asks for much, and for little, and the last for what it takes"
+            "each asks for a large piece, for a small one, and the last for exactly its length"
         );
-        // There is room for little.
+        // There is room for a small piece.
         files.fail_allocations(errno);
         let mut fuse = files.set_fuse(Fuse::default());
         fuse.times = 1;
@@ -141,11 +141,15 @@ fn other_failures_to_reserve_are_failures_and_none_where_nothing_can_be_reserved
     for _ in 0..3 {
         growing.commit(STEP).unwrap();
     }
-    assert_eq!(files.set_fuse(Fuse::default()).burnt, 1, "it was told");
+    assert_eq!(
+        files.set_fuse(Fuse::default()).burnt,
+        1,
+        "the allocation failed"
+    );
 }
 
 #[test]
-fn streams_differ_in_their_generation_and_tell_of_a_sync_under_way() {
+fn logs_differ_in_their_generation_and_note_a_sync_under_way() {
     let mut marks = Vec::new();
     for _ in 0..2 {
         let mut growing = Growing::new(&*RecordedFiles::new(true), LogKind::Journal);
@@ -163,7 +167,7 @@ fn streams_differ_in_their_generation_and_tell_of_a_sync_under_way() {
 }
 
 #[test]
-fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
+fn a_persist_without_room_in_the_journal_is_a_checkpoint() {
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");
     rig.write();
@@ -210,6 +214,6 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
         emptied += u64::from(after == LOG_HEADER as u64);
         assert!(after == LOG_HEADER as u64 || after > before);
     }
-    // As long as `commits` has room; then it takes what the journal keeps.
+    // As long as `commits` has room; then the persist uses the journal's reserve.
     assert!(asked > 2 && (1..4).contains(&emptied), "{asked}, {emptied}");
 }

@@ -13,7 +13,7 @@ pub(crate) fn corpus(target: &str) -> PathBuf {
 }
 
 #[test]
-fn what_the_fuzzers_keep_holds() {
+fn the_saved_inputs_of_the_fuzzers_hold() {
     for target in TARGETS {
         let entries = fs::read_dir(corpus(target.name)).unwrap();
         let mut inputs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -115,7 +115,7 @@ fn fail(rig: &Rig, history: &StepHistory, counts: &mut CloneCounts) {
 }
 
 #[test]
-fn promise_2_a_clone_is_whole_or_is_none_whatever_a_crash_leaves() {
+fn promise_2_a_clone_is_whole_or_absent_whatever_a_crash_leaves() {
     let mut counts = CloneCounts::default();
     let mut random = Random(3);
     for history in StepHistory::all(2) {
