@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        type Change = fn(&mut Commit);
-        let changes: [Change; 6] = [
+        type CommitEdit = fn(&mut Commit);
+        let changes: [CommitEdit; 6] = [
             |c| c.number = 0,
             |c| c.parent = 7,
             |c| c.modules[0].module_commit = 8,

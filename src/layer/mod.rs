@@ -16,6 +16,9 @@ mod staging;
 mod table;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use chain::{Change, runs_of, source_runs};
 pub(crate) use check::check_is;
 pub(crate) use files::{LayerFiles, place};

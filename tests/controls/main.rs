@@ -1,8 +1,11 @@
 //! Negative controls: each sync, ordering, checksum and precaution of the library is taken out, one at a time, and the
-//! tests in process must fail. Prints the table that docs/reliability.md has. `list` says what is taken out. A copy of the
-//! source has a switch at each place, so that it is built once; a variable of the environment says which one is off.
-//! It takes minutes, and is run when asked for: `cargo test --test controls -- --ignored --nocapture`.
-//! `VMSTORE_CONTROLS=WORDS,WORDS` takes out those alone that have one of these in their names.
+//! tests in process must fail. `list` has each control: what it takes out, and which tests must fail. The run prints a
+//! table of the controls and of the tests that failed; docs/reliability.md has the counts by group.
+//!
+//! A copy of the source has a switch at each place, and is built once. A variable of the environment says which switch
+//! is off. The run takes minutes, and is made when asked for:
+//! `cargo test --test controls -- --ignored --nocapture`.
+//! `VMSTORE_CONTROLS=WORDS,WORDS` chooses the controls that have one of these texts in their names.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -106,7 +109,7 @@ fn failures(tree: &Path, target: &Path, number: usize, searches: &[&str]) -> Vec
     assert!(text.contains("test result: "), "{complaint}");
     let failed = text.lines().filter_map(|line| {
         let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-        Some(name.trim_start_matches("store::tests::").to_owned())
+        Some(name.replace("store::", "").replace("tests::", ""))
     });
     let mut failed: Vec<String> = failed.collect();
     failed.sort();
@@ -138,7 +141,7 @@ fn every_control_takes_something_out() {
 }
 
 #[test]
-#[ignore = "builds the library once for each control"]
+#[ignore = "builds the library again, and takes minutes"]
 fn every_precaution_that_is_taken_out_is_missed() {
     let scratch = tempfile::tempdir().unwrap();
     let tree = scratch.path().join("vmstore");

@@ -29,13 +29,20 @@ usage: vmstore-mutants LIBRARY COPY [--quick] [--only NUMBER,...] [FILE ...]
             a second run goes on. Its file `unbuilt` lists the mutants that no `if` can hold or that do not compile:
             cargo-mutants itself can try these
   --quick   only the quick tests: mutants that they miss are `left` for a run without this option
-  FILE      as for `cargo mutants -f`; default: format, journal, pages, and recover.rs and keep.rs of store";
-const FILES: [&str; 5] = [
+  FILE      as for `cargo mutants -f`; default: format, journal, layer, and of store the recovery, the inline files and
+            the files that are written again";
+const FILES: [&str; 11] = [
     "src/format/**",
     "src/journal/**",
-    "src/pages/**",
-    "src/store/recover.rs",
-    "src/store/keep.rs",
+    "src/layer/**",
+    "src/store/open/inline_files.rs",
+    "src/store/open/leftovers.rs",
+    "src/store/open/recover.rs",
+    "src/store/open/reread.rs",
+    "src/store/open/whole.rs",
+    "src/store/persist/inline.rs",
+    "src/store/persist/rewrite.rs",
+    "src/store/state/durability.rs",
 ];
 /// The stages: program, filters of its tests, and a limit in seconds. Quick tests that most mutants fail come first, all
 /// tests come last.
@@ -44,25 +51,21 @@ const STAGES: [(&str, &[&str], u64); 6] = [
         LIBRARY,
         &[
             "format::",
-            "pages::",
+            "layer::",
             "journal::",
-            "page::",
+            "page_set::",
             "::reserve",
             "::high_water",
             "::boots",
             "::leftovers",
-            "::caches",
-            "::drafts",
-            "::reads",
-            "::images",
-            "::little",
+            "::tests::inline",
         ],
         30,
     ),
     ("golden", &[], 60),
     (
         LIBRARY,
-        &["::alone", "::transfer", "::forged", "::damage", "::retaken"],
+        &["::alone", "::imports", "::forged", "::damage", "::retaken"],
         240,
     ),
     (
@@ -74,7 +77,7 @@ const STAGES: [(&str, &[&str], u64); 6] = [
             "::fuzz",
             "::misuse",
             "::crash",
-            "::folds",
+            "::merges",
         ],
         240,
     ),

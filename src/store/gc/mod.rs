@@ -8,3 +8,6 @@ mod compact;
 mod delete;
 mod plan;
 mod replace;
+
+#[cfg(test)]
+mod tests;

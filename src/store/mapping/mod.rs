@@ -15,5 +15,8 @@ mod overlay;
 mod populate;
 mod restore;
 
+#[cfg(test)]
+mod tests;
+
 pub use module::Module;
 pub(in crate::store) use module::check_module_size;

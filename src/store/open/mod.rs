@@ -11,6 +11,9 @@ mod recover;
 mod reread;
 mod whole;
 
+#[cfg(test)]
+mod tests;
+
 pub use capabilities::probe;
 pub(in crate::store) use identity::{
     identity_place, make, read_identity, refuse_foreign, write_identity,

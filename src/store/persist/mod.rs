@@ -10,3 +10,6 @@ mod inline;
 mod rewrite;
 mod sync_ahead;
 mod unlink;
+
+#[cfg(test)]
+mod tests;

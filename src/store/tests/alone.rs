@@ -1,4 +1,4 @@
-//! Promise 4: damage that one check alone can tell, because all others are content with it.
+//! Promise 4: damage that one check alone can find, because all other checks accept it.
 
 use std::sync::Arc;
 
@@ -20,16 +20,16 @@ use crate::sys::host::repeatable;
 use crate::{Error, Result, VerifyOptions};
 
 /// The boot id of the host that made the store, and the one it has after it lost power.
-pub(super) const SAME_BOOT: u8 = 1;
-pub(super) const BOOTED: u8 = 2;
+pub(crate) const SAME_BOOT: u8 = 1;
+pub(crate) const BOOTED: u8 = 2;
 
-pub(super) fn open_on(disk: &Disk, boot: u8) -> Result<Store> {
+pub(crate) fn open_on(disk: &Disk, boot: u8) -> Result<Store> {
     let files = RecordedFiles::holding(disk.clone(), boot);
     Store::open_files(files, "test", open_options())
 }
 
 /// The directory with one file's bytes changed.
-pub(super) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
+pub(crate) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
     let mut disk = disk.clone();
     let Some(Node::File(inode)) = disk.names.get(place) else {
         panic!("{place} is not there");
@@ -39,7 +39,7 @@ pub(super) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)
 }
 
 /// It is refused, by the name of that file.
-pub(super) fn refused<T>(outcome: Result<T>, place: &Place, what: &dyn Fn() -> String) {
+pub(crate) fn refused<T>(outcome: Result<T>, place: &Place, what: &dyn Fn() -> String) {
     match outcome {
         Err(Error::Corrupt { file, .. }) if file == place.to_string() => {}
         Err(error) => panic!("{}: {error}", what()),
@@ -55,7 +55,7 @@ fn flip(bytes: &mut [u8], bit: usize) {
     bytes[bit / 8] ^= 1 << (bit % 8);
 }
 
-/// The records of a stream.
+/// The records of a log.
 fn records(disk: &Disk, kind: LogKind, place: &Place) -> Vec<Record> {
     let (bytes, store) = (bytes_at(disk, place), id_of(disk));
     let header = LogHeader::decode(bytes, kind, &store, "").unwrap();
@@ -81,7 +81,7 @@ fn store() -> Rig {
 }
 
 #[test]
-fn every_bit_that_says_which_commits_there_are_is_missed_when_the_store_is_opened() {
+fn every_flipped_bit_of_the_list_of_commits_is_seen_when_the_store_is_opened() {
     let disk = store().files.disk();
     assert!(open_on(&disk, SAME_BOOT).is_ok());
     let mut tried = 0;
@@ -104,7 +104,7 @@ fn every_bit_that_says_which_commits_there_are_is_missed_when_the_store_is_opene
 }
 
 #[test]
-fn every_bit_of_a_journal_that_no_high_water_mark_speaks_of_is_missed() {
+fn every_flipped_bit_of_a_journal_without_a_high_water_mark_is_seen() {
     let mut disk = store().files.disk();
     disk.names.remove(&Place::hidden(name::HIGH_WATER));
     assert!(open_on(&disk, SAME_BOOT).is_ok());
@@ -117,7 +117,7 @@ fn every_bit_of_a_journal_that_no_high_water_mark_speaks_of_is_missed() {
 }
 
 #[test]
-fn a_journal_that_has_not_all_that_was_durable_in_it_is_refused_after_a_boot() {
+fn a_journal_without_all_that_was_durable_in_it_is_refused_after_a_reboot() {
     let mut rig = store();
     rig.persist_in_files();
     rig.write();
@@ -136,7 +136,7 @@ fn a_journal_that_has_not_all_that_was_durable_in_it_is_refused_after_a_boot() {
 }
 
 #[test]
-fn what_lies_behind_a_stream_is_damage_where_the_host_did_not_lose_power() {
+fn bytes_after_a_log_are_damage_if_the_host_did_not_lose_power() {
     let rig = store();
     let disk = rig.files.disk();
     for place in [journal_place(), commits_place()] {
@@ -151,7 +151,7 @@ fn what_lies_behind_a_stream_is_damage_where_the_host_did_not_lose_power() {
 }
 
 #[test]
-fn commits_that_are_gone_or_cut_are_missed_by_a_journal_that_has_nothing() {
+fn a_missing_or_cut_commits_is_seen_beside_an_empty_journal() {
     let mut rig = store();
     rig.persist_in_files();
     let disk = rig.files.disk();
@@ -209,7 +209,7 @@ fn damaged_after_a_power_cut(rig: &Rig, begun: &Disk) -> u64 {
 }
 
 #[test]
-fn what_was_durable_in_commits_before_its_last_write_is_missed_after_a_power_cut() {
+fn a_loss_in_commits_before_its_last_write_is_seen_after_a_power_cut() {
     repeatable::begin(1);
     let empty = RecordedFiles::new(true);
     let mut rig = Rig::small(empty.copy());
@@ -224,7 +224,7 @@ fn what_was_durable_in_commits_before_its_last_write_is_missed_after_a_power_cut
     rig.compact(1, 1);
     let one = damaged_after_a_power_cut(&rig, &empty.disk());
     println!(
-        "{several} bits of commits that grew, and {one} of one that was told anew: each missed"
+        "{several} bits of commits that grew, and {one} of one that was written anew: each seen"
     );
 }
 
@@ -297,7 +297,7 @@ fn a_file_of_the_same_commit_of_another_history_is_not_the_one() {
         refused(store.restore(2, None), &place, &what);
         drop(module);
         if !persist {
-            // Then it is not whole, and not promised.
+            // Then it is not whole, and not durable.
             let store = open_on(&mixed, BOOTED).unwrap();
             assert_eq!(store.commits().unwrap(), [1], "{}", what());
         }
@@ -305,7 +305,7 @@ fn a_file_of_the_same_commit_of_another_history_is_not_the_one() {
 }
 
 #[test]
-fn every_bit_of_the_page_checksums_is_missed_without_a_look_at_pages() {
+fn every_flipped_bit_of_the_page_checksums_is_seen_without_reading_pages() {
     let disk = store().files.disk();
     let options = VerifyOptions {
         metadata_only: true,
@@ -334,7 +334,7 @@ fn every_bit_of_the_page_checksums_is_missed_without_a_look_at_pages() {
 
 /// Somebody who knows the checksums changes a page. What the commit says of all its pages together stays.
 #[test]
-fn pages_that_do_not_make_up_the_digest_are_missed_by_a_verification() {
+fn pages_that_do_not_make_up_the_digest_are_seen_by_a_verification() {
     let disk = store().files.disk();
     let id = id_of(&disk);
     for commit in [1, 2] {
@@ -352,7 +352,7 @@ fn pages_that_do_not_make_up_the_digest_are_missed_by_a_verification() {
 /// Somebody who knows the checksums takes the last write of `commits` away, and has the journal know nothing of it.
 /// What the journal goes on with would do without: a commit made on an older one.
 #[test]
-fn a_journal_that_does_not_go_on_where_commits_ends_is_refused() {
+fn a_journal_that_does_not_continue_commits_is_refused() {
     let disk = store().files.disk();
     let last = records(&disk, LogKind::Commits, &commits_place());
     let last = last.last().unwrap().offset as usize;
@@ -400,7 +400,7 @@ fn journal_after_a_failure(step: Step, at: u64, short: Short) -> Option<bool> {
 }
 
 #[test]
-fn what_a_failed_append_left_in_the_journal_is_gone_when_the_call_returns() {
+fn the_torn_tail_of_a_failed_append_is_gone_when_the_call_returns() {
     let (mut faults, mut failed) = (0, 0);
     for step in [Step::Commit, Step::Restore, Step::Delete] {
         for short in [Short::Nothing, Short::Half, Short::AllButOneByte] {

@@ -14,7 +14,7 @@ impl Rig {
 
     /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
     /// a commit or a persist between. Returns where the cutting down begins.
-    pub(in crate::store) fn grow_and_prune(
+    pub(crate) fn grow_and_delete(
         &mut self,
         random: &mut Random,
         commits: u64,
@@ -69,7 +69,7 @@ impl Rig {
     }
 
     /// A random history of a few operations.
-    pub(in crate::store) fn live(&mut self, random: &mut Random, steps: u64) {
+    pub(crate) fn live(&mut self, random: &mut Random, steps: u64) {
         self.map("a");
         for step in 0..steps {
             match random.below(11) {

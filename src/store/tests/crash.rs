@@ -48,7 +48,7 @@ fn explore(seed: u64, again: u64, live: impl Fn(&mut Rig, &mut Random) -> usize)
 }
 
 #[test]
-fn promise_1_and_2_every_crash_leaves_a_prefix_with_all_that_was_promised() {
+fn promise_1_and_2_every_crash_leaves_a_prefix_with_all_that_is_durable() {
     let mut states = 0;
     for number in 1..=24 * long() {
         states += explore((seed() - 1 + number) * 7919, 1, |rig, random| {
@@ -68,7 +68,7 @@ fn promise_1_and_2_deleting_changes_nothing_that_stays_whatever_a_crash_leaves()
     let mut states = 0;
     for number in 1..=24 * long() {
         states += explore((seed() - 1 + number) * 104_729, 1, |rig, random| {
-            rig.grow_and_prune(random, 3 + number % 4, false)
+            rig.grow_and_delete(random, 3 + number % 4, false)
         });
     }
     assert!(states > 5_000, "only {states} states");
@@ -83,7 +83,7 @@ fn promise_1_and_2_compacting_changes_nothing_that_stays_whatever_a_crash_leaves
     let mut states = 0;
     for number in 1..=24 * long() {
         states += explore((seed() - 1 + number) * 15_485_863, 1, |rig, random| {
-            rig.grow_and_prune(random, 3 + number % 4, true)
+            rig.grow_and_delete(random, 3 + number % 4, true)
         });
     }
     assert!(states > 5_000, "only {states} states");
@@ -96,9 +96,9 @@ fn promise_1_and_2_compacting_changes_nothing_that_stays_whatever_a_crash_leaves
 #[test]
 fn promise_2_commits_whose_deletion_a_power_cut_takes_are_checked_themselves() {
     let mut states = 0;
-    for tells_boot in [false, true] {
+    for has_boot_id in [false, true] {
         let mut random = Random(17);
-        let empty = RecordedFiles::new(tells_boot);
+        let empty = RecordedFiles::new(has_boot_id);
         let mut rig = Rig::small(empty.copy());
         rig.map("a");
         for number in 1..6 {
@@ -108,7 +108,7 @@ fn promise_2_commits_whose_deletion_a_power_cut_takes_are_checked_themselves() {
                 rig.delete(number - 1);
             }
         }
-        let what = |percent| format!("boot id {tells_boot}, {percent} of 100");
+        let what = |percent| format!("boot id {has_boot_id}, {percent} of 100");
         let percents = [50, 80, 90, 95].repeat(750);
         states += check_power_cuts(&rig, &empty.disk(), percents, &mut random, &what);
     }
@@ -116,11 +116,11 @@ fn promise_2_commits_whose_deletion_a_power_cut_takes_are_checked_themselves() {
 }
 
 #[test]
-fn promise_2_a_reader_sees_what_the_journal_carries_or_says_that_an_owner_must_come_first() {
+fn promise_2_a_reader_sees_inline_files_or_says_that_an_owner_must_open_first() {
     let (mut seen, mut refused) = (0, 0);
-    for tells_boot in [false, true] {
+    for has_boot_id in [false, true] {
         let mut random = Random(23);
-        let empty = RecordedFiles::new(tells_boot);
+        let empty = RecordedFiles::new(has_boot_id);
         let mut rig = Rig::small(empty.copy());
         rig.map("a");
         for _ in 0..4 {
@@ -201,11 +201,10 @@ fn killed_while_it_opened(
 }
 
 #[test]
-fn promise_2_an_owner_killed_while_it_made_the_store_leaves_one_that_is_durable_when_the_next_says_so()
- {
+fn promise_2_an_owner_killed_while_it_made_the_store_takes_nothing_from_the_next() {
     let mut states = 0;
-    for (tells_boot, in_files) in [(false, false), (false, true), (true, false), (true, true)] {
-        let empty = RecordedFiles::new(tells_boot);
+    for (has_boot_id, in_files) in [(false, false), (false, true), (true, false), (true, true)] {
+        let empty = RecordedFiles::new(has_boot_id);
         let files = empty.copy();
         drop(open(&files, &|| "making it".to_owned()));
         let mut random = Random(37);
@@ -218,9 +217,9 @@ fn promise_2_an_owner_killed_while_it_made_the_store_leaves_one_that_is_durable_
 #[test]
 fn promise_2_an_owner_killed_while_it_opened_leaves_the_next_one_nothing_that_is_not_durable() {
     let mut states = 0;
-    for tells_boot in [false, true] {
+    for has_boot_id in [false, true] {
         let mut random = Random(29);
-        let empty = RecordedFiles::new(tells_boot);
+        let empty = RecordedFiles::new(has_boot_id);
         let mut rig = Rig::small(empty.copy());
         rig.map("a");
         for _ in 0..3 {
@@ -237,10 +236,10 @@ fn promise_2_an_owner_killed_while_it_opened_leaves_the_next_one_nothing_that_is
 }
 
 #[test]
-fn promise_2_a_journal_that_a_killed_owner_wrote_anew_keeps_what_is_persisted_in_it() {
+fn promise_2_a_journal_that_a_killed_owner_wrote_anew_has_all_that_was_persisted_in_it() {
     let mut states = 0;
-    for tells_boot in [false, true] {
-        let mut rig = Rig::small(RecordedFiles::new(tells_boot));
+    for has_boot_id in [false, true] {
+        let mut rig = Rig::small(RecordedFiles::new(has_boot_id));
         rig.map("a");
         rig.write();
         rig.commit();
@@ -248,7 +247,7 @@ fn promise_2_a_journal_that_a_killed_owner_wrote_anew_keeps_what_is_persisted_in
         rig.write();
         let before = rig.files.disk();
         rig.commit();
-        // Its last record is torn, so that it is written anew: the owner was killed before he could say that it is there.
+        // The last record is torn, and the journal is written anew: the owner was killed before the record was whole.
         let mut disk = rig.files.disk();
         let inode = |name| match disk.names[&Place::hidden(name)] {
             Node::File(inode) => inode,
@@ -257,7 +256,7 @@ fn promise_2_a_journal_that_a_killed_owner_wrote_anew_keeps_what_is_persisted_in
         let (journal, mark) = (inode(name::JOURNAL), inode(name::HIGH_WATER));
         content(&mut disk, journal).pop();
         disk.inodes[mark] = before.inodes[mark].clone();
-        let files = RecordedFiles::holding(disk.clone(), u8::from(tells_boot));
+        let files = RecordedFiles::holding(disk.clone(), u8::from(has_boot_id));
         drop(open(&files, &|| "a torn journal".to_owned()));
         let now = files.disk().names[&journal_place()].clone();
         assert_ne!(now, Node::File(journal), "it was written anew");

@@ -1,5 +1,5 @@
 //! What a crash leaves of a recording: which parts of it are certain, which are left to chance, and
-//! the directory that any choice of those makes.
+//! the directory that each choice makes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ const SECTOR: usize = 512;
 
 /// How a process and its host end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Crash {
+pub(crate) enum Crash {
     /// Only the process died: everything that was written is there.
     Kill,
-    /// The host lost what it had not been told to keep.
+    /// The host lost what no sync had made durable.
     PowerCut,
     /// The process died after a failed sync, and the host dropped what that sync could not write.
     Evicted,
 }
 
 /// One step from a durable directory to a crashed one.
-enum Step {
+enum DiskStep {
     Sector {
         inode: usize,
         offset: usize,
@@ -42,7 +42,7 @@ enum Step {
     },
 }
 
-impl Step {
+impl DiskStep {
     fn apply(&self, disk: &mut Disk) {
         match self {
             Self::Sector {
@@ -79,18 +79,18 @@ impl Step {
 
 /// Numbers what may be missing. `by_sector`: what was written into one sector of this file goes together.
 fn numbered(
-    steps: Vec<(Step, bool)>,
+    steps: Vec<(DiskStep, bool)>,
     by_sector: impl Fn(usize) -> bool,
-) -> (Vec<(Step, Option<usize>)>, usize) {
+) -> (Vec<(DiskStep, Option<usize>)>, usize) {
     let mut sectors = HashMap::new();
     let mut count = 0;
     let mut new = || {
         count += 1;
         count - 1
     };
-    let number = |(step, uncertain): (Step, bool)| {
+    let number = |(step, uncertain): (DiskStep, bool)| {
         let number = uncertain.then(|| match &step {
-            Step::Sector { inode, offset, .. } if by_sector(*inode) => *sectors
+            DiskStep::Sector { inode, offset, .. } if by_sector(*inode) => *sectors
                 .entry((*inode, offset / SECTOR))
                 .or_insert_with(&mut new),
             _ => new(),
@@ -102,12 +102,12 @@ fn numbered(
 }
 
 /// All crashes of one kind after a number of operations.
-pub(in crate::store) struct Crashes {
+pub(crate) struct Crashes {
     /// With the steps before the first uncertain one.
     base: Disk,
     /// What may be missing has a number; what goes together has the same.
-    steps: Vec<(Step, Option<usize>)>,
-    pub(in crate::store) uncertain: usize,
+    steps: Vec<(DiskStep, Option<usize>)>,
+    pub(crate) uncertain: usize,
     /// Which of them is that files whose bytes are gone keep their length, while the host goes on.
     length: Option<usize>,
     boot: u8,
@@ -167,96 +167,135 @@ fn high_water(log: &[Operation], base: &Disk) -> Vec<usize> {
         .collect()
 }
 
-impl Crashes {
-    /// Of a recording that began in a durable directory, after its first `count` operations.
-    pub(in crate::store) fn new(
-        recording: &RecordedFiles,
-        base: &Disk,
-        count: usize,
-        crash: Crash,
-    ) -> Self {
-        Self::of_log(&recording.log()[..count], recording, base, crash)
+/// Makes the operations of a recording into steps, each with whether a crash may lose it.
+struct Unfolding<'a> {
+    log: &'a [Operation],
+    crash: Crash,
+    durable: Durable,
+    /// A sync in the recording failed.
+    failed: bool,
+}
+
+impl<'a> Unfolding<'a> {
+    fn new(log: &'a [Operation], inodes: usize, crash: Crash) -> Self {
+        let is_failed = |operation: &Operation| matches!(operation, Operation::FailedSync { .. });
+        Self {
+            log,
+            crash,
+            durable: durable(log, inodes),
+            failed: log.iter().any(is_failed),
+        }
     }
 
-    pub(in crate::store) fn of_log(
-        log: &[Operation],
-        recording: &RecordedFiles,
-        base: &Disk,
-        crash: Crash,
-    ) -> Self {
-        let inodes = recording.inodes();
-        let durable = durable(log, inodes);
-        let failed = log
-            .iter()
-            .any(|operation| matches!(operation, Operation::FailedSync { .. }));
-        let mut steps: Vec<(Step, bool)> = Vec::new();
-        let content_is_uncertain = |at: usize, inode: usize| {
-            let lost = failed && given_up(log, at, inode);
-            match crash {
-                Crash::Kill => false,
-                Crash::PowerCut => lost || durable.files[inode] <= at,
-                Crash::Evicted => lost,
-            }
-        };
-        for (at, operation) in log.iter().enumerate() {
+    /// Whether the crash may lose what the operation at a position wrote into a file.
+    fn may_lose_content(&self, at: usize, inode: usize) -> bool {
+        let lost = self.failed && given_up(self.log, at, inode);
+        match self.crash {
+            Crash::Kill => false,
+            Crash::PowerCut => lost || self.durable.files[inode] <= at,
+            Crash::Evicted => lost,
+        }
+    }
+
+    fn steps(&self) -> Vec<(DiskStep, bool)> {
+        let mut steps = Vec::new();
+        for (at, operation) in self.log.iter().enumerate() {
             match operation {
                 Operation::Write {
                     inode,
                     offset,
                     bytes,
                 } => {
-                    let uncertain = content_is_uncertain(at, *inode);
-                    let (start, mut from) = (*offset as usize, 0);
-                    while from < bytes.len() {
-                        let to = if uncertain {
-                            let end = ((start + from) / SECTOR + 1) * SECTOR;
-                            bytes.len().min(end - start)
-                        } else {
-                            bytes.len()
-                        };
-                        let step = Step::Sector {
-                            inode: *inode,
-                            offset: start + from,
-                            bytes: bytes.clone(),
-                            from,
-                            to,
-                        };
-                        steps.push((step, uncertain));
-                        from = to;
-                    }
+                    let uncertain = self.may_lose_content(at, *inode);
+                    write_steps(&mut steps, (*inode, *offset as usize), bytes, uncertain);
                 }
                 Operation::SetLen { inode, length } => {
-                    let step = Step::Length {
+                    let step = DiskStep::Length {
                         inode: *inode,
                         length: *length as usize,
                     };
-                    let uncertain = crash == Crash::PowerCut && content_is_uncertain(at, *inode);
-                    steps.push((step, uncertain));
+                    let power_cut = self.crash == Crash::PowerCut;
+                    steps.push((step, power_cut && self.may_lose_content(at, *inode)));
                 }
                 Operation::Name { free, set } => {
-                    let place = set.as_ref().map(|(place, _)| place).or(free.as_ref());
-                    let synced = match place.map(|place| place.dir) {
-                        Some(Dir::Hidden) => durable.hidden,
-                        _ => durable.root,
-                    };
-                    let uncertain = crash == Crash::PowerCut && synced <= at;
-                    let step = |free: &Option<Place>, set: &Option<(Place, Node)>| Step::Name {
-                        free: free.clone(),
-                        set: set.clone(),
-                    };
-                    match (free, set) {
-                        // Between directories the new name may come without the old one going: an
-                        // old name never goes without the new one.
-                        (Some(old), Some((new, _))) if uncertain && old.dir != new.dir => {
-                            steps.push((step(&None, set), true));
-                            steps.push((step(free, set), true));
-                        }
-                        _ => steps.push((step(free, set), uncertain)),
-                    }
+                    self.name_steps(&mut steps, at, free.as_ref(), set.as_ref());
                 }
                 Operation::Sync { .. } | Operation::SyncDir(_) | Operation::FailedSync { .. } => {}
             }
         }
+        steps
+    }
+
+    fn name_steps(
+        &self,
+        steps: &mut Vec<(DiskStep, bool)>,
+        at: usize,
+        free: Option<&Place>,
+        set: Option<&(Place, Node)>,
+    ) {
+        let place = set.map(|(place, _)| place).or(free);
+        let synced = match place.map(|place| place.dir) {
+            Some(Dir::Hidden) => self.durable.hidden,
+            _ => self.durable.root,
+        };
+        let uncertain = self.crash == Crash::PowerCut && synced <= at;
+        let step = |free: Option<&Place>| DiskStep::Name {
+            free: free.cloned(),
+            set: set.cloned(),
+        };
+        match (free, set) {
+            // Between directories the new name may come before the old one goes. An old name never goes without the
+            // new one.
+            (Some(old), Some((new, _))) if uncertain && old.dir != new.dir => {
+                steps.push((step(None), true));
+                steps.push((step(free), true));
+            }
+            _ => steps.push((step(free), uncertain)),
+        }
+    }
+}
+
+/// One write, by sectors if it may be torn.
+fn write_steps(
+    steps: &mut Vec<(DiskStep, bool)>,
+    (inode, start): (usize, usize),
+    bytes: &Arc<[u8]>,
+    uncertain: bool,
+) {
+    let mut from = 0;
+    while from < bytes.len() {
+        let to = if uncertain {
+            let end = ((start + from) / SECTOR + 1) * SECTOR;
+            bytes.len().min(end - start)
+        } else {
+            bytes.len()
+        };
+        let step = DiskStep::Sector {
+            inode,
+            offset: start + from,
+            bytes: bytes.clone(),
+            from,
+            to,
+        };
+        steps.push((step, uncertain));
+        from = to;
+    }
+}
+
+impl Crashes {
+    /// Of a recording that began in a durable directory, after its first `count` operations.
+    pub(crate) fn new(recording: &RecordedFiles, base: &Disk, count: usize, crash: Crash) -> Self {
+        Self::of_log(&recording.log()[..count], recording, base, crash)
+    }
+
+    pub(crate) fn of_log(
+        log: &[Operation],
+        recording: &RecordedFiles,
+        base: &Disk,
+        crash: Crash,
+    ) -> Self {
+        let inodes = recording.inodes();
+        let mut steps = Unfolding::new(log, inodes, crash).steps();
         let certain = steps.iter().position(|(_, uncertain)| *uncertain);
         let certain = certain.unwrap_or(steps.len());
         let mut start = base.clone();
@@ -266,8 +305,8 @@ impl Crashes {
         }
         let evicted = crash == Crash::Evicted;
         let high_water = high_water(log, base);
-        // So does the host drop it, whose memory has no smaller pieces. The high-water mark is never synced, and never
-        // asked after a power cut: as many states as it has would stand in the way of the others.
+        // The host's memory has no smaller pieces, so the host drops whole sectors. The high-water mark is never synced,
+        // and not looked at after a power cut: its many states would take the place of others.
         let by_sector = |inode: usize| evicted || high_water.contains(&inode);
         let (steps, mut uncertain) = numbered(steps, by_sector);
         let length = (evicted && uncertain > 0).then_some(uncertain);
@@ -282,7 +321,7 @@ impl Crashes {
     }
 
     /// The directory in which of the uncertain steps those for which `survives` says so are made.
-    pub(in crate::store) fn left(&self, mut survives: impl FnMut(usize) -> bool) -> Disk {
+    pub(crate) fn left(&self, mut survives: impl FnMut(usize) -> bool) -> Disk {
         let mut disk = self.base.clone();
         let survives: Vec<bool> = (0..self.uncertain).map(&mut survives).collect();
         for (step, number) in &self.steps {
@@ -296,30 +335,23 @@ impl Crashes {
     }
 
     /// As `left`, as files that can be opened.
-    pub(in crate::store) fn files(
-        &self,
-        survives: impl FnMut(usize) -> bool,
-    ) -> Arc<RecordedFiles> {
+    pub(crate) fn files(&self, survives: impl FnMut(usize) -> bool) -> Arc<RecordedFiles> {
         RecordedFiles::holding(self.left(survives), self.boot)
     }
 
     /// Of every hundred uncertain steps this many survive, by chance.
-    pub(in crate::store) fn by_chance(
-        &self,
-        percent: u64,
-        random: &mut Random,
-    ) -> Arc<RecordedFiles> {
+    pub(crate) fn by_chance(&self, percent: u64, random: &mut Random) -> Arc<RecordedFiles> {
         self.files(|_| random.below(100) < percent)
     }
 
-    pub(super) fn boot(&self) -> u8 {
+    pub(crate) fn boot(&self) -> u8 {
         self.boot
     }
 
     /// Calls `each` with choices of what survives, at most `most` of them: every subset where there are
     /// no more than that; else nothing, everything, all but one step, one step only, every prefix and
     /// every suffix in turn, and then subsets by chance. Says whether those were all.
-    pub(in crate::store) fn choices(
+    pub(crate) fn choices(
         &self,
         most: u64,
         random: &mut Random,

@@ -22,7 +22,7 @@ use crate::{Error, Store, VerifyOptions};
 const SECTOR: usize = 512;
 
 #[derive(Default)]
-struct Counts {
+struct DamageCounts {
     tried: u64,
     refused: u64,
     /// Opened, and a commit could not be restored.
@@ -51,7 +51,7 @@ fn store() -> Rig {
 }
 
 /// What a file of each name has held, after every operation since the store was made.
-pub(super) fn held(rig: &Rig) -> BTreeMap<Place, Vec<Arc<Vec<u8>>>> {
+pub(crate) fn held(rig: &Rig) -> BTreeMap<Place, Vec<Arc<Vec<u8>>>> {
     let log = rig.files.log();
     let mut held: BTreeMap<Place, Vec<Arc<Vec<u8>>>> = BTreeMap::new();
     for count in 0..=log.len() {
@@ -76,7 +76,7 @@ fn is_damage(error: &Error) -> bool {
 struct Damaged<'a> {
     rig: &'a Rig,
     disk: &'a Disk,
-    counts: Counts,
+    counts: DamageCounts,
     part: u64,
     parts: u64,
     /// One of so many is tried.
@@ -117,7 +117,7 @@ impl Damaged<'_> {
         };
         let oracle = &self.rig.oracle;
         let found = Moment::of(&store);
-        // Persisted or not: it was acknowledged, and the host has not booted.
+        // Persisted or not: it was acknowledged, and the host has not rebooted.
         let all = oracle.moments.last() == Some(&found);
         assert!(all, "{}: silently lost: {found:?}", what());
         let mut damaged = false;
@@ -204,74 +204,71 @@ fn damage_names(damaged: &mut Damaged, files: &[(Place, usize, usize)]) {
     }
 }
 
-fn damage_all(part: usize, parts: usize) -> Counts {
-    repeatable::begin(1);
-    let rig = store();
-    let disk = rig.files.disk();
-    let held = held(&rig);
-    let files = files(&disk);
-    let mut damaged = Damaged {
-        rig: &rig,
-        disk: &disk,
-        counts: Counts::default(),
-        part: part as u64,
-        parts: parts as u64,
-        every: every(),
-        number: 0,
-    };
-    for (place, inode, metadata) in &files {
-        let bytes = &disk.inodes[*inode];
-        for at in 0..bytes.len() {
-            let bits = if at < *metadata {
-                at % 8..at % 8 + 1
-            } else {
-                0..8
-            };
-            for bit in bits {
-                if damaged.ours() {
-                    let mut bytes = bytes.to_vec();
-                    bytes[at] ^= 1 << bit;
-                    damaged.try_with(&[(*inode, bytes)], &|| {
-                        format!("{place}: bit {bit} of byte {at}")
-                    });
-                }
-            }
-        }
-        for length in 0..bytes.len() {
-            if damaged.ours() {
-                let bytes = bytes[..length].to_vec();
-                damaged.try_with(&[(*inode, bytes)], &|| {
-                    format!("{place}: cut to {length} bytes")
-                });
-            }
-        }
-        for at in (0..bytes.len()).step_by(SECTOR) {
-            let end = bytes.len().min(at + SECTOR);
+/// Every bit of the first `metadata` bytes has its turn by its place; of the others every bit.
+fn damage_bits(damaged: &mut Damaged, place: &Place, inode: usize, metadata: usize) {
+    let bytes = &damaged.disk.inodes[inode];
+    for at in 0..bytes.len() {
+        let bits = if at < metadata {
+            at % 8..at % 8 + 1
+        } else {
+            0..8
+        };
+        for bit in bits {
             if damaged.ours() {
                 let mut bytes = bytes.to_vec();
-                bytes[at..end].fill(0);
-                damaged.try_with(&[(*inode, bytes)], &|| format!("{place}: zeros at {at}"));
+                bytes[at] ^= 1 << bit;
+                let what = || format!("{place}: bit {bit} of byte {at}");
+                damaged.try_with(&[(inode, bytes)], &what);
             }
-            // The same place of what has ever been in the file of this name, as a disk that lost a write gives it back.
-            for (number, content) in held[place].iter().enumerate() {
-                let Some(old) = content.get(at..) else {
-                    continue;
-                };
-                // With the length that the file has now, and with the one that it had then.
-                for cut in [false, true] {
-                    if (!cut || old.len() < end - at) && damaged.ours() {
-                        let length = old.len().min(end - at);
-                        let mut bytes = bytes.to_vec();
-                        bytes[at..at + length].copy_from_slice(&old[..length]);
-                        bytes.truncate(if cut { at + length } else { bytes.len() });
-                        let what = || format!("{place}: at {at} as in its state {number}");
-                        damaged.try_with(&[(*inode, bytes)], &what);
-                    }
+        }
+    }
+}
+
+/// The file cut to every length.
+fn damage_lengths(damaged: &mut Damaged, place: &Place, inode: usize) {
+    let bytes = &damaged.disk.inodes[inode];
+    for length in 0..bytes.len() {
+        if damaged.ours() {
+            let bytes = bytes[..length].to_vec();
+            let what = || format!("{place}: cut to {length} bytes");
+            damaged.try_with(&[(inode, bytes)], &what);
+        }
+    }
+}
+
+/// Every sector zeroed, and as it was in each earlier state of the file of this name: a disk that lost a write gives that
+/// state back.
+fn damage_sectors(damaged: &mut Damaged, place: &Place, inode: usize, earlier: &[Arc<Vec<u8>>]) {
+    let bytes = &damaged.disk.inodes[inode];
+    for at in (0..bytes.len()).step_by(SECTOR) {
+        let end = bytes.len().min(at + SECTOR);
+        if damaged.ours() {
+            let mut bytes = bytes.to_vec();
+            bytes[at..end].fill(0);
+            damaged.try_with(&[(inode, bytes)], &|| format!("{place}: zeros at {at}"));
+        }
+        for (number, content) in earlier.iter().enumerate() {
+            let Some(old) = content.get(at..) else {
+                continue;
+            };
+            // With the length that the file has now, and with the length that it had then.
+            for cut in [false, true] {
+                if (!cut || old.len() < end - at) && damaged.ours() {
+                    let length = old.len().min(end - at);
+                    let mut bytes = bytes.to_vec();
+                    bytes[at..at + length].copy_from_slice(&old[..length]);
+                    bytes.truncate(if cut { at + length } else { bytes.len() });
+                    let what = || format!("{place}: at {at} as in its state {number}");
+                    damaged.try_with(&[(inode, bytes)], &what);
                 }
             }
         }
     }
-    damage_names(&mut damaged, &files);
+}
+
+/// Every two sectors of all files exchanged.
+fn exchange_sectors(damaged: &mut Damaged, files: &[(Place, usize, usize)]) {
+    let disk = damaged.disk;
     let sectors: Vec<(usize, usize)> = files
         .iter()
         .flat_map(|(_, inode, _)| {
@@ -294,6 +291,30 @@ fn damage_all(part: usize, parts: usize) -> Counts {
             }
         }
     }
+}
+
+fn damage_all(part: usize, parts: usize) -> DamageCounts {
+    repeatable::begin(1);
+    let rig = store();
+    let disk = rig.files.disk();
+    let held = held(&rig);
+    let files = files(&disk);
+    let mut damaged = Damaged {
+        rig: &rig,
+        disk: &disk,
+        counts: DamageCounts::default(),
+        part: part as u64,
+        parts: parts as u64,
+        every: every(),
+        number: 0,
+    };
+    for (place, inode, metadata) in &files {
+        damage_bits(&mut damaged, place, *inode, *metadata);
+        damage_lengths(&mut damaged, place, *inode);
+        damage_sectors(&mut damaged, place, *inode, &held[place]);
+    }
+    damage_names(&mut damaged, &files);
+    exchange_sectors(&mut damaged, &files);
     damaged.counts
 }
 
@@ -317,7 +338,7 @@ fn promise_4_every_bit_every_length_every_sector() {
 }
 
 #[test]
-fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
+fn promise_4_commits_that_a_compaction_wrote_anew_is_refused_at_every_shorter_length() {
     repeatable::begin(1);
     let mut player = Player::new(RecordedFiles::new(true));
     player.step(Step::Map);
@@ -332,7 +353,7 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     let Node::File(inode) = disk.names[&place] else {
         panic!("commits is a file");
     };
-    assert_ne!(Node::File(inode), before, "it was told anew");
+    assert_ne!(Node::File(inode), before, "it was written anew");
     let store = id_of(&disk);
     let header = |place: &Place, kind| {
         let bytes = bytes_at(&disk, place);
@@ -345,7 +366,7 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     let mut damaged = Damaged {
         rig,
         disk: &disk,
-        counts: Counts::default(),
+        counts: DamageCounts::default(),
         part: 0,
         parts: 1,
         every: 1,
@@ -353,25 +374,25 @@ fn promise_4_commits_that_a_compaction_told_anew_are_missed_at_every_length() {
     };
     let bytes = &disk.inodes[inode];
     for length in 0..bytes.len() {
-        let what = || format!("commits, told anew, cut to {length} bytes");
+        let what = || format!("commits, written anew, cut to {length} bytes");
         damaged.try_with(&[(inode, bytes[..length].to_vec())], &what);
     }
-    let Counts { tried, refused, .. } = damaged.counts;
+    let DamageCounts { tried, refused, .. } = damaged.counts;
     assert!(tried > 200 && refused == tried);
-    println!("{tried} lengths of commits that were told anew, {refused} refused");
+    println!("{tried} lengths of a commits that was written anew, {refused} refused");
     // The file that it came in place of has deleted commits; with the newest records of it they are gone there, too.
-    damaged.counts = Counts::default();
+    damaged.counts = DamageCounts::default();
     for (number, older) in held(rig)[&place].iter().enumerate() {
-        let what = || format!("commits, told anew, as in its state {number}");
+        let what = || format!("commits, written anew, as in its state {number}");
         damaged.try_with(&[(inode, older.to_vec())], &what);
     }
-    let Counts { tried, refused, .. } = damaged.counts;
+    let DamageCounts { tried, refused, .. } = damaged.counts;
     println!("{tried} older files in its place, {refused} refused");
     assert!(tried > 8 && refused == tried);
 }
 
 #[test]
-fn commits_of_which_the_journal_could_not_be_told_is_no_damage() {
+fn commits_that_the_journal_could_not_note_is_no_damage() {
     let (mut failed, mut states) = (0, 0);
     for at in 1..60 {
         repeatable::begin(1);

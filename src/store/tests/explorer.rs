@@ -12,13 +12,13 @@ use twox_hash::XxHash3_64;
 use super::crashed::{Crash, Crashes};
 use super::parts::{PROGRESS, in_parts};
 use super::recorded::{Disk, Operation, RecordedFiles};
-use super::steps::History;
+use super::steps::StepHistory;
 use super::{Moment, Random, Rig, check_goes_on, check_reopened, open, seed, setting};
 use crate::sys::host::repeatable;
 
 /// What was tried.
 #[derive(Default)]
-struct Counts {
+struct ExplorerCounts {
     histories: u64,
     impossible: u64,
     points: u64,
@@ -31,8 +31,8 @@ struct Counts {
 
 /// A search through the crashes of one history.
 struct Search<'a> {
-    counts: &'a mut Counts,
-    history: &'a History,
+    counts: &'a mut ExplorerCounts,
+    history: &'a StepHistory,
     random: Random,
     /// Hashes of the states that were opened already, with what they may hold.
     seen: HashSet<u64>,
@@ -41,9 +41,29 @@ struct Search<'a> {
     most: u64,
 }
 
+/// A crash of a history, and what the store may hold after the crash.
+struct CrashPoint<'a> {
+    rig: &'a Rig,
+    /// The operations before the crash.
+    log: &'a [Operation],
+    /// The directory before these operations.
+    base: &'a Disk,
+    crash: Crash,
+    /// The moments that the store may hold.
+    allowed: RangeInclusive<usize>,
+}
+
+/// A recovery that can be crashed in its turn.
+struct Recovery<'a> {
+    files: &'a RecordedFiles,
+    log: &'a [Operation],
+    /// The directory before it.
+    base: &'a Disk,
+}
+
 impl Search<'_> {
     fn run(&mut self) {
-        let empty = RecordedFiles::new(self.history.tells_boot);
+        let empty = RecordedFiles::new(self.history.has_boot_id);
         let Some((mut player, last)) = self.history.play(empty.copy()) else {
             self.counts.impossible += 1;
             return;
@@ -57,24 +77,23 @@ impl Search<'_> {
         player.step(last);
         self.counts.histories += 1;
         let log = player.rig.files.log();
-        // Where it had nothing to write it still says what is promised.
+        // A step that had nothing to write still says what is durable.
         for count in begun.min(log.len())..=log.len() {
             for crash in [Crash::Kill, Crash::PowerCut] {
-                let allowed = player.rig.allowed(count, crash);
-                self.crashes(&player.rig, &log[..count], &empty.disk(), crash, &allowed);
+                self.crashes(&CrashPoint {
+                    rig: &player.rig,
+                    log: &log[..count],
+                    base: &empty.disk(),
+                    crash,
+                    allowed: player.rig.allowed(count, crash),
+                });
             }
         }
     }
 
-    fn crashes(
-        &mut self,
-        rig: &Rig,
-        log: &[Operation],
-        base: &Disk,
-        crash: Crash,
-        allowed: &RangeInclusive<usize>,
-    ) {
-        let crashes = Crashes::of_log(log, &rig.files, base, crash);
+    fn crashes(&mut self, point: &CrashPoint<'_>) {
+        let (rig, log, crash, allowed) = (point.rig, point.log, point.crash, &point.allowed);
+        let crashes = Crashes::of_log(log, &rig.files, point.base, crash);
         let mut disks = Vec::new();
         let all = crashes.choices(self.most, &mut self.random, |survives| {
             disks.push(crashes.left(survives));
@@ -104,36 +123,25 @@ impl Search<'_> {
             // What this owner wrote while it restored is as good for the next one.
             assert_eq!(Moment::of(&open(&files, &what)), holds, "{}", what());
             if crash == Crash::Kill {
-                let least = *rig.allowed(log.len(), Crash::PowerCut).start();
                 for persist in [false, true] {
-                    self.killed(rig, log, base, (&disk, crashes.boot()), least, persist);
+                    self.killed(point, (&disk, crashes.boot()), persist);
                 }
             }
             if recovery.len() > 1 && deeper {
-                self.again(
-                    rig,
-                    &files,
-                    &recovery,
-                    &disk,
-                    crash,
-                    allowed,
-                    (log.len(), 2),
-                );
+                let recovery = Recovery {
+                    files: &files,
+                    log: &recovery,
+                    base: &disk,
+                };
+                self.again(point, &recovery, 2);
             }
         }
     }
 
     /// After a kill nothing that the dead process wrote is more durable than before: the next owner opens the
     /// store, and may make it durable, and then the power goes.
-    fn killed(
-        &mut self,
-        rig: &Rig,
-        log: &[Operation],
-        base: &Disk,
-        (disk, boot): (&Disk, u8),
-        least: usize,
-        persist: bool,
-    ) {
+    fn killed(&mut self, point: &CrashPoint<'_>, (disk, boot): (&Disk, u8), persist: bool) {
+        let (rig, log) = (point.rig, point.log);
         let history = self.history;
         let at = log.len();
         let what =
@@ -151,14 +159,14 @@ impl Search<'_> {
             store.persist(None).unwrap();
             found
         } else {
-            least
+            *rig.allowed(at, Crash::PowerCut).start()
         };
         drop(store);
         let all = files.log();
         // Not persisted: also while the store is being opened.
         let first = if persist { all.len() } else { at + 1 };
         for cut in first..=all.len() {
-            let crashes = Crashes::of_log(&all[..cut], &files, base, Crash::PowerCut);
+            let crashes = Crashes::of_log(&all[..cut], &files, point.base, Crash::PowerCut);
             for percent in [0, 50, 100] {
                 let left = crashes.by_chance(percent, &mut self.random);
                 let store = open(&left, &what);
@@ -170,22 +178,13 @@ impl Search<'_> {
     }
 
     /// Crashes a recovery at one of its operations, by chance, and its recovery, `deep` times.
-    #[expect(clippy::too_many_arguments, reason = "all of it describes one state")]
-    fn again(
-        &mut self,
-        rig: &Rig,
-        files: &RecordedFiles,
-        recovery: &[Operation],
-        base: &Disk,
-        crash: Crash,
-        allowed: &RangeInclusive<usize>,
-        (at, deep): (usize, u32),
-    ) {
-        if deep == 0 || recovery.is_empty() {
+    fn again(&mut self, point: &CrashPoint<'_>, begun: &Recovery<'_>, deep: u32) {
+        if deep == 0 || begun.log.is_empty() {
             return;
         }
-        let cut = 1 + self.random.below(recovery.len() as u64) as usize;
-        let crashes = Crashes::of_log(&recovery[..cut], files, base, crash);
+        let (crash, at) = (point.crash, point.log.len());
+        let cut = 1 + self.random.below(begun.log.len() as u64) as usize;
+        let crashes = Crashes::of_log(&begun.log[..cut], begun.files, begun.base, crash);
         let percent = [0, 50, 100][self.random.below(3) as usize];
         let left = crashes.by_chance(percent, &mut self.random);
         let disk = left.disk();
@@ -198,20 +197,25 @@ impl Search<'_> {
             )
         };
         let store = open(&left, &what);
-        let recovery = left.log();
-        check_reopened(&store, &rig.oracle, allowed.clone(), &what);
+        let log = left.log();
+        check_reopened(&store, &point.rig.oracle, point.allowed.clone(), &what);
         self.counts.again += 1;
         drop(store);
-        self.again(rig, &left, &recovery, &disk, crash, allowed, (at, deep - 1));
+        let next = Recovery {
+            files: &left,
+            log: &log,
+            base: &disk,
+        };
+        self.again(point, &next, deep - 1);
     }
 }
 
 /// Tries every `parts`-th history of those from number `from` on, with so many states for each crash point. What a
 /// history tries depends on the seed and its number alone.
-fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) -> Counts {
-    let mut counts = Counts::default();
-    let histories = History::all(longest);
-    let mut told = Instant::now();
+fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) -> ExplorerCounts {
+    let mut counts = ExplorerCounts::default();
+    let histories = StepHistory::all(longest);
+    let mut reported = Instant::now();
     crate::dirty::shared::begin();
     for (number, history) in histories
         .iter()
@@ -230,8 +234,8 @@ fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) 
             most,
         }
         .run();
-        if told.elapsed() > Duration::from_secs(60) {
-            told = Instant::now();
+        if reported.elapsed() > Duration::from_secs(60) {
+            reported = Instant::now();
             eprintln!(
                 "{PROGRESS} part {part} of {parts}, {number} of {} sequences, {} crash states",
                 histories.len(),

@@ -4,15 +4,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crashed::{Crash, Crashes};
-use super::dropped::{killed_after_the_sync, open_or_salvage};
+use super::evicted::{killed_after_the_sync, open_or_salvage};
 use super::parts::in_parts;
 use super::recorded::{Fuse, RecordedFiles, Short};
-use super::steps::{History, Step};
+use super::steps::{Step, StepHistory};
 use super::{Moment, Random, Rig, check_power_cuts, check_reopened, long, open, setting};
 use crate::sys::host::repeatable;
 
 /// One history with one fault. Returns the operations it took and the calls that failed.
-fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
+fn live_with(seed: u64, at: u64, times: u64, deletes: bool) -> (u64, u64) {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(true);
     let mut rig = Rig::new(empty.copy());
@@ -21,8 +21,8 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
         times,
         ..Fuse::default()
     });
-    if prune {
-        rig.grow_and_prune(&mut random, 4, seed % 4 == 0);
+    if deletes {
+        rig.grow_and_delete(&mut random, 4, seed % 4 == 0);
     } else {
         rig.live(&mut random, 10);
     }
@@ -48,7 +48,7 @@ fn live_with(seed: u64, at: u64, times: u64, prune: bool) -> (u64, u64) {
 }
 
 /// How an operation fails.
-pub(super) const KINDS: [(i32, Short); 9] = [
+pub(crate) const KINDS: [(i32, Short); 9] = [
     (libc::EIO, Short::Half),
     (libc::ENOSPC, Short::Half),
     (libc::EDQUOT, Short::Nothing),
@@ -67,7 +67,7 @@ const MOST: u64 = 3;
 
 /// What was tried.
 #[derive(Default)]
-struct Counts {
+struct FaultCounts {
     runs: u64,
     /// Calls that failed; the others did without what failed.
     failed: u64,
@@ -100,7 +100,7 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
     match kind {
         // It reads page by page what it could not at once.
         "open" | "len" | "read" if step == Step::Audit => true,
-        // The links `_last`, which say nothing that is not said elsewhere, and what nobody needs any more.
+        // The links `_last`, which repeat what stands elsewhere, and files that no commit needs any more.
         "symlink" => names,
         "rename" | "unlink" => names || removes,
         // Up to where the journal is written, behind the record itself, which is logged. Room ahead, without which a write
@@ -121,7 +121,7 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
                 )
         }
         "list" | "len" | "read_link" => step == Step::Reopen,
-        // A child that is not folded keeps the file below it.
+        // A child that is not merged needs the file below it.
         "create" | "read" => step == Step::Delete,
         // The same; and what the journal has no room for goes to files.
         "write" => {
@@ -134,15 +134,15 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
 
 /// The last step of a history with one fault. `None` when the step has no such operation, and so nothing failed.
 fn fail(
-    history: &History,
+    history: &StepHistory,
     at: u64,
     kind: (i32, Short),
     lasting: Lasting,
-    counts: &mut Counts,
+    counts: &mut FaultCounts,
 ) -> Option<()> {
     repeatable::begin(1);
     let mut random = Random(at + 1);
-    let empty = RecordedFiles::new(history.tells_boot);
+    let empty = RecordedFiles::new(history.has_boot_id);
     let (mut player, last) = history.play(empty.copy())?;
     let what = format!("{history:?}: operation {at} fails with {kind:?}, {lasting:?}");
     let what = || what.clone();
@@ -219,7 +219,7 @@ fn fail(
 }
 
 /// After a failed sync nothing is taken in until the store is opened anew, and what is known can be asked for.
-pub(super) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
+pub(crate) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
     let store = &rig.store;
     let now = rig.oracle.now();
     let first = now.commits.first().copied();
@@ -275,7 +275,7 @@ fn crash(
     rig: &mut Rig,
     empty: &RecordedFiles,
     random: &mut Random,
-    counts: &mut Counts,
+    counts: &mut FaultCounts,
     what: &dyn Fn() -> String,
 ) {
     let count = rig.files.recorded();
@@ -311,9 +311,9 @@ fn crash(
 }
 
 /// Tries every `parts`-th history: each operation of its last step, each kind of failure, once and for ever.
-fn fail_all(longest: u64, part: usize, parts: usize) -> Counts {
-    let mut counts = Counts::default();
-    let histories = [History::all(longest), History::of_more(longest)].concat();
+fn fail_all(longest: u64, part: usize, parts: usize) -> FaultCounts {
+    let mut counts = FaultCounts::default();
+    let histories = [StepHistory::all(longest), StepHistory::of_more(longest)].concat();
     for history in histories.iter().skip(part).step_by(parts) {
         for kind in KINDS {
             for lasting in [Lasting::Once, Lasting::ForEver, Lasting::ForEverAlike] {
@@ -362,12 +362,12 @@ fn promise_3_every_operation_of_every_short_history_fails_in_every_way() {
 fn promise_3_every_operation_fails_and_nothing_is_lost() {
     let (mut runs, mut failures) = (0, 0);
     for seed in 11..11 + 5 * long() {
-        let prune = seed % 2 == 0;
-        let (operations, failed) = live_with(seed, 0, 0, prune);
+        let deletes = seed % 2 == 0;
+        let (operations, failed) = live_with(seed, 0, 0, deletes);
         assert_eq!(failed, 0, "without a fault");
         for times in [1, 3] {
             for at in 1..=operations {
-                let run = AssertUnwindSafe(|| live_with(seed, at, times, prune));
+                let run = AssertUnwindSafe(|| live_with(seed, at, times, deletes));
                 let Ok((_, failed)) = catch_unwind(run) else {
                     panic!("seed {seed}: operation {at} fails {times} times");
                 };
@@ -435,7 +435,7 @@ fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Op
 }
 
 #[test]
-fn promise_2_what_a_failed_persist_has_told_is_taken_for_durable() {
+fn promise_2_records_that_a_failed_persist_appended_may_be_durable() {
     let mut random = Random(5);
     let (mut faults, mut states) = (0, 0);
     for order in 0..32 {

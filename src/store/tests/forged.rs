@@ -89,7 +89,7 @@ fn an_index_that_is_a_hole_is_not_loaded() {
         println!("peak: {} {why:?}", peak());
         return;
     }
-    // A process of its own, whose memory is nobody else's.
+    // A process of its own, whose memory no other test uses.
     let test = "store::tests::forged::an_index_that_is_a_hole_is_not_loaded";
     let child = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -97,9 +97,9 @@ fn an_index_that_is_a_hole_is_not_loaded() {
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
-    let told = String::from_utf8(child.stdout).unwrap();
-    assert!(child.status.success(), "{told}");
-    let peak = told
+    let text = String::from_utf8(child.stdout).unwrap();
+    assert!(child.status.success(), "{text}");
+    let peak = text
         .split("peak: ")
         .nth(1)
         .and_then(|rest| rest.split(' ').next());
@@ -301,7 +301,7 @@ fn every_forged_number_and_name_is_refused_by_the_name_of_its_file() {
 
 /// Records whose checksums are right, of which one cannot follow the others.
 #[test]
-fn a_record_that_contradicts_history_is_refused_but_by_a_salvage() {
+fn a_record_that_contradicts_history_is_refused_except_by_a_salvage() {
     let mut count = 0;
     for event in [Event::HeadMoved(77), Event::Deleted(77), Event::Deleted(2)] {
         for durable in [false, true] {
@@ -340,9 +340,9 @@ fn a_record_that_contradicts_history_is_refused_but_by_a_salvage() {
                         assert!(commits.starts_with(&[1]), "{event:?}: {commits:?}");
                     }
                     Err(error) => {
-                        let told = error.to_string();
+                        let text = error.to_string();
                         let good = matches!(error, Error::Corrupt { .. }) && !salvage;
-                        assert!(good, "{event:?}, durable {durable}: {told}");
+                        assert!(good, "{event:?}, durable {durable}: {text}");
                     }
                 }
                 count += 1;

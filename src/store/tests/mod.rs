@@ -9,67 +9,31 @@
 #[cfg(test)]
 mod abandoned;
 #[cfg(test)]
-mod ahead;
-#[cfg(test)]
-mod alone;
-#[cfg(test)]
-mod beside;
-#[cfg(test)]
-mod boots;
-#[cfg(test)]
-mod caches;
+pub(crate) mod alone;
 mod chance;
 #[cfg(test)]
-mod clones;
+pub(crate) mod counted;
 #[cfg(test)]
 mod crash;
-mod crashed;
+pub(crate) mod crashed;
 #[cfg(test)]
-mod damage;
-#[cfg(test)]
-mod drafts;
-mod dropped;
+pub(crate) mod damage;
+pub(crate) mod evicted;
 #[cfg(test)]
 mod explorer;
-mod faults;
 #[cfg(test)]
-mod folds;
+pub(crate) mod exported;
+mod faults;
 #[cfg(test)]
 mod forged;
 pub(crate) mod fuzz;
-#[cfg(test)]
-mod high_water;
-#[cfg(test)]
-mod images;
-#[cfg(test)]
-mod leftovers;
-#[cfg(test)]
-mod little;
-#[cfg(test)]
-mod misuse;
-#[cfg(test)]
-mod ordering;
 mod parts;
+pub(crate) mod recorded;
+pub(crate) mod rig;
+pub(crate) mod steps;
+pub(crate) mod streams;
 #[cfg(test)]
-mod reads;
-mod recorded;
-#[cfg(test)]
-mod reserve;
-#[cfg(test)]
-mod retaken;
-mod rig;
-#[cfg(test)]
-mod snapshot;
-mod steps;
-mod streams;
-#[cfg(test)]
-mod transfer;
-#[cfg(test)]
-mod waits;
-#[cfg(test)]
-mod writeback;
-#[cfg(test)]
-mod written;
+pub(crate) mod written;
 
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use std::borrow::Cow;
@@ -80,10 +44,10 @@ use std::sync::Arc;
 use crate::dirty::Tracker;
 use crashed::{Crash, Crashes};
 use recorded::RecordedFiles;
-use rig::Rig;
+pub(crate) use rig::Rig;
 
 /// A number from the environment, or what is usual.
-pub(super) fn setting(name: &str, usual: u64) -> u64 {
+pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| {
         text.parse()
             .unwrap_or_else(|_| panic!("{name}={text}: a number is needed"))
@@ -91,43 +55,43 @@ pub(super) fn setting(name: &str, usual: u64) -> u64 {
 }
 
 /// How many times as much as usual is to be tried: `VMSTORE_LONG`, 1 when it is not set.
-pub(super) fn long() -> u64 {
+pub(crate) fn long() -> u64 {
     setting("VMSTORE_LONG", 1)
 }
 
 /// What searches by chance begin with: `VMSTORE_SEED`.
-pub(super) fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     setting("VMSTORE_SEED", 1)
 }
 
 /// A small generator of repeatable random numbers (xorshift64*).
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
 
 /// The bytes of every module at a commit; absent modules are not mapped yet.
-pub(super) type Bytes = BTreeMap<String, Vec<u8>>;
+pub(crate) type Bytes = BTreeMap<String, Vec<u8>>;
 
 /// What a store holds between two events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Moment {
-    pub(super) commits: Vec<u64>,
-    pub(super) head: u64,
+pub(crate) struct Moment {
+    pub(crate) commits: Vec<u64>,
+    pub(crate) head: u64,
 }
 
 impl Moment {
-    pub(super) fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         Self {
             commits: store.commits().unwrap(),
             head: store.head().unwrap(),
@@ -137,17 +101,17 @@ impl Moment {
 
 /// What a commit says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct About {
-    pub(super) parent: u64,
-    pub(super) time: u64,
-    pub(super) unique_id: [u8; 16],
-    pub(super) label: String,
-    pub(super) user_data: Arc<Vec<u8>>,
-    pub(super) modules: u32,
+pub(crate) struct About {
+    pub(crate) parent: u64,
+    pub(crate) time: u64,
+    pub(crate) unique_id: [u8; 16],
+    pub(crate) label: String,
+    pub(crate) user_data: Arc<Vec<u8>>,
+    pub(crate) modules: u32,
 }
 
 impl About {
-    pub(super) fn of(store: &Store, number: u64) -> Self {
+    pub(crate) fn of(store: &Store, number: u64) -> Self {
         let info = store.commit_info(number).unwrap();
         Self {
             parent: info.parent,
@@ -162,17 +126,17 @@ impl About {
 
 /// What must hold: what the store held after each event, and the bytes of every commit and what it says.
 #[derive(Clone)]
-pub(super) struct Oracle {
-    pub(super) bytes: BTreeMap<u64, Arc<Bytes>>,
+pub(crate) struct Oracle {
+    pub(crate) bytes: BTreeMap<u64, Arc<Bytes>>,
     /// Of each commit, as it was made. Its parent is the nearest of these before it that there is.
-    pub(super) about: BTreeMap<u64, About>,
+    pub(crate) about: BTreeMap<u64, About>,
     /// From the empty store on; one more for each event that returned.
-    pub(super) moments: Vec<Moment>,
+    pub(crate) moments: Vec<Moment>,
     /// The last moment that a power cut may not take back.
-    pub(super) persisted: usize,
+    pub(crate) persisted: usize,
     /// What a deletion or restore made of the last moment that failed when a part of its record was written: where that
     /// could not be taken back, or that it was is lost, a power cut before the next persist may leave it, whole.
-    pub(super) begun: Option<Moment>,
+    pub(crate) begun: Option<Moment>,
 }
 
 impl Oracle {
@@ -191,7 +155,7 @@ impl Oracle {
     }
 
     /// The same after a crash of this kind.
-    pub(super) fn after(&self, crash: Crash) -> Cow<'_, Self> {
+    pub(crate) fn after(&self, crash: Crash) -> Cow<'_, Self> {
         if crash == Crash::Kill && self.begun.is_some() {
             Cow::Owned(Self {
                 begun: None,
@@ -211,24 +175,24 @@ impl Oracle {
         Some(about)
     }
 
-    pub(super) fn last(&self) -> usize {
+    pub(crate) fn last(&self) -> usize {
         self.moments.len() - 1
     }
 
-    pub(super) fn now(&self) -> &Moment {
+    pub(crate) fn now(&self) -> &Moment {
         &self.moments[self.last()]
     }
 }
 
 /// Opens what a crash left, cheaply: with room for few captured pages.
-pub(super) fn open(files: &Arc<RecordedFiles>, what: &dyn Fn() -> String) -> Store {
+pub(crate) fn open(files: &Arc<RecordedFiles>, what: &dyn Fn() -> String) -> Store {
     Store::open_files(files.clone(), "test", rig::open_options())
         .unwrap_or_else(|error| panic!("{}: it cannot be opened: {error}", what()))
 }
 
 /// Checks a reopened store: what it holds is what it held at one of the `allowed` moments, and each
 /// commit restores to its bytes. Returns that moment.
-pub(super) fn check_reopened(
+pub(crate) fn check_reopened(
     store: &Store,
     oracle: &Oracle,
     allowed: RangeInclusive<usize>,
@@ -255,7 +219,7 @@ pub(super) fn check_reopened(
 }
 
 /// Checks what each commit says of itself. Returns how many were compared.
-pub(super) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) -> usize {
+pub(crate) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) -> usize {
     let commits = store.commits().unwrap();
     let mut compared = 0;
     for number in &commits {
@@ -274,7 +238,7 @@ pub(super) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> Str
 
 /// Opens and checks what power cuts after all of a rig's operations leave, of every hundred uncertain steps so many.
 /// Returns how many.
-fn check_power_cuts(
+pub(crate) fn check_power_cuts(
     rig: &Rig,
     base: &recorded::Disk,
     percents: impl IntoIterator<Item = u64>,
@@ -295,7 +259,7 @@ fn check_power_cuts(
 }
 
 /// Checks that each commit of a store restores to its bytes.
-pub(super) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) {
+pub(crate) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) {
     let found = Moment::of(store);
     let mut modules: Vec<Module> = Vec::new();
     let others = found.commits.iter().filter(|number| **number != found.head);
@@ -332,7 +296,7 @@ pub(super) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> Str
 }
 
 /// Checks that a store goes on: a new commit, made durable, is there after a power cut.
-pub(super) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
+pub(crate) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
     let fail = |call: &str, error: crate::Error| -> ! { panic!("{}: {call}: {error}", what()) };
     let size = 2 * crate::sys::host::page_size();
     let module = store
@@ -354,7 +318,7 @@ pub(super) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
 }
 
 /// Mapping without the kernel's tracker, which costs more than all the rest of a small store.
-pub(super) fn map_options() -> MapOptions {
+pub(crate) fn map_options() -> MapOptions {
     MapOptions {
         tracker: Some(Tracker::Caller),
         ..MapOptions::default()

@@ -10,9 +10,9 @@ use std::time::Duration;
 const PART: &str = "VMSTORE_TEST_PART";
 const WORD: &str = "counts of this part:";
 /// What a part says of how far it has come begins with this, and is passed on.
-pub(super) const PROGRESS: &str = "so far:";
+pub(crate) const PROGRESS: &str = "so far:";
 
-/// Passes on what a part tells of its progress, and keeps the rest of what it complains of.
+/// Passes on the progress that a part reports, and returns the rest of what it writes to the error stream.
 fn listen(child: &mut Child) -> JoinHandle<String> {
     let complaints = BufReader::new(child.stderr.take().expect("it is piped"));
     std::thread::spawn(move || {
@@ -31,7 +31,7 @@ fn listen(child: &mut Child) -> JoinHandle<String> {
 
 /// Calls `search` with (part, parts) in a process for each processor, and adds up what it counts. `test` is the
 /// name of the test that asks. In such a process: searches, tells, and returns nothing.
-pub(super) fn in_parts<const N: usize>(
+pub(crate) fn in_parts<const N: usize>(
     test: &str,
     search: impl Fn(usize, usize) -> [u64; N],
 ) -> Option<[u64; N]> {

@@ -1,4 +1,4 @@
-//! Files in memory that remember every operation, and fail those that they are told to.
+//! Files in memory that record every operation, and fail the operations that a fuse chooses.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -12,14 +12,14 @@ use crate::sys::fs::{Access, Dir, DirEntry, EntryKind, File, Files, Place};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::store) enum Node {
+pub(crate) enum Node {
     File(usize),
     Link(String),
 }
 
 /// One operation, as it was asked for.
 #[derive(Debug, Clone)]
-pub(in crate::store) enum Operation {
+pub(crate) enum Operation {
     /// A directory entry came, went or changed: old name freed, new name set.
     Name {
         free: Option<Place>,
@@ -47,7 +47,7 @@ pub(in crate::store) enum Operation {
 
 /// What a failing write leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Short {
+pub(crate) enum Short {
     Nothing,
     Half,
     AllButOneByte,
@@ -55,33 +55,33 @@ pub(in crate::store) enum Short {
 
 /// Which operations fail, and how.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct Fuse {
+pub(crate) struct Fuse {
     /// Operations so far.
-    pub(in crate::store) count: u64,
+    pub(crate) count: u64,
     /// The first that fails; 0: none.
-    pub(in crate::store) at: u64,
+    pub(crate) at: u64,
     /// How many fail from there.
-    pub(in crate::store) times: u64,
-    pub(in crate::store) errno: i32,
-    pub(in crate::store) short: Short,
+    pub(crate) times: u64,
+    pub(crate) errno: i32,
+    pub(crate) short: Short,
     /// Only operations of the kind of the first fail.
-    pub(in crate::store) alike: bool,
+    pub(crate) alike: bool,
     /// Of the first that failed, or is to fail.
-    pub(in crate::store) kind: Option<&'static str>,
+    pub(crate) kind: Option<&'static str>,
     /// Operations that failed.
-    pub(in crate::store) burnt: u64,
+    pub(crate) burnt: u64,
     /// A sync was among them.
-    pub(in crate::store) sync_failed: bool,
+    pub(crate) sync_failed: bool,
     /// A write was among them, of which a part was done.
-    pub(in crate::store) wrote_part: bool,
+    pub(crate) wrote_part: bool,
     /// Writes so far, and the one that the host takes and cannot write back later; 0: none.
-    pub(in crate::store) writes: u64,
-    pub(in crate::store) lose: u64,
+    pub(crate) writes: u64,
+    pub(crate) lose: u64,
 }
 
 impl Fuse {
     /// From now on the host can write nothing back.
-    pub(in crate::store) fn every_sync() -> Self {
+    pub(crate) fn every_sync() -> Self {
         Self {
             errno: libc::EIO,
             ..Self::every("sync", 1)
@@ -89,7 +89,7 @@ impl Fuse {
     }
 
     /// All operations of a kind fail, from that one on, counted over all kinds.
-    pub(in crate::store) fn every(kind: &'static str, at: u64) -> Self {
+    pub(crate) fn every(kind: &'static str, at: u64) -> Self {
         Self {
             at,
             times: u64::MAX,
@@ -121,27 +121,27 @@ impl Default for Fuse {
 
 /// What is in a directory: files by number, and names. Copies share the bytes that do not change.
 #[derive(Default, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Disk {
-    pub(super) inodes: Vec<Arc<Vec<u8>>>,
-    pub(super) names: BTreeMap<Place, Node>,
+pub(crate) struct Disk {
+    pub(crate) inodes: Vec<Arc<Vec<u8>>>,
+    pub(crate) names: BTreeMap<Place, Node>,
 }
 
 /// Hears of each operation before it is done.
-pub(in crate::store) type Watch = Box<dyn FnMut(&'static str) + Send>;
+pub(crate) type Watch = Box<dyn FnMut(&'static str) + Send>;
 
 #[derive(Default)]
-struct State {
+struct RecordedState {
     fuse: Fuse,
     watch: Option<Watch>,
     disk: Disk,
     log: Vec<Operation>,
     opened: u64,
-    /// The descriptors that were open when the host lost something, and have not been told.
+    /// The descriptors that were open when the host lost something, and have not reported it.
     untold: Vec<u64>,
 }
 
-impl State {
-    fn file(&mut self, state: &Arc<Mutex<State>>, inode: usize) -> Arc<dyn File> {
+impl RecordedState {
+    fn file(&mut self, state: &Arc<Mutex<RecordedState>>, inode: usize) -> Arc<dyn File> {
         self.opened += 1;
         Arc::new(RecordedFile {
             state: state.clone(),
@@ -152,23 +152,23 @@ impl State {
 }
 
 /// A store directory in memory.
-pub(in crate::store) struct RecordedFiles {
-    state: Arc<Mutex<State>>,
-    /// 0: this host does not tell.
-    pub(super) boot: u8,
+pub(crate) struct RecordedFiles {
+    state: Arc<Mutex<RecordedState>>,
+    /// 0: this host has no boot id.
+    pub(crate) boot: u8,
 }
 
 impl RecordedFiles {
-    /// An empty directory on a host that tells its boot id, or does not.
-    pub(in crate::store) fn new(tells_boot: bool) -> Arc<Self> {
-        Self::holding(Disk::default(), u8::from(tells_boot))
+    /// An empty directory on a host with or without a boot id.
+    pub(crate) fn new(has_boot_id: bool) -> Arc<Self> {
+        Self::holding(Disk::default(), u8::from(has_boot_id))
     }
 
     /// A directory with this in it, all of it durable.
-    pub(super) fn holding(disk: Disk, boot: u8) -> Arc<Self> {
-        let state = State {
+    pub(crate) fn holding(disk: Disk, boot: u8) -> Arc<Self> {
+        let state = RecordedState {
             disk,
-            ..State::default()
+            ..RecordedState::default()
         };
         Arc::new(Self {
             state: Arc::new(Mutex::new(state)),
@@ -177,62 +177,75 @@ impl RecordedFiles {
     }
 
     /// What a killed process leaves, its recording with it: nothing in that became durable.
-    pub(super) fn killed(disk: Disk, boot: u8, log: Vec<Operation>) -> Arc<Self> {
+    pub(crate) fn killed(disk: Disk, boot: u8, log: Vec<Operation>) -> Arc<Self> {
         let files = Self::holding(disk, boot);
         files.state.lock().log = log;
         files
     }
 
     /// Lights or puts out the fuse, and returns it as it was.
-    pub(in crate::store) fn set_fuse(&self, fuse: Fuse) -> Fuse {
+    pub(crate) fn set_fuse(&self, fuse: Fuse) -> Fuse {
         std::mem::replace(&mut self.state.lock().fuse, fuse)
     }
 
-    pub(in crate::store) fn fuse(&self) -> Fuse {
+    /// From now on allocations fail with this error.
+    #[cfg(test)]
+    pub(crate) fn fail_allocations(&self, errno: i32) {
+        self.set_fuse(Fuse {
+            at: 1,
+            times: u64::MAX,
+            errno,
+            alike: true,
+            kind: Some("allocate"),
+            ..Fuse::default()
+        });
+    }
+
+    pub(crate) fn fuse(&self) -> Fuse {
         self.state.lock().fuse
     }
 
-    pub(in crate::store) fn set_watch(&self, watch: Option<Watch>) {
+    pub(crate) fn set_watch(&self, watch: Option<Watch>) {
         self.state.lock().watch = watch;
     }
 
-    pub(in crate::store) fn recorded(&self) -> usize {
+    pub(crate) fn recorded(&self) -> usize {
         self.state.lock().log.len()
     }
 
-    pub(in crate::store) fn log(&self) -> Vec<Operation> {
+    pub(crate) fn log(&self) -> Vec<Operation> {
         self.state.lock().log.clone()
     }
 
     /// How many files are open: each knows the directory.
-    pub(super) fn open_files(&self) -> usize {
+    pub(crate) fn open_files(&self) -> usize {
         Arc::strong_count(&self.state) - 1
     }
 
     /// How many files were ever made.
-    pub(super) fn inodes(&self) -> usize {
+    pub(crate) fn inodes(&self) -> usize {
         self.state.lock().disk.inodes.len()
     }
 
-    pub(super) fn disk(&self) -> Disk {
+    pub(crate) fn disk(&self) -> Disk {
         self.state.lock().disk.clone()
     }
 
     /// The same directory, with a recording of its own.
-    pub(in crate::store) fn copy(&self) -> Arc<Self> {
+    pub(crate) fn copy(&self) -> Arc<Self> {
         Self::holding(self.disk(), self.boot)
     }
 }
 
 /// A file's bytes, to be changed.
-pub(super) fn content(disk: &mut Disk, inode: usize) -> &mut Vec<u8> {
+pub(crate) fn content(disk: &mut Disk, inode: usize) -> &mut Vec<u8> {
     if disk.inodes.len() <= inode {
         disk.inodes.resize(inode + 1, Arc::default());
     }
     Arc::make_mut(&mut disk.inodes[inode])
 }
 
-pub(super) fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+pub(crate) fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     if content.len() < offset + bytes.len() {
         content.resize(offset + bytes.len(), 0);
     }
@@ -253,7 +266,7 @@ fn as_sync(error: &Error) -> Error {
     }
 }
 
-impl State {
+impl RecordedState {
     /// Counts an operation, and fails it if its turn has come.
     fn burn(&mut self, what: &'static str) -> Result<()> {
         if let Some(watch) = &mut self.watch {
@@ -429,7 +442,7 @@ impl Files for RecordedFiles {
 }
 
 struct RecordedFile {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RecordedState>>,
     inode: usize,
     /// Which of all that were opened.
     number: u64,
@@ -472,7 +485,7 @@ impl File for RecordedFile {
         state.write(self.inode, offset, bytes.into());
         state.fuse.writes += 1;
         if state.fuse.writes == state.fuse.lose {
-            // As a sync that fails, but nobody has asked. Those who have the file open will hear of it.
+            // As a sync that fails, but no sync was called. The descriptors that have the file open will report it.
             let inode = self.inode;
             state.log.push(Operation::FailedSync { inode });
             state.untold.push(self.number);

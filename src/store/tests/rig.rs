@@ -16,9 +16,9 @@ use crate::{Error, PrecopyOptions, Result, VerifyOptions};
 const ARENA: u64 = 20 << 10;
 
 /// Pages of a module of a random history.
-pub(in crate::store) const PAGES: u64 = 4;
+pub(crate) const PAGES: u64 = 4;
 
-pub(in crate::store) fn open_options() -> OpenOptions {
+pub(crate) fn open_options() -> OpenOptions {
     OpenOptions {
         arena_limit: ARENA,
         ..OpenOptions::default()
@@ -29,27 +29,27 @@ fn page() -> u64 {
     crate::sys::host::page_size()
 }
 
-/// What was promised when so many operations had been recorded.
-struct Mark {
+/// What was durable when so many operations had been recorded.
+struct RigMark {
     recorded: usize,
     moment: usize,
     persisted: usize,
 }
 
-pub(in crate::store) struct Rig {
-    pub(in crate::store) files: Arc<RecordedFiles>,
-    pub(in crate::store) store: Store,
-    pub(super) modules: BTreeMap<String, Module>,
+pub(crate) struct Rig {
+    pub(crate) files: Arc<RecordedFiles>,
+    pub(crate) store: Store,
+    pub(crate) modules: BTreeMap<String, Module>,
     now: Bytes,
-    pub(in crate::store) oracle: Oracle,
+    pub(crate) oracle: Oracle,
     /// Calls that failed, and why the last one did.
-    pub(in crate::store) failures: u64,
-    pub(in crate::store) failure: Option<Error>,
+    pub(crate) failures: u64,
+    pub(crate) failure: Option<Error>,
     /// How often a failed call is made again.
-    pub(in crate::store) patience: u64,
+    pub(crate) patience: u64,
     /// What the store holds if a call that failed did a part of its work that stays.
     doubtful: Option<Moment>,
-    marks: Vec<Mark>,
+    marks: Vec<RigMark>,
     map_options: MapOptions,
     pages: u64,
     /// Counts what is written, so that no two commits are alike.
@@ -58,12 +58,12 @@ pub(in crate::store) struct Rig {
 
 impl Rig {
     /// A store whose modules are tracked as a VMM's would be.
-    pub(in crate::store) fn new(files: Arc<RecordedFiles>) -> Self {
+    pub(crate) fn new(files: Arc<RecordedFiles>) -> Self {
         Self::with(files, PAGES, MapOptions::default())
     }
 
     /// A store of small modules whose writes are marked.
-    pub(in crate::store) fn small(files: Arc<RecordedFiles>) -> Self {
+    pub(crate) fn small(files: Arc<RecordedFiles>) -> Self {
         Self::with(files, 2, map_options())
     }
 
@@ -89,8 +89,8 @@ impl Rig {
     }
 
     /// Notes what holds from here on.
-    pub(in crate::store) fn mark(&mut self) {
-        self.marks.push(Mark {
+    pub(crate) fn mark(&mut self) {
+        self.marks.push(RigMark {
             recorded: self.files.recorded(),
             moment: self.oracle.last(),
             persisted: self.oracle.persisted,
@@ -98,13 +98,13 @@ impl Rig {
     }
 
     /// Where the recording of the first store ended, and that of its calls began.
-    pub(in crate::store) fn made(&self) -> usize {
+    pub(crate) fn made(&self) -> usize {
         self.marks[0].recorded
     }
 
-    /// The moments that a crash after `count` operations may leave: none that was promised is lost, and
+    /// The moments that a crash after `count` operations may leave: none that was durable is lost, and
     /// what was under way may be there.
-    pub(in crate::store) fn allowed(&self, count: usize, crash: Crash) -> RangeInclusive<usize> {
+    pub(crate) fn allowed(&self, count: usize, crash: Crash) -> RangeInclusive<usize> {
         let done = self.marks.iter().rev().find(|mark| mark.recorded <= count);
         let begun = self.marks.iter().find(|mark| mark.recorded > count);
         let begun = begun.or(self.marks.last()).map_or(0, |mark| mark.moment);
@@ -117,11 +117,7 @@ impl Rig {
 
     /// Makes a call until it succeeds. A failed one has changed nothing. A poisoned store is opened anew, and the
     /// call is given up. Without patience it is made once.
-    pub(in crate::store) fn again<T>(
-        &mut self,
-        what: &str,
-        call: impl Fn(&Self) -> Result<T>,
-    ) -> Option<T> {
+    pub(crate) fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
         for _ in 0..=self.patience {
             match call(self) {
                 Ok(value) => return Some(value),
@@ -166,20 +162,20 @@ impl Rig {
     }
 
     /// Closes the store and opens it again, as often as it takes: everything committed is there.
-    pub(in crate::store) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         self.close();
         assert!(self.open(), "it can be opened at last");
     }
 
     /// Closes the store.
-    pub(in crate::store) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.store.close().unwrap();
         self.mark();
     }
 
     /// Opens the store, whether it was closed or its owner just died, and maps what was mapped. Says whether
     /// it could be opened.
-    pub(in crate::store) fn open(&mut self) -> bool {
+    pub(crate) fn open(&mut self) -> bool {
         let mut opened = Err(Error::Cancelled);
         for _ in 0..=self.patience {
             opened = Store::open_files(self.files.clone(), "test", open_options());
@@ -207,11 +203,11 @@ impl Rig {
         true
     }
 
-    pub(in crate::store) fn has(&self, id: &str) -> bool {
+    pub(crate) fn has(&self, id: &str) -> bool {
         self.modules.contains_key(id)
     }
 
-    pub(in crate::store) fn map(&mut self, id: &str) {
+    pub(crate) fn map(&mut self, id: &str) {
         let size = self.pages * page();
         let map = |rig: &Self| rig.store.map_module(id, size, &rig.map_options);
         let Some(module) = self.again("map", map) else {
@@ -229,9 +225,9 @@ impl Rig {
         self.mark();
     }
 
-    /// Writes a page of every module, another one each time, with every sector of it told from all
+    /// Writes a page of every module, another one each time, with every sector of it different from all
     /// others; every third time zeros.
-    pub(in crate::store) fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         self.version += 1;
         let version = self.version;
         let ids: Vec<String> = self.modules.keys().cloned().collect();
@@ -248,7 +244,7 @@ impl Rig {
         }
     }
 
-    pub(in crate::store) fn put(&mut self, id: &str, at: u64, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, id: &str, at: u64, bytes: &[u8]) {
         let module = &self.modules[id];
         module.mapped().memory.write(at, bytes);
         if self.map_options.tracker.is_some() {
@@ -259,7 +255,7 @@ impl Rig {
     }
 
     /// Writes a few random pages, zeros among them.
-    pub(in crate::store) fn scribble(&mut self, random: &mut Random) {
+    pub(crate) fn scribble(&mut self, random: &mut Random) {
         let ids: Vec<String> = self.modules.keys().cloned().collect();
         for id in ids {
             for _ in 0..random.below(3) {
@@ -291,7 +287,7 @@ impl Rig {
         self.oracle.begun = Some(moment);
     }
 
-    pub(in crate::store) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         let commit = |rig: &Self| rig.store.commit(&rig.about_next());
         if let Some(number) = self.again("commit", commit) {
             self.committed(number);
@@ -300,7 +296,7 @@ impl Rig {
     }
 
     /// What the next commit is to say: nothing, a label, the caller's bytes, or both, of several lengths.
-    pub(in crate::store) fn about_next(&self) -> CommitOptions {
+    pub(crate) fn about_next(&self) -> CommitOptions {
         let next = self.oracle.bytes.len();
         CommitOptions {
             label: if next % 3 == 0 {
@@ -314,9 +310,9 @@ impl Rig {
     }
 
     /// A commit returned this number.
-    pub(in crate::store) fn committed(&mut self, number: u64) {
+    pub(crate) fn committed(&mut self, number: u64) {
         if !self.oracle.bytes.contains_key(&number) {
-            // What is not mapped is carried over from the head.
+            // What is not mapped is taken from the head.
             let head = self.oracle.now().head;
             let mut bytes = self
                 .oracle
@@ -345,7 +341,7 @@ impl Rig {
     }
 
     /// A capture, and its commit, or that it is given up.
-    pub(in crate::store) fn capture(&mut self, commits: bool) {
+    pub(crate) fn capture(&mut self, commits: bool) {
         let capture = |rig: &Self| rig.store.capture(&rig.about_next());
         if let Some(capture) = self.again("capture", capture) {
             if !commits {
@@ -357,14 +353,14 @@ impl Rig {
         self.mark();
     }
 
-    pub(in crate::store) fn precopy(&mut self) {
+    pub(crate) fn precopy(&mut self) {
         let options = PrecopyOptions::default();
         self.again("precopy", |rig| rig.store.precopy(&options, None));
         self.mark();
     }
 
     /// Gives the first page of a module back.
-    pub(in crate::store) fn discard(&mut self, id: &str) {
+    pub(crate) fn discard(&mut self, id: &str) {
         let discard = |rig: &Self| rig.modules[id].discard(0, page());
         if self.again("discard", discard).is_some() {
             self.now.get_mut(id).unwrap()[..page() as usize].fill(0);
@@ -372,7 +368,7 @@ impl Rig {
         self.mark();
     }
 
-    pub(in crate::store) fn unmap(&mut self, id: &str) {
+    pub(crate) fn unmap(&mut self, id: &str) {
         if self.again("unmap", |rig| rig.modules[id].unmap()).is_some() {
             self.modules.remove(id);
             self.now.remove(id);
@@ -381,7 +377,7 @@ impl Rig {
     }
 
     /// An export, a verification or an audit.
-    pub(in crate::store) fn look(&mut self, step: Step) {
+    pub(crate) fn look(&mut self, step: Step) {
         let nowhere = std::fs::File::options().write(true).open("/dev/null");
         let nowhere = nowhere.unwrap();
         let head = self.oracle.now().head;
@@ -394,7 +390,7 @@ impl Rig {
     }
 
     /// Imports a stream of all commits of another rig's store, none of which is here.
-    pub(in crate::store) fn import(&mut self, stream: std::os::fd::RawFd, from: &Oracle) {
+    pub(crate) fn import(&mut self, stream: std::os::fd::RawFd, from: &Oracle) {
         let before = self.store.commits().unwrap();
         let imported = self.again("import", |rig| rig.store.import(stream));
         if imported.is_some() {
@@ -409,8 +405,8 @@ impl Rig {
         self.mark();
     }
 
-    /// A commit that came with an import says what it said where it was made, but for its parent's number.
-    pub(in crate::store) fn learn(&mut self, number: u64, was: &About, bytes: Arc<Bytes>) {
+    /// A commit that came with an import says what it said where it was made, except its parent's number.
+    pub(crate) fn learn(&mut self, number: u64, was: &About, bytes: Arc<Bytes>) {
         let about = About::of(&self.store, number);
         let parent = about.parent;
         assert_eq!(
@@ -425,7 +421,7 @@ impl Rig {
     }
 
     /// Deletes a commit that is not the head.
-    pub(in crate::store) fn delete(&mut self, number: u64) {
+    pub(crate) fn delete(&mut self, number: u64) {
         let delete = |rig: &Self| rig.store.delete_commit(number);
         let done = self.again("delete", delete).is_some();
         let change = |moment: &mut Moment| moment.commits.retain(|commit| *commit != number);
@@ -438,7 +434,7 @@ impl Rig {
     }
 
     /// Compacts, keeping so many of the newest commits (0: all) and the head.
-    pub(in crate::store) fn compact(&mut self, keep_last: usize, image_percent: u32) {
+    pub(crate) fn compact(&mut self, keep_last: usize, image_percent: u32) {
         let options = CompactOptions {
             keep_last: keep_last as u64,
             image_percent,
@@ -452,7 +448,7 @@ impl Rig {
             then.commits
                 .retain(|commit| at.next() >= Some(newest) || *commit == head);
         }
-        // A deletion, and then a persist, which is promised when the call returns.
+        // A deletion, and then a persist, which is durable when the call returns.
         self.doubtful = Some(then).filter(|then| then != self.oracle.now());
         if self
             .again("compact", |rig| rig.store.compact(&options, None))
@@ -469,18 +465,18 @@ impl Rig {
     }
 
     /// The commits that may be deleted.
-    pub(in crate::store) fn deletable(&self) -> Vec<u64> {
+    pub(crate) fn deletable(&self) -> Vec<u64> {
         let Moment { commits, head } = self.oracle.now();
         let others = commits.iter().filter(|commit| *commit != head);
         others.copied().collect()
     }
 
-    pub(in crate::store) fn persist(&mut self) {
+    pub(crate) fn persist(&mut self) {
         self.made_durable("persist", |store| store.persist(None));
     }
 
     /// As a persist of much does.
-    pub(in crate::store) fn persist_in_files(&mut self) {
+    pub(crate) fn persist_in_files(&mut self) {
         self.made_durable("persist in files", |store| store.checkpoint(None));
     }
 
@@ -492,7 +488,7 @@ impl Rig {
         self.mark();
     }
 
-    pub(in crate::store) fn restore(&mut self, commit: u64) {
+    pub(crate) fn restore(&mut self, commit: u64) {
         if self
             .again("restore", |rig| rig.store.restore(commit, None))
             .is_some()
@@ -512,7 +508,7 @@ impl Rig {
         self.mark();
     }
 
-    pub(in crate::store) fn check_memory(&self, wanted: &Bytes) {
+    pub(crate) fn check_memory(&self, wanted: &Bytes) {
         for (id, module) in &self.modules {
             assert!(
                 module.mapped().memory.equals(0, &wanted[id]),

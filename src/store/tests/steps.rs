@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// What a history is made of. Another operation is one more name here and in `STEPS`, and one more line in
 /// `Player::step`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Map,
     Commit,
     Persist,
@@ -40,7 +40,7 @@ const MORE: [Step; 8] = [
     Step::Audit,
 ];
 
-pub(super) const STEPS: [Step; 10] = [
+pub(crate) const STEPS: [Step; 10] = [
     Step::Map,
     Step::Commit,
     Step::Persist,
@@ -69,20 +69,20 @@ const BEGINNINGS: [&[Step]; 5] = [
 ];
 
 /// A rig, and whether its store is closed: the next step opens it.
-pub(super) struct Player {
-    pub(super) rig: Rig,
-    pub(super) closed: bool,
+pub(crate) struct Player {
+    pub(crate) rig: Rig,
+    pub(crate) closed: bool,
 }
 
 impl Player {
-    pub(super) fn new(files: Arc<RecordedFiles>) -> Self {
+    pub(crate) fn new(files: Arc<RecordedFiles>) -> Self {
         Self {
             rig: Rig::small(files),
             closed: false,
         }
     }
 
-    pub(super) fn step(&mut self, step: Step) {
+    pub(crate) fn step(&mut self, step: Step) {
         if self.closed || step == Step::Reopen {
             self.closed = !self.rig.open();
             // A module that could not be mapped is not there for the step either.
@@ -128,7 +128,7 @@ impl Player {
     }
 
     /// Whether a step can be taken here.
-    pub(super) fn allows(&self, step: Step) -> bool {
+    pub(crate) fn allows(&self, step: Step) -> bool {
         match step {
             Step::Map => !self.rig.has("b"),
             Step::Restore => !self.rig.oracle.now().commits.is_empty(),
@@ -144,14 +144,14 @@ impl Player {
 
 /// A beginning and one to three steps. Searches look at its last step: those before are other histories' last.
 #[derive(Debug, Clone)]
-pub(super) struct History {
-    pub(super) tells_boot: bool,
+pub(crate) struct StepHistory {
+    pub(crate) has_boot_id: bool,
     beginning: usize,
     steps: Vec<Step>,
 }
 
-impl History {
-    pub(super) fn all(longest: u64) -> Vec<Self> {
+impl StepHistory {
+    pub(crate) fn all(longest: u64) -> Vec<Self> {
         let mut sequences: Vec<Vec<Step>> = vec![Vec::new()];
         let mut all = Vec::new();
         for _ in 0..longest {
@@ -161,9 +161,9 @@ impl History {
                 for steps in &sequences {
                     // What an import needs of the boot id, a commit needs, too.
                     let imports = steps.contains(&Step::Import);
-                    for tells_boot in [true, false].into_iter().take(2 - usize::from(imports)) {
+                    for has_boot_id in [true, false].into_iter().take(2 - usize::from(imports)) {
                         all.push(Self {
-                            tells_boot,
+                            has_boot_id,
                             beginning,
                             steps: steps.clone(),
                         });
@@ -175,7 +175,7 @@ impl History {
     }
 
     /// What else can fail, after each beginning, and where that is not too long with a step between.
-    pub(super) fn of_more(longest: u64) -> Vec<Self> {
+    pub(crate) fn of_more(longest: u64) -> Vec<Self> {
         let between = STEPS.map(Some).into_iter().filter(|_| longest > 1);
         let sequences = std::iter::once(None)
             .chain(between)
@@ -184,7 +184,7 @@ impl History {
         let beginnings = 0..BEGINNINGS.len();
         let with = |beginning| {
             sequences.iter().map(move |steps| Self {
-                tells_boot: true,
+                has_boot_id: true,
                 beginning,
                 steps: steps.clone(),
             })
@@ -193,12 +193,12 @@ impl History {
     }
 
     /// Whether its last step is the first one after an empty directory: the making of the store is its, too.
-    pub(super) fn makes_the_store(&self) -> bool {
+    pub(crate) fn makes_the_store(&self) -> bool {
         self.beginning == 0 && self.steps.len() == 1
     }
 
     /// Plays all but the last step, which it returns; nothing where a step cannot be taken.
-    pub(super) fn play(&self, files: Arc<RecordedFiles>) -> Option<(Player, Step)> {
+    pub(crate) fn play(&self, files: Arc<RecordedFiles>) -> Option<(Player, Step)> {
         let mut player = Player::new(files);
         let (last, before) = self.steps.split_last()?;
         for step in BEGINNINGS[self.beginning].iter().chain(before) {

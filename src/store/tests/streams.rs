@@ -11,9 +11,9 @@ use crate::Result;
 use crate::sys::host;
 
 /// A stream, the bytes of its last commit, and what that says of itself.
-pub(super) struct Sent {
+pub(crate) struct Sent {
     stream: Vec<u8>,
-    pub(super) bytes: Bytes,
+    pub(crate) bytes: Bytes,
     about: About,
 }
 
@@ -55,8 +55,8 @@ fn make() -> [Sent; 2] {
     })
 }
 
-/// The same for all, with ids that are nobody else's.
-pub(super) fn sent() -> &'static [Sent; 2] {
+/// The same for all, with ids that no other store has.
+pub(crate) fn sent() -> &'static [Sent; 2] {
     static SENT: OnceLock<[Sent; 2]> = OnceLock::new();
     SENT.get_or_init(|| {
         let made = std::thread::spawn(|| {
@@ -75,18 +75,18 @@ fn import(store: &Store, sent: &Sent) -> Result<u64> {
 }
 
 /// What a store that is poisoned must refuse.
-pub(super) fn import_first(store: &Store) -> Result<u64> {
+pub(crate) fn import_first(store: &Store) -> Result<u64> {
     import(store, &sent()[0])
 }
 
 impl Rig {
     /// Whether an import may be made: it would be the head where there is none, and then nothing may be mapped.
-    pub(super) fn can_import(&self) -> bool {
+    pub(crate) fn can_import(&self) -> bool {
         self.oracle.now().head != 0 || !["a", "b"].iter().any(|id| self.has(id))
     }
 
-    /// Imports the first stream, or the second where the first is there, or that once more, which is nothing.
-    pub(super) fn import_next(&mut self) {
+    /// Imports the first stream; the second if the first is there; else the second once more, which changes nothing.
+    pub(crate) fn import_next(&mut self) {
         let [first, second] = sent();
         let there = |rig: &Self| {
             let mut commits = rig.oracle.now().commits.iter();

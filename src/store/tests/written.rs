@@ -1,4 +1,4 @@
-//! Module commits that are told by their pages.
+//! Module commits whose pages say which commit wrote them.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::layer::LayerFiles;
 use crate::sys::host;
 
 /// What a page is full of at a commit that wrote it.
-pub(super) fn byte(commit: u64, page: u64) -> u8 {
+pub(crate) fn byte(commit: u64, page: u64) -> u8 {
     1 + ((commit * 16 + page) % 255) as u8
 }
 
 /// The files of a store whose commits wrote these pages each of a module "a" of so many, with nothing in a cache.
-pub(super) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, LayerFiles) {
+pub(crate) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, LayerFiles) {
     let files = RecordedFiles::new(true);
     let store = Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
     let size = host::page_size();

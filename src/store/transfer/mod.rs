@@ -4,3 +4,6 @@ mod clone;
 mod export;
 mod import;
 mod install;
+
+#[cfg(test)]
+mod tests;

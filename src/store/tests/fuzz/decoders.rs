@@ -12,16 +12,16 @@ use crate::format::transfer::{self, Chain, FRAME, Frame};
 use crate::format::{StoreId, high_water, name};
 
 /// The store of all inputs.
-pub(super) const STORE: StoreId = *b"a fuzzed store's";
+pub(crate) const STORE: StoreId = *b"a fuzzed store's";
 /// Checksums are as they are in the input, instead of made right.
-pub(super) const RAW: u8 = 1;
+pub(crate) const RAW: u8 = 1;
 /// Records keep their links and numbers.
-pub(super) const UNLINKED: u8 = 2;
+pub(crate) const UNLINKED: u8 = 2;
 /// The length of a module commit file is in the input, instead of as its footer wants it.
-pub(super) const LENGTH: u8 = 4;
+pub(crate) const LENGTH: u8 = 4;
 
 /// The first byte chooses the decoder, the second how its bytes are made ready.
-pub(super) fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     let [which, flags, bytes @ ..] = input else {
         return;
     };

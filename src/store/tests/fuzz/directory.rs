@@ -13,15 +13,15 @@ use crate::sys::host::repeatable;
 
 /// Checksums are made right again: the directory was made by somebody who means harm. Without it, it was
 /// damaged by accident, and no byte may be wrong.
-pub(in crate::store::tests) const FORGED: u8 = 1;
+pub(crate) const FORGED: u8 = 1;
 /// Those of pages, too.
-pub(in crate::store::tests) const FORGED_PAGES: u8 = 2;
+pub(crate) const FORGED_PAGES: u8 = 2;
 /// The host has not booted since.
-pub(in crate::store::tests) const SAME_BOOT: u8 = 4;
+pub(crate) const SAME_BOOT: u8 = 4;
 /// Records keep their links and numbers.
-pub(in crate::store::tests) const UNLINKED: u8 = 8;
+pub(crate) const UNLINKED: u8 = 8;
 /// The places in a footer follow from its counts.
-pub(in crate::store::tests) const PLACED: u8 = 16;
+pub(crate) const PLACED: u8 = 16;
 
 /// The longest hole, in a module commit and in a stream, which is searched to its end.
 const HOLE: u64 = 1 << 30;
@@ -29,7 +29,7 @@ const STREAM_HOLE: u64 = 1 << 20;
 /// What is sealed of the end of a file.
 const ENDING: u64 = 1 << 20;
 
-pub(in crate::store::tests) type Things = BTreeMap<Place, Thing>;
+pub(crate) type Things = BTreeMap<Place, Thing>;
 
 /// An input under way: a directory, and what of it is read next.
 struct Edits<'a> {
@@ -40,7 +40,7 @@ struct Edits<'a> {
 }
 
 /// The first byte chooses the base, the second says how the rest, a list of changes, is taken.
-pub(super) fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     let [base, flags, edits @ ..] = input else {
         return;
     };
@@ -77,7 +77,7 @@ pub(super) fn run(input: &[u8]) {
     examine(&passes);
 }
 
-pub(in crate::store::tests) fn things_of(base: &Base) -> Things {
+pub(crate) fn things_of(base: &Base) -> Things {
     let mut things = Things::new();
     for place in base.disk.names.keys() {
         let bytes = bytes_at(&base.disk, place).to_vec();
@@ -285,7 +285,7 @@ impl Edits<'_> {
 }
 
 /// Makes all checksums right.
-pub(in crate::store::tests) fn reseal(things: &mut Things, flags: u8) {
+pub(crate) fn reseal(things: &mut Things, flags: u8) {
     let identity = Place::hidden(name::IDENTITY);
     if let Some(Thing::File { bytes, .. }) = things.get_mut(&identity) {
         seal::identity(bytes);
@@ -314,7 +314,7 @@ pub(in crate::store::tests) fn reseal(things: &mut Things, flags: u8) {
 }
 
 /// The end of a module commit that has so long a hole, and its pages' checksums where the flags say so.
-pub(in crate::store::tests) fn reseal_file(
+pub(crate) fn reseal_file(
     bytes: &mut [u8],
     hole: (usize, u64),
     store: &crate::format::StoreId,

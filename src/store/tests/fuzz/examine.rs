@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// A directory and how to look at it.
-pub(super) struct Passes<'a> {
-    pub(super) scratch: &'a Scratch,
-    pub(super) root: &'a Path,
+pub(crate) struct Passes<'a> {
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) root: &'a Path,
     /// What was in it before it was damaged; none: nobody knows.
-    pub(super) truth: Option<&'a Base>,
+    pub(crate) truth: Option<&'a Base>,
 }
 
 /// Modules up to this size are compared byte for byte.
@@ -42,7 +42,7 @@ fn allowed<T>(what: &str, result: Result<T, Error>) -> Option<T> {
 type Seen = BTreeMap<(u64, String), Vec<u8>>;
 
 /// Opens a directory in all ways. What they agree on are bytes.
-pub(super) fn examine(passes: &Passes<'_>) {
+pub(crate) fn examine(passes: &Passes<'_>) {
     let outside = passes.scratch.0.join("outside");
     fs::write(&outside, b"not to be touched").unwrap();
     for salvage in [false, true] {

@@ -2,10 +2,10 @@
 //! input is bytes; what they mean is said where they are read. Each must end, and no assertion may fail.
 
 mod decoders;
-pub(in crate::store::tests) mod directory;
+pub(crate) mod directory;
 mod examine;
-pub(in crate::store::tests) mod places;
-pub(in crate::store::tests) mod seal;
+pub(crate) mod places;
+pub(crate) mod seal;
 mod sequence;
 mod stream;
 
@@ -16,25 +16,25 @@ mod seeds;
 
 /// A thing to be fuzzed.
 #[derive(Clone, Copy)]
-pub(crate) struct Target {
+pub(crate) struct FuzzTarget {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&[u8]),
 }
 
-pub(crate) const TARGETS: [Target; 4] = [
-    Target {
+pub(crate) const TARGETS: [FuzzTarget; 4] = [
+    FuzzTarget {
         name: "decoders",
         run: decoders::run,
     },
-    Target {
+    FuzzTarget {
         name: "directory",
         run: directory::run,
     },
-    Target {
+    FuzzTarget {
         name: "stream",
         run: stream::run,
     },
-    Target {
+    FuzzTarget {
         name: "sequence",
         run: sequence::run,
     },

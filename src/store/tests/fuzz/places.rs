@@ -15,16 +15,16 @@ use crate::sys::fs::{Dir, Place};
 use crate::sys::host::repeatable;
 
 /// A store that was made by the library.
-pub(in crate::store::tests) struct Base {
-    pub(in crate::store::tests) disk: Disk,
+pub(crate) struct Base {
+    pub(crate) disk: Disk,
     /// As it was before.
-    pub(in crate::store::tests) earlier: Vec<Disk>,
-    pub(in crate::store::tests) oracle: Oracle,
+    pub(crate) earlier: Vec<Disk>,
+    pub(crate) oracle: Oracle,
 }
 
 impl Base {
     /// The bytes of a module at a commit.
-    pub(in crate::store::tests) fn bytes(&self, commit: u64, module: &str) -> Option<&Vec<u8>> {
+    pub(crate) fn bytes(&self, commit: u64, module: &str) -> Option<&Vec<u8>> {
         let bytes: &Bytes = self.oracle.bytes.get(&commit)?;
         bytes.get(module)
     }
@@ -59,7 +59,7 @@ const MADE_BY: [&[Step]; 4] = [
 ];
 
 /// All bases, made once.
-pub(in crate::store::tests) fn bases() -> &'static [Base] {
+pub(crate) fn bases() -> &'static [Base] {
     static BASES: OnceLock<Vec<Base>> = OnceLock::new();
     BASES.get_or_init(|| {
         repeatable::begin(1);
@@ -81,13 +81,13 @@ pub(in crate::store::tests) fn bases() -> &'static [Base] {
 }
 
 /// The id of a base's store.
-pub(in crate::store::tests) fn id_of(disk: &Disk) -> crate::format::StoreId {
+pub(crate) fn id_of(disk: &Disk) -> crate::format::StoreId {
     let id = bytes_at(disk, &Place::hidden("identity")).get(16..32);
     id.and_then(|id| id.try_into().ok()).expect("an identity")
 }
 
 /// A file's bytes in a base; none if there is no such file.
-pub(in crate::store::tests) fn bytes_at<'a>(disk: &'a Disk, place: &Place) -> &'a [u8] {
+pub(crate) fn bytes_at<'a>(disk: &'a Disk, place: &Place) -> &'a [u8] {
     match disk.names.get(place) {
         Some(Node::File(inode)) => &disk.inodes[*inode],
         _ => &[],
@@ -95,7 +95,7 @@ pub(in crate::store::tests) fn bytes_at<'a>(disk: &'a Disk, place: &Place) -> &'
 }
 
 /// A journal's header as this host writes it, so that the host has not booted since.
-pub(in crate::store::tests) fn of_this_boot(journal: &mut [u8], store: &crate::format::StoreId) {
+pub(crate) fn of_this_boot(journal: &mut [u8], store: &crate::format::StoreId) {
     let place = Place::hidden("journal").to_string();
     if let Ok(mut header) = LogHeader::decode(journal, LogKind::Journal, store, &place) {
         header.boot_id = boot_id();
@@ -118,7 +118,7 @@ fn boot_id() -> [u8; 16] {
 
 /// What has a name.
 #[derive(Clone)]
-pub(in crate::store::tests) enum Thing {
+pub(crate) enum Thing {
     /// A file: its bytes, and a hole before one of them.
     File {
         bytes: Vec<u8>,
@@ -132,10 +132,10 @@ pub(in crate::store::tests) enum Thing {
 }
 
 /// A directory in memory, where it has no length, that is gone with this.
-pub(in crate::store::tests) struct Scratch(pub(in crate::store) PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    pub(in crate::store::tests) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() {
@@ -151,7 +151,7 @@ impl Scratch {
     }
 
     /// Makes a store directory with what a disk holds.
-    pub(in crate::store::tests) fn make_from(&self, disk: &Disk) -> PathBuf {
+    pub(crate) fn make_from(&self, disk: &Disk) -> PathBuf {
         let file = |place| {
             let (bytes, hole) = (bytes_at(disk, place).to_vec(), (0, 0));
             (place, Thing::File { bytes, hole })
@@ -161,7 +161,7 @@ impl Scratch {
     }
 
     /// Makes a store directory of this name and with these things in it.
-    pub(in crate::store::tests) fn make<'a>(
+    pub(crate) fn make<'a>(
         &self,
         name: &str,
         things: impl Iterator<Item = (&'a Place, &'a Thing)>,

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use super::TARGETS;
 
 /// The inputs of a target.
-pub(super) fn corpus(target: &str) -> PathBuf {
+pub(crate) fn corpus(target: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     root.join("fuzz/corpus").join(target)
 }
 
 #[test]
-fn what_the_fuzzers_keep_holds() {
+fn the_saved_inputs_of_the_fuzzers_hold() {
     for target in TARGETS {
         let entries = fs::read_dir(corpus(target.name)).unwrap();
         let mut inputs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -7,7 +7,7 @@ use crate::format::inline;
 use crate::format::record::{HEAD, MAX_PAYLOAD};
 use crate::format::{StoreId, checksum, transfer};
 
-pub(in crate::store::tests) fn number(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn number(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..at + 8).and_then(|word| word.try_into().ok());
     word.map_or(0, u64::from_le_bytes)
 }
@@ -25,18 +25,18 @@ fn end_with_sum(bytes: &mut [u8], length: usize, sum: impl Fn(&[u8]) -> u64) {
     }
 }
 
-pub(super) fn identity(bytes: &mut [u8]) {
+pub(crate) fn identity(bytes: &mut [u8]) {
     end_with_sum(bytes, crate::format::identity::LENGTH, checksum::plain);
 }
 
-pub(super) fn high_water(bytes: &mut [u8], store: &StoreId) {
+pub(crate) fn high_water(bytes: &mut [u8], store: &StoreId) {
     end_with_sum(bytes, crate::format::high_water::LENGTH, |bytes| {
         checksum::metadata(store, bytes)
     });
 }
 
 /// The header and the records of a stream. `follow`: each record is made the next of the one before it, too.
-pub(super) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
+pub(crate) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
     let seeded = |bytes: &[u8]| checksum::metadata(store, bytes);
     end_with_sum(bytes, LOG_HEADER, seeded);
     let mut link = number(bytes, 32);
@@ -66,13 +66,13 @@ pub(super) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
 }
 
 /// A footer alone.
-pub(in crate::store::tests) fn footer(bytes: &mut [u8], store: &StoreId) {
+pub(crate) fn footer(bytes: &mut [u8], store: &StoreId) {
     end_with_sum(bytes, FOOTER, |bytes| checksum::metadata(store, bytes));
 }
 
 /// The end of a module commit file, from its index on. `page` has the bytes of a data page, by page and slot,
 /// where their checksums are to be made right, too.
-pub(super) fn ending(
+pub(crate) fn ending(
     bytes: &mut [u8],
     store: &StoreId,
     page: impl Fn(u64, u64) -> Option<Vec<u8>>,
@@ -114,7 +114,7 @@ pub(super) fn ending(
 }
 
 /// The header and the frames of an export.
-pub(super) fn export(bytes: &mut [u8]) {
+pub(crate) fn export(bytes: &mut [u8]) {
     const FRAME: usize = transfer::FRAME;
     end_with_sum(bytes, transfer::STREAM_HEADER, checksum::plain);
     let Some(stream) = bytes.get(16..32).and_then(|id| id.try_into().ok()) else {

@@ -256,7 +256,7 @@ fn for_sequences() -> Seeds {
 }
 
 #[test]
-fn the_inputs_to_begin_with_hold() {
+fn the_first_inputs_hold() {
     let seeds = [
         for_decoders(),
         for_directories(),

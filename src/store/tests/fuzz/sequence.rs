@@ -13,7 +13,7 @@ use crate::sys::host::{page_size, repeatable};
 const CALLS: usize = 40;
 
 /// The first byte chooses the host; then call after call, each a byte and what it needs.
-pub(super) fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     let Some((host, calls)) = input.split_first() else {
         return;
     };

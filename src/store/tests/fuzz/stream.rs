@@ -10,10 +10,10 @@ use crate::sys::host::repeatable;
 use crate::{Error, OpenOptions, Store, VerifyOptions};
 
 /// Checksums are as they are in the input, instead of made right.
-pub(super) const RAW: u8 = 1;
+pub(crate) const RAW: u8 = 1;
 
 /// The first byte chooses the store that takes it in, the second how it is made ready.
-pub(super) fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     let [base, flags, bytes @ ..] = input else {
         return;
     };

@@ -1,7 +1,8 @@
-//! Files that nobody needs when a store is opened: those of the library go, and nobody else's.
+//! Files that no commit needs when a store is opened: the library's own go, and no others.
 
-use super::recorded::RecordedFiles;
-use super::{OpenOptions, Rig, Store, rig};
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Rig, rig};
+use crate::store::{OpenOptions, Store};
 use crate::sys::fs::{Access, Dir, Files, Place};
 
 fn names(files: &RecordedFiles) -> Vec<String> {
@@ -15,7 +16,7 @@ fn names(files: &RecordedFiles) -> Vec<String> {
 }
 
 #[test]
-fn what_unfinished_calls_left_goes_when_an_owner_comes() {
+fn files_of_unfinished_calls_go_when_an_owner_opens() {
     for persisted in [false, true] {
         let mut rig = Rig::small(RecordedFiles::new(true));
         rig.map("a");
@@ -63,7 +64,7 @@ fn what_unfinished_calls_left_goes_when_an_owner_comes() {
 }
 
 #[test]
-fn what_is_no_file_stays_whatever_its_name() {
+fn an_entry_that_is_no_file_stays_whatever_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     Store::open(path, rig::open_options())
@@ -84,7 +85,7 @@ fn what_is_no_file_stays_whatever_its_name() {
 }
 
 #[test]
-fn a_persisted_file_that_is_damaged_is_worth_a_salvage_and_an_owner_mends_it() {
+fn a_damaged_persisted_file_is_salvaged_and_an_owner_mends_it() {
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");
     for byte in [7, 8] {
@@ -92,11 +93,11 @@ fn a_persisted_file_that_is_damaged_is_worth_a_salvage_and_an_owner_mends_it() {
         rig.commit();
         rig.persist();
     }
-    // The journal carries the second.
+    // The second is inline in the journal.
     rig.close();
     let place = Place::root("a_Commit2");
     for (read_only, salvage) in [(true, false), (true, true), (false, false)] {
-        // The host has booted since.
+        // The host has rebooted since.
         let files = RecordedFiles::holding(rig.files.disk(), 2);
         let file = files.open(&place, Access::Write).unwrap().unwrap();
         file.write_at(&[std::io::IoSlice::new(&[1])], 50).unwrap();

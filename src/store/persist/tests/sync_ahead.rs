@@ -1,15 +1,15 @@
 //! Files that are synced ahead of a persist and closed, because so many are open.
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Fuse, RecordedFiles};
-use super::{Random, Rig, check_power_cuts, check_reopened, open};
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
+use crate::store::tests::{Random, Rig, check_power_cuts, check_reopened, open};
 use crate::sys::host::repeatable;
 
 /// Commits that leave more files open than may be. The host has few descriptors, of which a quarter is for them.
 const COMMITS: u64 = 40;
 const OPEN: u64 = 16;
 
-fn begin() -> (Rig, super::recorded::Disk) {
+fn begin() -> (Rig, crate::store::tests::recorded::Disk) {
     repeatable::begin(1);
     repeatable::limit_descriptors(4 * OPEN);
     let empty = RecordedFiles::new(true);

@@ -1,52 +1,29 @@
-//! Promise 2 where commits come from elsewhere: an import is whole or not there, whatever a power cut leaves, and
-//! whole once it was told to be durable.
+//! Promise 2 for commits that come from elsewhere: an import is whole or absent, whatever a power cut leaves, and
+//! whole once a persist made it durable.
 
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::RecordedFiles;
-use super::{Random, Rig, check_reopened, open, seed, setting};
 use crate::Error;
 use crate::format::transfer::{Chain, FRAME, Frame, STREAM_HEADER, StreamHeader};
-
-/// A store with a few persisted commits of two modules.
-pub(super) fn source() -> Rig {
-    let mut rig = Rig::small(RecordedFiles::new(true));
-    rig.map("a");
-    for number in 0..4 {
-        rig.write();
-        rig.commit();
-        if number == 1 {
-            rig.map("b");
-        }
-    }
-    rig.persist();
-    rig
-}
-
-/// Commits up to the head, as a stream in a file.
-pub(super) fn exported(rig: &Rig) -> std::fs::File {
-    let mut file = tempfile::tempfile().unwrap();
-    let head = rig.oracle.now().head;
-    rig.store.export(0, head, file.as_raw_fd()).unwrap();
-    file.rewind().unwrap();
-    file
-}
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::exported::{exported, source};
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Random, Rig, check_reopened, open, seed, setting};
 
 #[test]
-fn promise_2_an_import_is_whole_or_not_there_and_durable_when_it_was_persisted() {
+fn promise_2_an_import_is_whole_or_absent_and_durable_once_persisted() {
     let most = setting("VMSTORE_CRASHES", 8) * 4;
     let mut states = 0;
-    for (number, tells_boot) in [true, false].into_iter().enumerate() {
+    for (number, has_boot_id) in [true, false].into_iter().enumerate() {
         let from = source();
         let mut random = Random(seed() * 31 + number as u64 + 1);
-        let empty = RecordedFiles::new(tells_boot);
+        let empty = RecordedFiles::new(has_boot_id);
         let mut rig = Rig::small(empty.copy());
         rig.map("a");
         rig.write();
         rig.commit();
-        if tells_boot {
+        if has_boot_id {
             rig.persist();
         }
         let begun = rig.files.recorded();

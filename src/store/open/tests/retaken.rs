@@ -1,12 +1,13 @@
 //! What the host had written back of the journal some time before a sync of it failed, and takes up again when it drops
 //! what that sync could not write: an older journal beside files that went on.
 
-use super::crashed::{Crash, Crashes};
-use super::dropped::open_or_salvage;
-use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles, content, put};
-use super::rig::open_options;
-use super::{Random, Rig, Store, check_power_cuts, check_reopened, open};
 use crate::journal::journal_place;
+use crate::store::Store;
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::evicted::open_or_salvage;
+use crate::store::tests::recorded::{Disk, Fuse, Node, Operation, RecordedFiles, content, put};
+use crate::store::tests::rig::open_options;
+use crate::store::tests::{Random, Rig, check_power_cuts, check_reopened, open};
 use crate::sys::fs::{Access, Files as _};
 use crate::sys::host::repeatable;
 
@@ -70,7 +71,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
         Third::InFiles => rig.persist_in_files(),
     }
     if delete {
-        // The commit below the last goes, and what the journal carries was made on that.
+        // The commit below the last goes, and it is the base of the inline file.
         rig.delete(if third == Third::Missing { 1 } else { 2 });
         rig.persist();
     }
@@ -85,7 +86,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
 }
 
 #[test]
-fn a_journal_that_was_written_back_before_its_sync_failed_is_taken_for_no_more_than_it_is() {
+fn a_journal_that_was_written_back_before_its_sync_failed_counts_for_what_it_has() {
     let (mut states, mut salvaged, mut random) = (0, 0, Random(1));
     for third in [Third::Missing, Third::InlineFile, Third::InFiles] {
         for delete in [false, true] {
@@ -146,12 +147,12 @@ fn taken_up_again(rig: &Rig, disk: &Disk, random: &mut Random) -> (u64, u64) {
 }
 
 #[test]
-fn a_file_whose_sync_failed_while_a_store_was_opened_is_not_taken_for_durable_by_the_next_open() {
+fn a_file_whose_sync_failed_in_an_open_does_not_count_as_durable_in_the_next() {
     let mut states = 0;
-    for tells_boot in [false, true] {
+    for has_boot_id in [false, true] {
         for at in 1.. {
             repeatable::begin(1);
-            let empty = RecordedFiles::new(tells_boot);
+            let empty = RecordedFiles::new(has_boot_id);
             let mut rig = Rig::small(empty.copy());
             rig.map("a");
             rig.write();
@@ -183,7 +184,7 @@ fn a_file_whose_sync_failed_while_a_store_was_opened_is_not_taken_for_durable_by
             }
             let what = |percent| {
                 format!(
-                    "boot id {tells_boot}: operation {at} fails, opened again, {percent} of 100"
+                    "boot id {has_boot_id}: operation {at} fails, opened again, {percent} of 100"
                 )
             };
             rig.store = Store::open_files(rig.files.clone(), "test", open_options()).unwrap();

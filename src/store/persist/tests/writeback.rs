@@ -1,14 +1,14 @@
-//! What the host could not write back: it tells those who had the file open when they sync it, and nobody else. A
-//! sync through another descriptor, or by the next owner, succeeds, and must not make a promise of it.
+//! Writes that the host could not write back. Only a sync through a descriptor that was open then reports the error. A
+//! sync through another descriptor, or by the next owner, succeeds, and must not count for these writes.
 
 use std::os::fd::AsRawFd as _;
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Disk, Fuse, Node, Operation, RecordedFiles};
-use super::steps::{History, Step};
-use super::transfer::{exported, source};
-use super::{Random, Rig, check_reopened, open};
 use crate::format::name;
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::exported::{exported, source};
+use crate::store::tests::recorded::{Disk, Fuse, Node, Operation, RecordedFiles};
+use crate::store::tests::steps::{Step, StepHistory};
+use crate::store::tests::{Random, Rig, check_reopened, open};
 use crate::sys::fs::Place;
 use crate::sys::host::repeatable;
 
@@ -136,12 +136,12 @@ fn cut(rig: &Rig, empty: &RecordedFiles, random: &mut Random, what: &dyn Fn() ->
 
 #[test]
 fn promise_2_no_write_that_the_host_lost_is_persisted() {
-    let (mut lost, mut told, mut states) = (0, 0, 0);
-    for history in History::all(2) {
+    let (mut lost, mut reported, mut states) = (0, 0, 0);
+    for history in StepHistory::all(2) {
         for lose in 1.. {
             repeatable::begin(1);
             let mut random = Random(lose);
-            let empty = RecordedFiles::new(history.tells_boot);
+            let empty = RecordedFiles::new(history.has_boot_id);
             let Some((mut player, last)) = history.play(empty.copy()) else {
                 break;
             };
@@ -153,7 +153,7 @@ fn promise_2_no_write_that_the_host_lost_is_persisted() {
             for step in [last, Step::Commit, Step::Persist, Step::Persist] {
                 player.step(step);
                 if player.closed {
-                    break; // the next owner would be told by the host, if nobody was before
+                    break; // the next owner would get the error, if no sync got it before
                 }
             }
             let fuse = player.rig.files.set_fuse(Fuse::default());
@@ -162,14 +162,14 @@ fn promise_2_no_write_that_the_host_lost_is_persisted() {
             }
             let what = || format!("{history:?}, write {lose} is lost");
             lost += 1;
-            told += u64::from(fuse.sync_failed);
+            reported += u64::from(fuse.sync_failed);
             states += cut(&player.rig, &empty, &mut random, &what);
         }
     }
     println!(
-        "{lost} writes lost by the host, of which {told} were told by a sync: {states} power cuts"
+        "{lost} writes lost by the host, of which a sync reported {reported}: {states} power cuts"
     );
-    assert!(lost > 1000 && told > 200);
+    assert!(lost > 1000 && reported > 200);
 }
 
 #[test]

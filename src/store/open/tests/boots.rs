@@ -1,11 +1,12 @@
-//! Whether the host has booted since a journal was written, where both sides tell and where they do not.
+//! Whether the host has rebooted since a journal was written, with and without boot ids on both sides.
 
-use super::recorded::RecordedFiles;
-use super::{Rig, Store, rig};
 use crate::journal::{Rebooted, Role, replay};
+use crate::store::Store;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Rig, rig};
 
 #[test]
-fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {
+fn only_two_known_ids_say_whether_the_host_has_rebooted() {
     let mut count = 0;
     for (written_by, read_by, wanted) in [
         (1, 1, Rebooted::No),
@@ -27,16 +28,16 @@ fn only_two_ids_that_are_told_say_whether_the_host_has_booted() {
             assert_eq!(found.rebooted, wanted, "{written_by}, {read_by}");
             count += 1;
         }
-        // Whoever has it then tells of its own.
+        // The next owner writes its own boot id.
         Store::open_files(files.clone(), "test", rig::open_options())
             .unwrap()
             .close()
             .unwrap();
         let again = replay(&*files, &store, Role::Owner).unwrap();
-        let told = read_by != 0;
+        let known = read_by != 0;
         assert_eq!(
             again.rebooted == Rebooted::No,
-            told,
+            known,
             "{written_by}, {read_by}"
         );
     }

@@ -1,20 +1,21 @@
-//! Promise 4: the journal's high-water mark. An end of the journal that is gone is missed where nothing but damage can
-//! have taken it, and nowhere else; and the mark itself is never in the way.
+//! Promise 4: the journal's high-water mark. If the journal lacks its end, and only damage can be the cause, the store is
+//! refused. In all other cases the mark refuses nothing.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::alone::{BOOTED, SAME_BOOT, open_on, refused, with};
-use super::crashed::{Crash, Crashes};
-use super::damage::held;
-use super::fuzz::places::{bytes_at, id_of};
-use super::recorded::{Disk, Fuse, Node, RecordedFiles};
-use super::rig::open_options;
-use super::{CommitOptions, Moment, OpenOptions, Rig, Store, map_options, open};
 use crate::format::header::{LOG_HEADER, LogHeader, LogKind};
 use crate::format::{high_water, name, record};
 use crate::journal::journal_place;
+use crate::store::tests::alone::{BOOTED, SAME_BOOT, open_on, refused, with};
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::damage::held;
+use crate::store::tests::fuzz::places::{bytes_at, id_of};
+use crate::store::tests::recorded::{Disk, Fuse, Node, RecordedFiles};
+use crate::store::tests::rig::open_options;
+use crate::store::tests::{Moment, Rig, map_options, open};
+use crate::store::{CommitOptions, OpenOptions, Store};
 use crate::sys::fs::{Files as _, Place};
 use crate::sys::host::repeatable;
 
@@ -47,7 +48,7 @@ fn ends(disk: &Disk) -> Vec<usize> {
     ends
 }
 
-/// The journal cut at every length behind its header, and filled up with zeros: refused by a host that has not booted, as
+/// The journal cut at every length behind its header, and filled up with zeros: refused by a host that has not rebooted, as
 /// long as records are missing.
 fn every_end_is_missed(disk: &Disk) -> u64 {
     let place = journal_place();
@@ -71,7 +72,7 @@ fn every_end_is_missed(disk: &Disk) -> u64 {
 }
 
 #[test]
-fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
+fn promise_4_a_missing_end_of_the_journal_is_damage() {
     let mut rig = store();
     let mut tried = every_end_is_missed(&rig.files.disk());
     // Another owner finds the records, and adds none.
@@ -111,7 +112,7 @@ fn promise_4_an_end_of_the_journal_that_is_gone_is_missed() {
 }
 
 #[test]
-fn promise_4_an_older_journal_is_missed() {
+fn promise_4_an_older_journal_is_damage() {
     repeatable::begin(1);
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");
@@ -119,7 +120,7 @@ fn promise_4_an_older_journal_is_missed() {
         rig.write();
         rig.commit();
         match number {
-            // What it carries stays in it.
+            // Its inline files stay in it.
             2 | 3 | 9 | 10 | 15 => rig.persist(),
             // It gets another generation.
             4 | 5 | 8 | 12 | 16 => rig.persist_in_files(),
@@ -160,7 +161,7 @@ fn promise_4_an_older_journal_is_missed() {
 }
 
 #[test]
-fn an_end_that_a_power_cut_may_take_is_not_missed() {
+fn a_missing_end_that_a_power_cut_may_take_is_no_damage() {
     let rig = store();
     let disk = rig.files.disk();
     for (number, end) in ends(&disk).into_iter().enumerate() {
@@ -183,7 +184,7 @@ fn an_end_that_a_power_cut_may_take_is_not_missed() {
 }
 
 #[test]
-fn a_mark_that_says_nothing_harms_nobody_and_is_made_anew() {
+fn an_empty_mark_refuses_no_open_and_is_made_anew() {
     let rig = store();
     let disk = rig.files.disk();
     let store = id_of(&disk);
@@ -213,7 +214,7 @@ fn a_mark_that_says_nothing_harms_nobody_and_is_made_anew() {
 }
 
 #[test]
-fn what_is_not_the_stores_own_mark_is_not_written_to() {
+fn another_file_under_the_name_of_the_mark_is_not_written_to() {
     let rig = store();
     let disk = rig.files.disk();
     let other = Place::root("somebody's");
@@ -242,7 +243,7 @@ fn what_is_not_the_stores_own_mark_is_not_written_to() {
 }
 
 #[test]
-fn a_mark_that_cannot_be_read_or_made_keeps_nobody_out() {
+fn a_mark_that_cannot_be_read_or_made_refuses_no_open() {
     let rig = store();
     let mut disk = rig.files.disk();
     let fails = |disk: &Disk, kind, errno| {
@@ -269,7 +270,7 @@ fn a_mark_that_cannot_be_read_or_made_keeps_nobody_out() {
 }
 
 #[test]
-fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
+fn a_mark_that_cannot_be_written_is_logged_and_the_call_succeeds() {
     let rig = store();
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let hears = told.clone();
@@ -292,7 +293,7 @@ fn a_mark_that_cannot_be_written_is_told_of_and_the_call_succeeds() {
         told.lock().iter().filter(|m| m.contains("journal")).count()
     };
     assert_eq!(commit(true), 1);
-    // What it says is too little, and true; the next one makes up for it.
+    // The mark is too low, which is still true; the next mark is right again.
     let disk = files.disk();
     let last = ends(&disk).len() - 2;
     for (number, end) in ends(&disk).into_iter().enumerate() {

@@ -1,8 +1,7 @@
 //! Files that a deletion could not do without, as on a full disk: the next one does.
 
-use super::Rig;
-use super::recorded::{Fuse, RecordedFiles};
-use super::reserve::without_room;
+use crate::store::tests::Rig;
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
 use crate::sys::fs::{Dir, Files};
 
 fn is_there(rig: &Rig, name: &str) -> bool {
@@ -51,7 +50,7 @@ fn delete_without_room(at: u64) -> Option<bool> {
 }
 
 #[test]
-fn what_had_to_stay_goes_with_the_next_deletion() {
+fn a_file_that_had_to_stay_goes_with_the_next_deletion() {
     let outcomes: Vec<bool> = (1..).map_while(delete_without_room).collect();
     let stayed = outcomes.iter().filter(|stayed| **stayed).count();
     println!(
@@ -72,7 +71,7 @@ fn restore_works_without_quota_for_what_is_reserved_ahead() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         rig.reopen();
         rig.patience = 0;
-        without_room(&rig.files, errno);
+        rig.files.fail_allocations(errno);
         let head = rig.oracle.now().head;
         rig.restore(3 - head);
         assert!(rig.files.set_fuse(Fuse::default()).burnt > 0);

@@ -2,12 +2,12 @@
 
 use std::io::IoSlice;
 
-use super::caches::Counted;
-use super::recorded::Fuse;
-use super::written::{byte, written};
 use crate::format::index::{Content, Index};
 use crate::layer::{Draft, Finished, LayerFiles, PageTable, Piece, Reading};
 use crate::page_set::Run;
+use crate::store::tests::counted::Counted;
+use crate::store::tests::recorded::Fuse;
+use crate::store::tests::written::{byte, written};
 use crate::sys::fs::{Access, Files, Place};
 
 const PAGES: u64 = 8;
@@ -68,7 +68,7 @@ fn read_back(files: &dyn Files, layers: &LayerFiles, made: &Finished) -> Vec<(u6
 }
 
 #[test]
-fn a_delta_has_what_changed_in_one_write() {
+fn a_delta_has_the_changed_pages_in_one_write() {
     let (files, layers) = written(PAGES, &[ALL]);
     let parent = layers.index("a", 1).unwrap();
     let table = PageTable::of_chain(PAGES, std::slice::from_ref(&parent)).unwrap();
@@ -126,7 +126,7 @@ fn an_image_has_each_page_in_its_place_and_neighbours_in_one_write() {
 }
 
 #[test]
-fn nothing_changed_is_something_if_the_module_has_grown() {
+fn a_delta_without_pages_counts_if_the_module_has_grown() {
     let (files, layers) = written(PAGES, &[ALL]);
     let parent = layers.index("a", 1).unwrap();
     let size = PAGES * layers.page_size;

@@ -1,39 +1,21 @@
-//! What is kept in memory and open between calls: that it is bounded, and that it is used.
+//! The caches of indexes and open files between calls: they are bounded, and they are used.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::recorded::RecordedFiles;
-use super::written::written;
 use crate::format::checksum::Digest;
 use crate::format::index::{Checksums, Content, Index, Shape};
 use crate::layer::{LayerFiles, Piece, Reading};
+use crate::store::tests::counted::Counted;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::written::written;
 
 /// Commits of one page each of module "a".
 fn chain(commits: usize) -> (Arc<RecordedFiles>, LayerFiles) {
     written(1, &vec![&[0][..]; commits])
 }
 
-/// How many operations of a kind there were since it was last asked.
-pub(super) struct Counted(Arc<AtomicU64>);
-
-impl Counted {
-    pub(super) fn of(files: &RecordedFiles, kind: &'static str) -> Self {
-        let count = Arc::new(AtomicU64::new(0));
-        let counting = count.clone();
-        files.set_watch(Some(Box::new(move |what| {
-            counting.fetch_add(u64::from(what == kind), Ordering::Relaxed);
-        })));
-        Self(count)
-    }
-
-    pub(super) fn take(&self) -> u64 {
-        self.0.swap(0, Ordering::Relaxed)
-    }
-}
-
 #[test]
-fn so_many_files_stay_open_and_no_more() {
+fn a_bounded_number_of_files_stays_open() {
     const COMMITS: u64 = 6;
     let (files, layers) = chain(COMMITS as usize);
     let read = |commit| {
@@ -132,7 +114,7 @@ fn index(commit: u64, runs: u64, data_pages: u64) -> Arc<Index> {
 }
 
 #[test]
-fn indexes_that_nobody_uses_go_when_they_take_too_much() {
+fn unused_indexes_go_when_they_take_too_much_memory() {
     const LIMIT: u64 = 64 << 20;
     let (_, layers) = chain(1);
     let there = |commit| layers.index("a", commit).is_ok();

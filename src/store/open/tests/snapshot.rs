@@ -1,13 +1,14 @@
 //! A snapshot of the disk below a store in use, or a file system that gave up and was mounted again: what a power cut
-//! leaves, found by a host that has not booted and so takes all that was written for there. It may refuse that, and say
-//! what is not whole of what was never persisted. What was persisted is there, though files that the journal carries are
+//! leaves, found by a host that has not rebooted and so takes all that was written for there. It may refuse that, and say
+//! what is not whole of what was never persisted. What was persisted is there, though files that are inline in the journal are
 //! taken from it by the second owner, when the first has tried to persist them. Nothing is wrong.
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Disk, RecordedFiles};
-use super::rig::open_options;
-use super::steps::History;
-use super::{OpenOptions, Random, Rig, Store, long, map_options, seed};
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::recorded::{Disk, RecordedFiles};
+use crate::store::tests::rig::open_options;
+use crate::store::tests::steps::StepHistory;
+use crate::store::tests::{Random, Rig, long, map_options, seed};
+use crate::store::{OpenOptions, Store};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ fn mended(left: &Left, rig: &Rig, commit: u64) -> Result<()> {
 }
 
 #[derive(Default)]
-struct Counts {
+struct SnapshotCounts {
     opened: u64,
     refused: u64,
     /// Restores of what was persisted, of what was not, and refusals of what was not.
@@ -53,8 +54,8 @@ struct Counts {
     for_an_owner: u64,
 }
 
-impl Counts {
-    fn explore(&mut self, history: &History, random: &mut Random, most: u64) {
+impl SnapshotCounts {
+    fn explore(&mut self, history: &StepHistory, random: &mut Random, most: u64) {
         let empty = RecordedFiles::new(true);
         let Some((mut player, last)) = history.play(empty.copy()) else {
             return;
@@ -118,12 +119,15 @@ impl Counts {
 
 #[test]
 fn promise_2_what_was_persisted_is_in_a_snapshot_of_the_disk_that_the_same_host_opens() {
-    let mut counts = Counts::default();
+    let mut counts = SnapshotCounts::default();
     let mut random = Random(seed());
-    for history in History::all(2).iter().filter(|history| history.tells_boot) {
+    for history in StepHistory::all(2)
+        .iter()
+        .filter(|history| history.has_boot_id)
+    {
         counts.explore(history, &mut random, 4 * long());
     }
-    let Counts {
+    let SnapshotCounts {
         opened,
         refused,
         promised,

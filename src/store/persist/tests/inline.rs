@@ -1,21 +1,22 @@
 //! How much a persist writes into the journal, with one sync, and when it syncs the files themselves.
 
-use super::recorded::{Operation, RecordedFiles};
-use super::{CommitOptions, Module, Store, map_options, rig};
+use crate::store::tests::recorded::{Operation, RecordedFiles};
+use crate::store::tests::{map_options, rig};
+use crate::store::{CommitOptions, Module, Store};
 use crate::sys::host::page_size;
 use std::sync::Arc;
 
-/// Of a module, so that an image of it is more than little, and most of a delta can be written.
+/// The pages of a module: too many for an inline image, and enough for a delta of the largest inline size.
 const PAGES: u64 = 100;
 
-struct Little {
+struct SmallCommits {
     files: Arc<RecordedFiles>,
     store: Store,
     module: Module,
     fill: u8,
 }
 
-impl Little {
+impl SmallCommits {
     /// A store whose image is persisted.
     fn new() -> Self {
         let files = RecordedFiles::new(true);
@@ -23,16 +24,16 @@ impl Little {
         let size = PAGES * page_size();
         let module = store.map_module("a", size, &map_options()).unwrap();
         let fill = 0;
-        let mut little = Self {
+        let mut small = Self {
             files,
             store,
             module,
             fill,
         };
-        little.commit(1);
+        small.commit(1);
         // Of one page, and as long as the module.
-        assert!(!little.persist(), "an image of {PAGES} pages");
-        little
+        assert!(!small.persist(), "an image of {PAGES} pages");
+        small
     }
 
     /// A commit of so many pages. Returns the length of its file.
@@ -68,12 +69,12 @@ impl Little {
 }
 
 #[test]
-fn one_file_is_little_up_to_its_bound() {
-    let mut little = Little::new();
+fn one_file_is_inline_up_to_the_bound() {
+    let mut small = SmallCommits::new();
     for pages in [1, 20, 62, 63, 64, 65, 80] {
-        let length = little.commit(pages);
+        let length = small.commit(pages);
         assert_eq!(
-            little.persist(),
+            small.persist(),
             length <= 256 << 10,
             "{pages} pages, {length} bytes"
         );
@@ -81,12 +82,12 @@ fn one_file_is_little_up_to_its_bound() {
 }
 
 #[test]
-fn several_files_are_little_together() {
-    let mut little = Little::new();
+fn several_files_are_inline_up_to_the_bound_of_their_sum() {
+    let mut small = SmallCommits::new();
     for (pages, count) in [(10, 6), (10, 7), (31, 2), (32, 2)] {
-        let lengths: u64 = (0..count).map(|_| little.commit(pages)).sum();
+        let lengths: u64 = (0..count).map(|_| small.commit(pages)).sum();
         assert_eq!(
-            little.persist(),
+            small.persist(),
             lengths <= 256 << 10,
             "{count} times {pages} pages"
         );
@@ -94,22 +95,22 @@ fn several_files_are_little_together() {
 }
 
 #[test]
-fn the_journal_carries_no_more_than_it_may() {
+fn the_journal_has_no_more_inline_bytes_than_it_may() {
     for reopens in [false, true] {
-        let mut little = Little::new();
+        let mut small = SmallCommits::new();
         let mut carried = 0;
         for number in 1.. {
-            let before = little.store.stats().unwrap().bytes_written;
-            let length = little.commit(60);
-            let made = little.store.stats().unwrap().bytes_written;
-            if !little.persist() {
+            let before = small.store.stats().unwrap().bytes_written;
+            let length = small.commit(60);
+            let made = small.store.stats().unwrap().bytes_written;
+            if !small.persist() {
                 assert!(
                     carried + length > 4 << 20,
                     "{number} files of {length} bytes"
                 );
                 break;
             }
-            let kept = little.store.stats().unwrap().bytes_written - made;
+            let kept = small.store.stats().unwrap().bytes_written - made;
             assert!(
                 (length..length + 4096).contains(&kept),
                 "{kept} bytes written for {length}"
@@ -118,22 +119,22 @@ fn the_journal_carries_no_more_than_it_may() {
             carried += length;
             assert!(carried <= 4 << 20);
             if reopens && number == 9 {
-                little.reopen();
+                small.reopen();
             }
         }
         // Then it begins anew.
-        little.commit(60);
-        assert!(little.persist());
+        small.commit(60);
+        assert!(small.persist());
     }
 }
 
 #[test]
-fn the_journal_carries_no_more_files_than_it_may() {
-    let mut little = Little::new();
+fn the_journal_has_no_more_inline_files_than_it_may() {
+    let mut small = SmallCommits::new();
     for number in 1..=256 {
-        little.commit(1);
-        assert!(little.persist(), "file {number}");
+        small.commit(1);
+        assert!(small.persist(), "file {number}");
     }
-    little.commit(1);
-    assert!(!little.persist());
+    small.commit(1);
+    assert!(!small.persist());
 }

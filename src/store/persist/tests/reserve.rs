@@ -1,14 +1,15 @@
-//! Space behind the journal's end: whoever commits leaves it, and restore and delete may use it.
+//! The reserve after the journal's end: commits leave it, and restore and delete may use it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use super::recorded::{Fuse, RecordedFiles};
-use super::{CommitOptions, Rig};
 use crate::Result;
 use crate::format::commit::{Commit, Event};
 use crate::format::header::{LOG_HEADER, LogKind, Mark};
 use crate::journal::{LogStart, RecordLog, SequencedEvent};
+use crate::store::CommitOptions;
+use crate::store::tests::Rig;
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
 use crate::sys::fs::Files;
 use crate::sys::realfs;
 
@@ -17,7 +18,7 @@ const STEP: u64 = 16 * RESERVE;
 /// What restore and delete append.
 const RECORD: u64 = 64;
 
-/// A stream and the number of its next record.
+/// A log and the number of its next record.
 struct Growing(RecordLog, u64);
 
 impl Growing {
@@ -61,20 +62,8 @@ impl Growing {
     }
 }
 
-/// Allocations fail with this for ever.
-pub(super) fn without_room(files: &RecordedFiles, errno: i32) {
-    files.set_fuse(Fuse {
-        at: 1,
-        times: u64::MAX,
-        errno,
-        alike: true,
-        kind: Some("allocate"),
-        ..Fuse::default()
-    });
-}
-
 #[test]
-fn behind_every_record_there_is_room_for_more() {
+fn after_every_record_there_is_room_for_more() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().join("store");
     let files = realfs::make_hidden(realfs::make_root(&at).unwrap()).unwrap();
@@ -94,16 +83,16 @@ fn behind_every_record_there_is_room_for_more() {
 }
 
 #[test]
-fn commits_leave_the_last_room_to_restore_and_delete() {
+fn commits_leave_the_reserve_to_restore_and_delete() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         let files = RecordedFiles::new(true);
         let mut growing = Growing::new(&*files, LogKind::Journal);
         // It reserves so much.
         growing.commit(100).unwrap();
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         growing.commit_to(STEP - RESERVE).unwrap();
         assert_eq!(files.set_fuse(Fuse::default()).burnt, 0);
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         let end = growing.0.end();
         assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
         assert_eq!(growing.0.end(), end);
@@ -119,10 +108,10 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         assert_eq!(
             files.set_fuse(Fuse::default()).burnt,
             2 * (2 + RESERVE / RECORD) + 3,
-            "each asks for much, and for little, and the last for what it takes"
+            "each asks for a large piece, for a small one, and the last for exactly its length"
         );
-        // There is room for little.
-        without_room(&files, errno);
+        // There is room for a small piece.
+        files.fail_allocations(errno);
         let mut fuse = files.set_fuse(Fuse::default());
         fuse.times = 1;
         files.set_fuse(fuse);
@@ -131,7 +120,7 @@ fn commits_leave_the_last_room_to_restore_and_delete() {
         growing.commit(0).unwrap();
         // What is durable in `commits` was committed before.
         let mut commits = Growing::new(&*files, LogKind::Commits);
-        without_room(&files, errno);
+        files.fail_allocations(errno);
         commits.commit(2 * STEP).unwrap();
         files.set_fuse(Fuse::default());
     }
@@ -143,20 +132,24 @@ fn other_failures_to_reserve_are_failures_and_none_where_nothing_can_be_reserved
     let mut growing = Growing::new(&*files, LogKind::Journal);
     let end = growing.0.end();
     assert_eq!(end, LOG_HEADER as u64);
-    without_room(&files, libc::EIO);
+    files.fail_allocations(libc::EIO);
     for event in [Event::HeadMoved(1), Event::Deleted(1)] {
         assert_eq!(growing.append(event).unwrap_err().errno(), libc::EIO);
     }
     assert_eq!(growing.0.end(), end);
-    without_room(&files, libc::EOPNOTSUPP);
+    files.fail_allocations(libc::EOPNOTSUPP);
     for _ in 0..3 {
         growing.commit(STEP).unwrap();
     }
-    assert_eq!(files.set_fuse(Fuse::default()).burnt, 1, "it was told");
+    assert_eq!(
+        files.set_fuse(Fuse::default()).burnt,
+        1,
+        "the allocation failed"
+    );
 }
 
 #[test]
-fn streams_differ_in_their_generation_and_tell_of_a_sync_under_way() {
+fn logs_differ_in_their_generation_and_note_a_sync_under_way() {
     let mut marks = Vec::new();
     for _ in 0..2 {
         let mut growing = Growing::new(&*RecordedFiles::new(true), LogKind::Journal);
@@ -174,7 +167,7 @@ fn streams_differ_in_their_generation_and_tell_of_a_sync_under_way() {
 }
 
 #[test]
-fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
+fn a_persist_without_room_in_the_journal_is_a_checkpoint() {
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");
     rig.write();
@@ -207,7 +200,7 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
             .as_ref()
             .unwrap()
             .end();
-        without_room(&rig.files, libc::ENOSPC);
+        rig.files.fail_allocations(libc::ENOSPC);
         rig.store.persist(None).unwrap();
         asked += rig.files.set_fuse(Fuse::default()).burnt;
         let after = rig
@@ -221,6 +214,6 @@ fn a_persist_that_the_journal_has_no_room_for_goes_without_it() {
         emptied += u64::from(after == LOG_HEADER as u64);
         assert!(after == LOG_HEADER as u64 || after > before);
     }
-    // As long as `commits` has room; then it takes what the journal keeps.
+    // As long as `commits` has room; then the persist uses the journal's reserve.
     assert!(asked > 2 && (1..4).contains(&emptied), "{asked}, {emptied}");
 }

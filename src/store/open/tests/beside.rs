@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::caches::Counted;
-use super::recorded::RecordedFiles;
-use super::{Moment, OpenOptions, Rig, Store};
 use crate::Result;
+use crate::store::tests::counted::Counted;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{Moment, Rig};
+use crate::store::{OpenOptions, Store};
 use crate::sys::fs::{Access, Dir, DirEntry, File, Files, Place};
 use crate::sys::host::repeatable;
 
@@ -153,7 +154,7 @@ impl Files for Meddled {
 fn a_reader_that_looks_while_a_commit_is_deleted_sees_what_is_there_before_or_after() {
     for kept in [false, true] {
         repeatable::begin(1);
-        // It does not tell its boot id, so that readers look at files, as they do during a persist where it does.
+        // The host has no boot id. So readers look at the files, as they do during a persist on a host with a boot id.
         let mut rig = Rig::small(RecordedFiles::new(false));
         rig.map("a");
         rig.write();
@@ -253,7 +254,7 @@ fn a_reader_of_a_damaged_store_does_not_look_again_and_again() {
         let opens = Counted::of(&files, "open");
         let options = OpenOptions {
             read_only: true,
-            ..super::rig::open_options()
+            ..crate::store::tests::rig::open_options()
         };
         let refused = Store::open_files(files.clone(), "test", options);
         let refused = refused.map(drop).unwrap_err();
@@ -261,7 +262,7 @@ fn a_reader_of_a_damaged_store_does_not_look_again_and_again() {
             matches!(&refused, crate::Error::Corrupt { file, .. } if **file == *place.to_string()),
             "{refused}"
         );
-        // Its identity, and both streams three times.
+        // The identity, and both logs three times.
         let count = opens.take();
         assert!(count <= 7, "{place}: {count} files opened");
     }

@@ -6,22 +6,23 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::recorded::RecordedFiles;
-use super::{CommitOptions, CompactOptions, Store, map_options, rig};
 use crate::Result;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::{map_options, rig};
+use crate::store::{CommitOptions, CompactOptions, Store};
 
 const PAGES: u64 = 16;
 const COMMITS: u64 = 24;
 
 /// Operations by kind.
-type Counts = BTreeMap<&'static str, u64>;
+type WaitCounts = BTreeMap<&'static str, u64>;
 
-fn total(counts: &Counts, kinds: &[&str]) -> u64 {
+fn total(counts: &WaitCounts, kinds: &[&str]) -> u64 {
     let of = |kind: &&str| counts.get(*kind).copied().unwrap_or(0);
     kinds.iter().map(of).sum()
 }
 
-/// A store of two modules, persisted up to the middle, opened anew so that nothing about its files is known.
+/// A store of two modules, persisted up to the middle, opened anew, when nothing about its files is known.
 fn make() -> (Arc<RecordedFiles>, Store) {
     let files = RecordedFiles::new(true);
     let open = || Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
@@ -52,8 +53,12 @@ fn make() -> (Arc<RecordedFiles>, Store) {
 }
 
 /// What a call does to files with and without the store's lock.
-fn watched(files: &RecordedFiles, store: &Store, call: impl FnOnce() -> Result<()>) -> [Counts; 2] {
-    let counts: Arc<Mutex<[Counts; 2]>> = Arc::default();
+fn watched(
+    files: &RecordedFiles,
+    store: &Store,
+    call: impl FnOnce() -> Result<()>,
+) -> [WaitCounts; 2] {
+    let counts: Arc<Mutex<[WaitCounts; 2]>> = Arc::default();
     let (inside, own) = (counts.clone(), store.clone());
     // Nobody else is in the store: if the lock is held, it is by this call.
     files.set_watch(Some(Box::new(move |what| {
@@ -69,7 +74,7 @@ fn watched(files: &RecordedFiles, store: &Store, call: impl FnOnce() -> Result<(
 
 /// Checks what was done with the lock held, where `rewritten` files got their names. Returns how many
 /// backing files became names of other images, which takes a look whether they are there, a link and a rename.
-fn check(with: &Counts, rewritten: u64, writes: u64) -> u64 {
+fn check(with: &WaitCounts, rewritten: u64, writes: u64) -> u64 {
     let links = total(with, &["link"]);
     let never = [
         "create",

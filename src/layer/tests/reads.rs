@@ -2,11 +2,11 @@
 
 use std::io::IoSlice;
 
-use super::caches::Counted;
-use super::written::{byte, written};
 use crate::Error;
 use crate::layer::{LayerFiles, Piece, Reading};
 use crate::page_set::Run;
+use crate::store::tests::counted::Counted;
+use crate::store::tests::written::{byte, written};
 use crate::sys::fs::{Access, Files as _, Place};
 
 fn piece(layers: &LayerFiles, commit: u64, start: u64, count: u64) -> Piece {
@@ -40,7 +40,7 @@ fn read(layers: &LayerFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u
 }
 
 #[test]
-fn what_lies_together_is_read_together() {
+fn neighbouring_pages_are_read_together() {
     let (files, layers) = written(8, &[&[0, 1, 2, 3, 4, 5, 6, 7], &[1, 3]]);
     for commit in [1, 2] {
         layers
@@ -114,7 +114,7 @@ fn pages_are_compared_with_those_on_the_disk() {
 }
 
 #[test]
-fn an_errand_keeps_so_many_files_open() {
+fn one_reading_has_a_bounded_number_of_files_open() {
     const COMMITS: u64 = 40;
     let (files, layers) = written(1, &vec![&[0][..]; COMMITS as usize]);
     let of = |commits: std::ops::RangeInclusive<u64>| {

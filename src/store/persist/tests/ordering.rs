@@ -1,8 +1,8 @@
 //! Promise 2: the order of writes and syncs, read off a recording of the file operations.
 
-use super::recorded::{Node, Operation, RecordedFiles};
-use super::{Random, Rig};
 use crate::format::name;
+use crate::store::tests::recorded::{Node, Operation, RecordedFiles};
+use crate::store::tests::{Random, Rig};
 use crate::sys::fs::{Dir, Place};
 
 /// Where each thing happened last before `end`.
@@ -30,7 +30,7 @@ fn inode(log: &[Operation], end: usize, place: &Place) -> Option<usize> {
 
 /// For one persist that ended at `end`: every file of a commit that it made durable was synced
 /// after its last write, named before the directory was synced, and both came before the records;
-/// and the records were synced before the journal let go of them.
+/// and the records were synced before the journal forgot them.
 fn check_persist(log: &[Operation], end: usize, begun: usize) -> usize {
     let commits = inode(log, end, &Place::root(name::COMMITS)).expect("commits is there");
     let journal = inode(log, end, &Place::hidden(name::JOURNAL)).expect("the journal is there");
@@ -142,14 +142,14 @@ fn promise_2_data_then_names_then_records() {
 }
 
 #[test]
-fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
+fn promise_2_small_files_are_inline_in_the_journal_and_synced_once() {
     let mut rig = Rig::new(RecordedFiles::new(true));
     rig.map("a");
     rig.map("b");
     rig.write();
     rig.commit();
     rig.persist();
-    let (mut carried, mut in_files) = (0, 0);
+    let (mut inlined, mut in_files) = (0, 0);
     for round in 0..600 {
         rig.write();
         rig.commit();
@@ -174,11 +174,11 @@ fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
             assert!(syncs(journal).is_empty(), "round {round}");
             continue;
         }
-        carried += 1;
+        inlined += 1;
         let [synced] = syncs(journal)[..] else {
             panic!("round {round}: no sync of the journal");
         };
-        // All that it promises was written before, and nothing but the journal's header and high-water mark after.
+        // All that it makes durable was written before; only the journal's header and high-water mark were written after.
         for (at, operation) in log.iter().enumerate() {
             if let Operation::Write { inode, offset, .. } = operation {
                 let header = Some(*inode) == journal && *offset == 0;
@@ -190,13 +190,13 @@ fn promise_2_little_is_carried_by_the_journal_and_synced_once() {
             }
         }
     }
-    // What the journal may carry is bounded.
-    assert!(in_files > 2 && carried > 500, "{in_files}, {carried}");
-    println!("{carried} persists with one sync each, {in_files} that emptied the journal");
+    // The inline files of the journal are bounded.
+    assert!(in_files > 2 && inlined > 500, "{in_files}, {inlined}");
+    println!("{inlined} persists with one sync each, {in_files} that emptied the journal");
 }
 
 #[test]
-fn an_image_of_holes_is_not_carried_by_the_journal() {
+fn an_image_of_holes_is_not_inline() {
     let mut rig = Rig::new(RecordedFiles::new(true));
     rig.map("a");
     rig.write();
@@ -204,7 +204,7 @@ fn an_image_of_holes_is_not_carried_by_the_journal() {
     rig.persist();
     let module = rig
         .store
-        .map_module("large", 8 << 20, &super::map_options())
+        .map_module("large", 8 << 20, &crate::store::tests::map_options())
         .unwrap();
     module.mapped().memory.write(0, &[1]);
     module.mark_dirty(0, 1).unwrap();

@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use super::crashed::{Crash, Crashes};
-use super::recorded::{Fuse, RecordedFiles};
-use super::steps::{History, Player};
-use super::{Moment, Random, Rig, check_goes_on, check_reopened, rig, setting};
 use crate::store::open::identity_place;
+use crate::store::tests::crashed::{Crash, Crashes};
+use crate::store::tests::recorded::{Fuse, RecordedFiles};
+use crate::store::tests::steps::{Player, StepHistory};
+use crate::store::tests::{Moment, Random, Rig, check_goes_on, check_reopened, rig, setting};
 use crate::store::{OpenOptions, Store};
 use crate::sys::fs::Dir;
 use crate::sys::host::repeatable;
 use crate::{Error, Result};
 
 #[derive(Default)]
-struct Counts {
+struct CloneCounts {
     clones: u64,
     whole: u64,
     nothing: u64,
@@ -45,7 +45,7 @@ fn look(files: &Arc<RecordedFiles>, rig: &Rig, what: &dyn Fn() -> String) -> Opt
     }
 }
 
-fn crash(rig: &Rig, history: &History, random: &mut Random, counts: &mut Counts) {
+fn crash(rig: &Rig, history: &StepHistory, random: &mut Random, counts: &mut CloneCounts) {
     let to = RecordedFiles::new(true);
     clone(rig, &to).unwrap();
     counts.clones += 1;
@@ -76,7 +76,7 @@ fn crash(rig: &Rig, history: &History, random: &mut Random, counts: &mut Counts)
     }
 }
 
-fn fail(rig: &Rig, history: &History, counts: &mut Counts) {
+fn fail(rig: &Rig, history: &StepHistory, counts: &mut CloneCounts) {
     for at in 1.. {
         let to = RecordedFiles::new(true);
         to.set_fuse(Fuse {
@@ -115,10 +115,10 @@ fn fail(rig: &Rig, history: &History, counts: &mut Counts) {
 }
 
 #[test]
-fn promise_2_a_clone_is_whole_or_is_none_whatever_a_crash_leaves() {
-    let mut counts = Counts::default();
+fn promise_2_a_clone_is_whole_or_absent_whatever_a_crash_leaves() {
+    let mut counts = CloneCounts::default();
     let mut random = Random(3);
-    for history in History::all(2) {
+    for history in StepHistory::all(2) {
         repeatable::begin(1);
         let Some((mut player, last)) = history.play(RecordedFiles::new(true)) else {
             continue;
@@ -132,7 +132,7 @@ fn promise_2_a_clone_is_whole_or_is_none_whatever_a_crash_leaves() {
         fail(&rig, &history, &mut counts);
         assert_eq!(Moment::of(&rig.store), *rig.oracle.now());
     }
-    let Counts {
+    let CloneCounts {
         clones,
         whole,
         nothing,

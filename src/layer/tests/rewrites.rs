@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::recorded::RecordedFiles;
-use super::written::written;
 use crate::format::index::{Former, Shape};
 use crate::layer::{LayerFiles, pages_of, rewrite_layer};
 use crate::page_set::Run;
+use crate::store::tests::recorded::RecordedFiles;
+use crate::store::tests::written::written;
 use crate::sys::fs::{Files as _, Place};
 
 fn runs(pages: &[(u64, u64)]) -> Vec<Run> {
@@ -17,13 +17,13 @@ fn runs(pages: &[(u64, u64)]) -> Vec<Run> {
     pages.iter().map(run).collect()
 }
 
-struct Written {
+struct WrittenChain {
     files: Arc<RecordedFiles>,
     layers: LayerFiles,
     size: u64,
 }
 
-impl Written {
+impl WrittenChain {
     fn new(commits: &[&[u64]]) -> Self {
         let (files, layers) = written(8, commits);
         let size = 8 * layers.page_size;
@@ -74,14 +74,14 @@ const ALL: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7];
 const COMMITS: &[&[u64]] = &[ALL, &[1, 2], &[2, 5], &[6, 7]];
 
 #[test]
-fn an_image_remembers_how_it_differs_from_what_is_below() {
+fn an_image_knows_how_it_differs_from_its_former_base() {
     for (former, wanted) in [
         (3, Some(runs(&[(6, 2)]))),
         (2, Some(runs(&[(2, 1), (5, 3)]))),
         (1, Some(runs(&[(1, 2), (5, 3)]))),
         (0, None),
     ] {
-        let of = Written::new(COMMITS);
+        let of = WrittenChain::new(COMMITS);
         let remembered = wanted.map(|runs| Former {
             commit: former,
             runs,
@@ -89,7 +89,7 @@ fn an_image_remembers_how_it_differs_from_what_is_below() {
         assert_eq!(of.rewrite_layer(4, 1, former), (Shape::Image, remembered));
     }
     // Of a chain that ends in an image with a memory, what that remembers.
-    let of = Written::new(COMMITS);
+    let of = WrittenChain::new(COMMITS);
     of.rewrite_layer(3, 1, 2);
     let remembered = Former {
         commit: 2,
@@ -97,13 +97,13 @@ fn an_image_remembers_how_it_differs_from_what_is_below() {
     };
     assert_eq!(of.rewrite_layer(4, 3, 0), (Shape::Image, Some(remembered)));
     // A delta of two has none.
-    let of = Written::new(COMMITS);
+    let of = WrittenChain::new(COMMITS);
     assert_eq!(of.rewrite_layer(4, 3, 2), (Shape::Delta, None));
 }
 
 #[test]
-fn ways_lead_over_the_pages_that_differ() {
-    let of = Written::new(COMMITS);
+fn changes_between_commits_are_the_pages_that_differ() {
+    let of = WrittenChain::new(COMMITS);
     assert_eq!(of.way(4, 3), [(6, 2, 1)]);
     assert_eq!(of.way(3, 4), [(6, 2, 4)]);
     assert_eq!(of.way(2, 4), [(2, 1, 3), (5, 1, 3), (6, 2, 4)]);
@@ -116,19 +116,22 @@ fn ways_lead_over_the_pages_that_differ() {
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
     assert!(!of.layers.share_an_image("a", 4, 3) && !of.layers.share_an_image("a", 1, 4));
     assert!(of.layers.share_an_image("a", 3, 2));
-    assert!(!of.layers.share_an_image("a", 9, 2), "that cannot be told");
+    assert!(
+        !of.layers.share_an_image("a", 9, 2),
+        "no such commit is known"
+    );
     // Over one that does not, all pages.
-    let of = Written::new(COMMITS);
+    let of = WrittenChain::new(COMMITS);
     of.rewrite_layer(4, 1, 0);
     assert_eq!(of.way(3, 4), [(0, 8, 4)]);
 }
 
 #[test]
-fn no_way_leads_over_more_pages_than_there_are() {
+fn changes_between_commits_are_no_more_pages_than_there_are() {
     for (writes, wanted) in [(4, &[(0, 2, 1)][..]), (5, &[(0, 8, 1)])] {
         let mut commits = vec![ALL];
         commits.extend(vec![&[0, 1][..]; writes]);
-        let of = Written::new(&commits);
+        let of = WrittenChain::new(&commits);
         let last = commits.len() as u64;
         of.rewrite_layer(last, 1, last - 1);
         assert_eq!(of.way(last, 1), wanted, "{writes} times two pages of eight");

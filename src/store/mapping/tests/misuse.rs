@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{MapOptions, OpenOptions, Store, map_options};
 use crate::format::commit::{Commit, Event, ModuleEntry};
 use crate::layer::{Draft, place};
+use crate::store::tests::map_options;
+use crate::store::{MapOptions, OpenOptions, Store};
 use crate::sys::fs::Place;
 use crate::sys::host;
 use crate::sys::memory::Memory;

@@ -1,0 +1,4 @@
+//! Tests of garbage collection.
+
+mod merges;
+mod waits;

@@ -1,0 +1,3 @@
+//! Tests of mapped modules.
+
+mod misuse;

@@ -1,0 +1,4 @@
+//! Tests of imports and clones.
+
+mod clones;
+mod imports;
