@@ -89,6 +89,21 @@ fn short(value: f64) -> String {
     }
 }
 
+/// An item of a markdown list, in lines of at most 100 columns.
+fn item(text: &str) -> String {
+    let (mut item, mut line) = (String::new(), "-".to_owned());
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > 100 {
+            item.push_str(&line);
+            item.push('\n');
+            line = " ".to_owned();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    item + &line + "\n"
+}
+
 /// What a line measures: the row, the case in this row, and the unit.
 pub struct Case {
     row: &'static str,
