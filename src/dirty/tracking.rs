@@ -253,13 +253,13 @@ impl Tracking {
     /// Unregisters the module's memory before it is unmapped.
     pub(crate) fn stop(&self, memory: &Memory) {
         // In a forked child the descriptor still refers to the parent's memory.
-        if let Self::Kernel { kernel, .. } = self
-            && !kernel.marker.forked()
-        {
-            // The host may have unmapped it already.
-            let _ = kernel
-                .userfault
-                .unregister(memory.address(), memory.length());
+        if let Self::Kernel { kernel, .. } = self {
+            if !kernel.marker.forked() {
+                // The host may have unmapped it already.
+                let _ = kernel
+                    .userfault
+                    .unregister(memory.address(), memory.length());
+            }
         }
     }
 }

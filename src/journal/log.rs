@@ -148,10 +148,11 @@ impl RecordLog {
     /// Journal: sets the high-water mark to the end of the journal. During a sync the mark stays
     /// empty.
     pub(super) fn set_high_water(&mut self) {
+        if self.header.syncing {
+            return;
+        }
         let mark = self.mark();
-        if let Some(high_water) = &mut self.high_water
-            && !self.header.syncing
-        {
+        if let Some(high_water) = &mut self.high_water {
             high_water.set(mark);
         }
     }
