@@ -1,5 +1,5 @@
-/* Diffs: every ordered pair of commits of a branching history, also of commits that were compacted into
- * images and of modules that one side does not know, against a model; and commits found by their labels. */
+/* Diffs of every ordered pair of commits of a branching history, against a model: also for commits that were
+ * compacted into images and for modules that one side does not have. Also finds commits by their labels. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -20,7 +20,7 @@ static int hear(const char *id, uint64_t offset, uint64_t length, void *user_dat
     int module = strcmp(id, names[1]) == 0;
     CHECK(user_data == &heard && strcmp(id, names[module]) == 0);
     CHECK(offset % PAGE == 0 && length % PAGE == 0 && length > 0 && (offset + length) / PAGE <= PAGES);
-    /* In order, and neighbours together. */
+    /* In order, and neighbouring pages in one call. */
     CHECK(module > heard.last || (module == heard.last && offset > heard.end) || heard.calls == 0);
     heard.last = module, heard.end = offset + length;
     for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE; page++, pages_told++)
@@ -61,7 +61,7 @@ int main(int count, char **arguments)
         for (int i = 0; i < 8; i++) {
             int m = n >= 10 ? (int)below(&r, MODULES) : 1;
             size_t page = below(&r, PAGES);
-            now[m][page] = below(&r, 5); /* few contents, so that pages often come back */
+            now[m][page] = below(&r, 5); /* few different contents, so a page often gets an earlier content again */
             if (now[m][page]) fill(modules[m].memory + page * PAGE, PAGE, now[m][page]);
             else memset(modules[m].memory + page * PAGE, 0, PAGE);
         }

@@ -1,5 +1,5 @@
-/* Commits that do not exist, room that is too small, labels and user data that break a rule, and ranges of
- * store_mark_dirty that overflow. */
+/* Commits that do not exist, output arrays that are too small, labels and user data that break a rule, and ranges
+ * of store_mark_dirty that overflow. */
 #include "misuse.h"
 
 static vmstore *store;
@@ -26,7 +26,7 @@ static void unknown_commits(void)
                    "commit", number);
         CHECK(byte == GUARD && length == (size_t)SENTINEL);
         refused += 3;
-        if (unknown[i] == 0) continue; /* means the head, or everything, below */
+        if (unknown[i] == 0) continue; /* 0 means the head, or everything, in these calls: see below */
         FAILS_WITH(store_list_modules(store, unknown[i], must_not_be_called, NULL), VMSTORE_E_NOT_FOUND,
                    "commit", number);
         FAILS_WITH(store_verify(store, &verify), VMSTORE_E_NOT_FOUND, "commit", number);
@@ -115,7 +115,7 @@ static void labels(void)
     strcat(text, "x");
     label(text, 1);
     text[254] = 0;
-    strcat(text, "\xc3\xa9"); /* 256 bytes, of which the 255th and 256th are one character */
+    strcat(text, "\xc3\xa9"); /* 256 bytes; the 255th and 256th are one character */
     label(text, 0);
 
     uint64_t commit = 0, again = 0;
@@ -203,7 +203,7 @@ static void ranges(void)
     CHECK(fd == -77 && offset == SENTINEL);
 }
 
-/* Before the first commit there is nothing to find, and that is said in the same way. */
+/* Before the first commit nothing can be found. The calls report this in the same way. */
 static void empty_history(const char *directory)
 {
     vmstore *empty;

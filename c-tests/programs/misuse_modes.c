@@ -1,6 +1,6 @@
-/* Misuse of the mapping modes: combinations that make no sense, ranges that are taken, not mapped or not
- * writable, descriptors that cannot serve, memory that another userfaultfd has, damaged heads. Each call is
- * refused by name, and the caller's memory, descriptors and reservations are as they were. */
+/* Misuse of the mapping modes: combinations that make no sense, ranges that are in use, not mapped or not writable,
+ * descriptors that cannot serve, memory that another userfaultfd has registered, damaged heads. Each call is
+ * refused with a text that says why, and the caller's memory, descriptors and reservations do not change. */
 #include "misuse.h"
 
 #include <fcntl.h>
@@ -12,7 +12,8 @@ static const char *directory;
 static vmstore *store;
 static unsigned refused;
 
-/* The call fails so; the range around `options.address` and the module's name are as they were. */
+/* The call fails with this status and text. The range around `options.address` does not change, and no module has
+ * the name. */
 static void refuse(const char *what, uint64_t size, vmstore_map_options options, int status, const char *words)
 {
     vmstore_module *mapped = SENTINEL_POINTER(vmstore_module);
@@ -91,7 +92,7 @@ static void ranges(void)
     const size_t page = page_size();
     const uint32_t adopt = VMSTORE_MAP_ADOPT, reserved = VMSTORE_MAP_RESERVED;
     for (size_t at = 0; at < 6; at++) {
-        /* One page of six is not what it should be. */
+        /* One page of the six is not as the mode needs it. */
         const int invalid = VMSTORE_E_INVALID, exists_already = VMSTORE_E_EXISTS;
         unsigned char *memory = place(16, PROT_READ | PROT_WRITE), *wrong = memory + at * page;
         memset(memory, GUARD, 6 * page);
@@ -99,7 +100,7 @@ static void ranges(void)
         REFUSE("adopt a page that can only be read", 6 * page, invalid, "is not", .flags = adopt, .address = memory);
         CHECK(mprotect(wrong, page, PROT_NONE) == 0);
         REFUSE("adopt a page without access", 6 * page, invalid, "is not", .flags = adopt, .address = memory);
-#ifdef __GLIBC__ /* musl's malloc takes single pages from the kernel, and would be given this one */
+#ifdef __GLIBC__ /* musl's malloc takes single pages from the kernel, and would get this page */
         CHECK(munmap(wrong, page) == 0);
         REFUSE("adopt where nothing is mapped", 6 * page, invalid, "nothing is", .flags = adopt, .address = memory);
 #endif
@@ -132,7 +133,7 @@ static void ranges(void)
     }
 }
 
-/* Memory that is one module's already, or another's to grow into. */
+/* Memory that already belongs to a module, or into which a module may grow. */
 static void overlaps(void)
 {
     const size_t page = page_size();
@@ -232,7 +233,7 @@ static void descriptors(void)
     refused++;
 }
 
-/* Offsets, lengths and bitmaps of the calls that report and discard. */
+/* Offsets, lengths and bitmaps of the calls that report and discard pages. */
 static void reports(void)
 {
     const size_t page = page_size();

@@ -1,5 +1,5 @@
-/* Who may open a store while it is open: no second writer, in this process or another; readers beside the
- * writer; and anyone as soon as the owner is dead, also when a fork of the owner lives on. */
+/* Who may open a store that is already open: no second writer, neither in this process nor in another; readers
+ * beside the writer; and any process as soon as the owner is dead, also while a fork of the owner lives on. */
 #include "misuse.h"
 
 #include <fcntl.h>
@@ -56,7 +56,7 @@ static void second_openers(void)
     for (int i = 0; i < 3; i++) is_locked(path);
     is_locked(link);
     is_locked(path_in(directory, "./store/../store/"));
-    /* A salvaging opener writes nothing, so it may be let in, but only as a reader. */
+    /* A salvaging opener writes nothing: it may be let in, but only as a reader. */
     int status = store_open(path, &salvage, &again);
     if (status == VMSTORE_OK) {
         uint64_t commit = SENTINEL;
@@ -171,8 +171,8 @@ static void readers(void)
     OK(store_close(writer));
 }
 
-/* The owner: opens, commits twice, tells, and waits to be killed. With `fork_too` it is a fork of it that
- * tells, and lives on. */
+/* The owner: opens the store, commits twice, reports its process id, and waits to be killed. With `fork_too` a fork
+ * of the owner reports its own id, and lives on. */
 static void own(const char *path, int fork_too, int tell)
 {
     vmstore *store;
@@ -193,7 +193,7 @@ static void own(const char *path, int fork_too, int tell)
         CHECK(child >= 0);
         if (child > 0)
             for (;;) pause();
-        number = getpid(); /* told by the child itself, so that fork is over in it too */
+        number = getpid(); /* the child itself reports: then fork has returned in the child too */
         alarm(60);
     }
     CHECK(write(tell, &number, sizeof number) == sizeof number);
@@ -238,7 +238,7 @@ static void after_the_owner_was_killed(int round, int fork_too)
     OK(store_commit(store, NULL, &commit));
     CHECK(commit == 3);
     if (fork_too) {
-        CHECK(kill(told, 0) == 0); /* still alive, so it was not its death that freed the lock */
+        CHECK(kill(told, 0) == 0); /* it is still alive: its death did not free the lock */
         CHECK(kill(told, SIGKILL) == 0);
         trying("the new owner after the end of the old one's fork");
         is_locked(path);
@@ -250,8 +250,8 @@ static void after_the_owner_was_killed(int round, int fork_too)
     taken_over++;
 }
 
-/* A fork that lives on does not keep the store open after the owner has closed it, either: closing releases the lock
- * itself, and leaves nothing to what the child runs when it is forked, which a bare clone skips. */
+/* A fork that lives on does not keep the store open after the owner has closed it. Closing releases the lock
+ * itself. It does not depend on handlers that run in a forked child: a bare clone skips them. */
 static void after_the_owner_closed(int bare)
 {
     const char *path = path_in(directory, bare ? "closed-bare" : "closed");

@@ -1,5 +1,5 @@
-/* The table of the store's directory, step by step: after each call `ls` shows exactly the files that
- * the design promises, the `_last` links point where they must, and the memory has the right bytes. */
+/* The store's directory, step by step: after each call `ls` shows exactly the files that the design promises, the
+ * `_last` links point to the right files, and the memory has the right bytes. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -73,7 +73,7 @@ static void walk(const char *stores, uint32_t mode)
            "ModId2 ModId2_Commit1 ModId2_Commit2 ModId2_last->ModId2_Commit2 commits ");
     private_to_owner("commits", 0600);
 
-    /* Uncommitted writes are dropped: also on a page that both commits agree on. */
+    /* The restore drops uncommitted writes, also on a page that is the same in both commits. */
     fill(m1.memory + 9 * PAGE, PAGE, 99);
     const char *at_one =
         ".vmstore ModId1 ModId1_Commit1 ModId1_Commit2 ModId1_last->ModId1_Commit1 "

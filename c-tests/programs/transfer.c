@@ -1,6 +1,6 @@
-/* Export and import: a branching history goes into other stores, as a whole and in steps, through files and a
- * pipe, with its bytes and unique ids; what is there already changes nothing; and a stream that is cut, flipped
- * or put in another order anywhere is refused, with nothing imported. A model decides. */
+/* Export and import: a branching history goes into other stores, as a whole and in steps, through files and a pipe,
+ * with its bytes and unique ids. Commits that are already there change nothing. A stream that is cut, flipped or
+ * reordered anywhere is refused, and nothing is imported. A model holds the expected bytes. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sys/mman.h>
@@ -72,7 +72,7 @@ static int import(vmstore *store, const void *bytes, size_t length, uint64_t *co
     return status;
 }
 
-/* Commit `there` of `store` is commit `n` of the source. */
+/* Commit `there` of `store` must be commit `n` of the source. */
 static void check_commit(vmstore *store, uint64_t n, uint64_t there)
 {
     vmstore_commit_info i = info(store, there);
@@ -109,7 +109,7 @@ static void into_others(const char *stores)
     size_t length, count = path_to(COMMITS, path);
     unsigned char *bytes = stream_of(0, COMMITS, &length);
 
-    /* All of it, into a new store; the last becomes its head. Then once more: nothing changes. */
+    /* All of it, into a new store, whose head is then the last commit. Then the same stream again: nothing changes. */
     char directory[4096];
     name_directory(directory, stores, "new");
     vmstore *store = open_store(directory, 0);
@@ -123,7 +123,7 @@ static void into_others(const char *stores)
     store = open_store(directory, VMSTORE_OPEN_NO_CREATE);
     for (size_t i = 0; i < count; i++) check_commit(store, path[i], i + 1);
 
-    /* The other branches in steps; each costs its delta. */
+    /* The other branches in steps. Each step has the size of its delta. */
     uint64_t number[COMMITS + 1] = {0};
     for (size_t i = 0; i < count; i++) number[path[i]] = i + 1;
     free(bytes);
@@ -141,7 +141,7 @@ static void into_others(const char *stores)
     OK(store_persist(store, NULL));
     OK(store_close(store));
 
-    /* Into a store with a history and mapped memory of its own, which notice nothing; and it goes on. */
+    /* Into a store with a history and mapped memory of its own, which do not change. Then the store goes on. */
     store = open_store(path_in(stores, "own"), 0);
     mapped ram = map(store, "ram", 2 * PAGE, 0, VMSTORE_TRACKER_AUTO);
     bytes = stream_of(0, COMMITS, &length);
@@ -215,7 +215,7 @@ static void bad_streams(const char *stores)
         nothing_came(store, directory, 1);
     }
     for (size_t a = 0; a + 1 < frames; a++) {
-        /* Two frames change places; one is missing; one comes twice. */
+        /* Two frames are exchanged; one is missing; one comes twice. */
         size_t first = starts[a + 1] - starts[a], second = starts[a + 2] - starts[a + 1];
         memcpy(bad, bytes, length);
         memcpy(bad + starts[a], bytes + starts[a + 1], second);
@@ -260,7 +260,7 @@ static void through_a_pipe(const char *stores)
     check_commit(store, COMMITS, there);
     OK(store_close(store));
     close(ends[0]);
-    /* Nobody reads: an error, and no SIGPIPE. */
+    /* The pipe has no reader: an error, and no SIGPIPE. */
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
     close(ends[0]);
     CHECK(store_export(source, 0, COMMITS, ends[1]) == VMSTORE_E_IO && store_last_errno() == EPIPE);
@@ -280,7 +280,7 @@ static int hear(uint64_t done, uint64_t total, void *user_data)
     return ++told.calls == told.until;
 }
 
-/* Progress on both sides, to the end; and cancelled at every call, with nothing imported. */
+/* Progress on both sides, to the end. Then cancelled at every call, with nothing imported. */
 static void with_progress(const char *directory)
 {
     vmstore_transfer_options options = {.struct_size = sizeof options, .progress = hear, .user_data = &told};
@@ -306,7 +306,7 @@ static void with_progress(const char *directory)
         if (status == VMSTORE_OK) break;
         CHECK(status == VMSTORE_E_CANCELLED && told.calls == until && there == 0 && commit_count(store) == 0);
     }
-    /* The stream tells how much is in it. */
+    /* The progress of an import gives the stream's total. */
     CHECK(told.total == total && told.calls > 3);
     check_commit(store, COMMITS, there);
     OK(store_close(store));
@@ -323,7 +323,7 @@ int main(int count, char **arguments)
     bad_streams(arguments[1]);
     through_a_pipe(arguments[1]);
     with_progress(path_in(arguments[1], "progress"));
-    /* And from a store whose files are images of compacted chains. */
+    /* Also from a store whose files are images of compacted chains. */
     vmstore_compact_options images = {.struct_size = sizeof images, .image_percent = 1};
     OK(store_compact(source, &images));
     char again[4096];

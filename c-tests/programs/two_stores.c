@@ -1,6 +1,6 @@
-/* Two stores in one process do not meet: modules of one name, errors, an outstanding capture, a failed sync that
- * poisons, and a close are one store's own. And children that do all a child can do to what it inherited - write,
- * unmap, close every descriptor, exec, exit - leave their parent's store as it was. */
+/* Two stores in one process do not affect each other: modules of the same name, errors, an outstanding capture, a
+ * failed sync that poisons, and a close belong to one store alone. Children do all that a child can do to what it
+ * inherited - write, unmap, close every descriptor, exec, exit - and their parent's store must not change. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -32,7 +32,7 @@ static void begin(side *s, const char *name, uint32_t mode)
     s->memory = store_module_address(s->module);
 }
 
-/* Writes all pages, commits, and sees the commit before come back exactly. */
+/* Writes all pages, commits, and restores the commit before exactly. */
 static void works(side *s, unsigned char byte)
 {
     uint64_t number;
@@ -48,7 +48,7 @@ static void works(side *s, unsigned char byte)
     checks++;
 }
 
-/* In a thread whose syncs fail, because a filter says so. */
+/* In a thread whose syncs fail, because a filter makes them fail. */
 static void *persist_on_a_broken_disk(void *argument)
 {
     static sandbox s;

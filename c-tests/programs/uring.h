@@ -29,7 +29,7 @@ typedef struct {
     unsigned long done;  /* operations completed */
 } uring;
 
-/* Returns NULL, or why there is none here. */
+/* Returns NULL, or why there is no io_uring on this host. */
 static inline const char *uring_open(uring *u)
 {
     memset(u, 0, sizeof *u);
