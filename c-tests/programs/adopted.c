@@ -146,7 +146,7 @@ static void another_has_a_part(size_t from, size_t count)
         refused++;
     }
 
-    trying("the kernel tracker once the other one is gone");
+    trying("the kernel tracker after the other userfaultfd is gone");
     unregister(other, its, count);
     vmstore_module *module = adopt(store, memory, VMSTORE_TRACKER_KERNEL);
     CHECK(is_registered(memory));
@@ -228,7 +228,7 @@ static void a_damaged_head(void)
                 flip(damaged, spots[file][spot]);
                 refused++;
 
-                trying("%s mended again, mode %d", files[file], which);
+                trying("%s repaired, mode %d", files[file], which);
                 OK(store_map_module(store, "ram", 0, &options, &module));
                 CHECK(memcmp(store_module_address(module), head, size) == 0);
                 if (which == 1) CHECK(all_bytes_are(shared, page, GUARD) && memcmp(shared + page, head, size) == 0);
@@ -268,7 +268,7 @@ static void no_place_for_the_backing_file(void)
         .struct_size = sizeof adopt, .flags = VMSTORE_MAP_ADOPT, .address = ground};
     vmstore_map_options borrow = {
         .struct_size = sizeof borrow, .flags = VMSTORE_MAP_MEMFD | VMSTORE_MAP_FD, .fd = fd};
-    trying("a directory in the place of the backing file");
+    trying("a directory at the path of the backing file");
     FAILS(store_map_module(store, "ram", 0, &adopt, &module), VMSTORE_E_IO, "ram");
     FAILS(store_map_module(store, "ram", 0, &borrow, &module), VMSTORE_E_IO, "ram");
     CHECK(all_bytes_are(ground, size, GUARD) && all_bytes_are(shared, size, GUARD));
@@ -297,7 +297,7 @@ int main(int argc, char **argv)
     }
     a_damaged_head();
     no_place_for_the_backing_file();
-    return finished("%u maps were refused and left the caller's memory alone%s, %u commits by the trackers that were "
-                    "offered instead, %u heads brought into the caller's memory",
+    return finished("%u maps were refused and did not change the caller's memory%s, %u commits with the trackers that were "
+                    "offered instead, %u heads loaded into the caller's memory",
                     refused, found ? "" : " (without userfaultfd)", commits, brought);
 }

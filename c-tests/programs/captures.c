@@ -125,7 +125,7 @@ static void cancel_and_busy(const char *stores, uint32_t tracker)
     OK(store_capture_cancel(capture));
     FAILS(store_capture_commit(capture, &number), VMSTORE_E_HANDLE, "capture");
     FAILS(store_capture_cancel(capture), VMSTORE_E_HANDLE, "capture");
-    if (strcmp(before, listing(directory))) FAIL("a cancelled capture made %s", listing(directory));
+    if (strcmp(before, listing(directory))) FAIL("a cancelled capture changed the directory: %s", listing(directory));
     free((char *)before);
     CHECK(commit_count(store) == 1 && head(store) == 1);
 
@@ -175,7 +175,7 @@ static int watching(uint64_t done, uint64_t total, void *user_data)
     watch *w = user_data;
     uint64_t number;
     if (done < w->last || done > total || (w->calls && total != w->total))
-        FAIL("progress %" PRIu64 " of %" PRIu64 " after %" PRIu64 " of %" PRIu64, done, total, w->last,
+        FAIL("progress went to %" PRIu64 " of %" PRIu64 " from %" PRIu64 " of %" PRIu64, done, total, w->last,
              w->total);
     FAILS(store_head(w->store, &number), VMSTORE_E_BUSY, "callback");
     w->last = done, w->total = total, w->calls++, callbacks++;

@@ -46,7 +46,7 @@ static inline const char *last_error(void)
     do {                                                                                           \
         int status_ = (call);                                                                      \
         if (status_ != (status))                                                                   \
-            FAIL("%s: wanted %s, got %s (%s)", #call, store_strerror(status),                      \
+            FAIL("%s: expected %s, got %s (%s)", #call, store_strerror(status),                      \
                  store_strerror(status_), status_ ? last_error() : "-");                           \
         if (!strstr(last_error(), (words)))                                                        \
             FAIL("%s: the text \"%s\" does not say \"%s\"", #call, last_error(), (words));         \

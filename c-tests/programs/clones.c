@@ -45,7 +45,7 @@ static uint64_t check(const unsigned char *memory, size_t first_stripe)
     for (size_t page = first_stripe % STRIPES; page < pages; page += STRIPES, checked++) {
         content(want, page, version[page]);
         if (memcmp(memory + page * PAGE, want, PAGE) != 0)
-            FAIL("page %zu is not as in commit %" PRIu64 " in process %d", page, *cloned, (int)getpid());
+            FAIL("page %zu is not as in commit %" PRIu64 ", in process %d", page, *cloned, (int)getpid());
     }
     /* The other pages are touched: then all of the clone is resident. */
     for (size_t page = 0; page < pages; page++)
@@ -123,7 +123,7 @@ static answer ask(size_t number)
 {
     answer a;
     ssize_t got = recv(clones[number].socket, &a, sizeof a, MSG_WAITALL);
-    if (got != sizeof a) FAIL("clone %zu ended", number);
+    if (got != sizeof a) FAIL("clone %zu ended before its answer", number);
     return a;
 }
 
@@ -146,7 +146,7 @@ static unsigned commit_meanwhile(rng *r, vmstore *store, unsigned char *memory, 
     for (size_t i = 0; i < clone_count; i++) {
         char peeked;
         while (recv(clones[i].socket, &peeked, 1, MSG_PEEK | MSG_DONTWAIT) != 1) {
-            if (errno != EAGAIN) FAIL("clone %zu ended", i);
+            if (errno != EAGAIN) FAIL("clone %zu ended before its answer", i);
             write_some(r, memory, versions, 200);
             commit(store);
             if (++commits % 8 == 0) OK(store_persist(store, NULL));
@@ -245,7 +245,7 @@ int main(int count, char **arguments)
     sizes all;
     int known = memory_of_clones(&all);
     if (known && clone_count == CLONES && all.pss * 8 > all.rss)
-        FAIL("%zu clones share too little: %.0f MiB proportional of %.0f MiB", clone_count, all.pss, all.rss);
+        FAIL("%zu clones share too few pages: %.0f MiB proportional of %.0f MiB resident", clone_count, all.pss, all.rss);
 
     /* The commit that the clones have mapped is deleted, with all others except the head. */
     static uint64_t numbers[4096];

@@ -96,7 +96,7 @@ static void no_change(const char *stores, uint32_t tracker)
     OK(store_mark_dirty(ram.handle, 9 * PAGE + 1, PAGE)); /* rounds outward: pages 9 and 10 */
     const char *before = strdup(listing(directory));
     CHECK(commit(store) == number && commit_count(store) == 3 && head(store) == number);
-    if (strcmp(before, listing(directory))) FAIL("a commit of nothing made %s", listing(directory));
+    if (strcmp(before, listing(directory))) FAIL("a commit without changes changed the directory: %s", listing(directory));
     free((char *)before);
     if (tracker != VMSTORE_TRACKER_COMPARE && kernel_tracker()) {
         vmstore_stats s = stats(store);

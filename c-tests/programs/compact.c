@@ -153,7 +153,7 @@ static void retention(const char *directory, uint64_t commits)
         uint64_t live = live_bytes(kept, count), used = disk_use(directory);
         if ((double)used / (double)live > worst_ratio) worst_ratio = (double)used / (double)live;
         if (2 * used > 3 * live + (128 << 10))
-            FAIL("after %" PRIu64 " commits %" PRIu64 " bytes on disk, %" PRIu64 " of them live", n, used, live);
+            FAIL("after %" PRIu64 " commits there are %" PRIu64 " bytes on disk, %" PRIu64 " of them live", n, used, live);
         for (int i = 0; i < 3; i++) {
             uint64_t to = kept[below(&r, count)];
             OK(store_restore(store, to, NULL));
@@ -173,7 +173,7 @@ static void retention(const char *directory, uint64_t commits)
         if (i < 4) OK(store_close(store));
     }
     slowest_open = fastest;
-    if (!slow() && fastest > 0.02) FAIL("opening takes %.1f ms of a processor", fastest * 1e3);
+    if (!slow() && fastest > 0.02) FAIL("opening takes %.1f ms of processor time", fastest * 1e3);
     ram = map(store, "ram", 0, 0, VMSTORE_TRACKER_AUTO);
     size_t count = listed(store, kept, RING);
     for (size_t i = 0; i < count; i++) {
@@ -344,7 +344,7 @@ int main(int count, char **arguments)
     growth(path_in(arguments[1], "growth"));
     beside_commits(path_in(arguments[1], "beside"), slow() ? 30 : brief() ? 150 : 400);
     printf("compact: seed %" PRIu64 ": %" PRIu64 " commits under a retention of %d, %lu compactions, %lu "
-           "restores compared byte for byte, at most %.2f times the live bytes on disk, opened in %.1f ms of a processor\n",
+           "restores compared byte for byte, at most %.2f times the live bytes on disk, opened in %.1f ms of processor time\n",
            seed(), commits, KEEP, compactions, restores, worst_ratio, slowest_open * 1e3);
     return 0;
 }

@@ -115,7 +115,7 @@ static void examine_mapped(uint32_t flags, const int damaged[2])
     OK(store_head(store, &head));
     OK(store_list_commits(store, commits, HISTORY, &count));
     /* The last commit was never persisted, but this host has not rebooted, so it must be there. */
-    if (count != HISTORY) FAIL("%zu commits are there without a word, and %d were acknowledged", count, HISTORY);
+    if (count != HISTORY) FAIL("%zu commits are listed, no call failed, and %d were acknowledged", count, HISTORY);
     int verified = store_verify(store, NULL);
     if (verified && !is_damage(verified)) FAIL("verify: %d: %s", verified, last_error());
     status = store_map_module(store, "ram", 0, &how, &module);
@@ -135,7 +135,7 @@ static void examine_mapped(uint32_t flags, const int damaged[2])
             if (!status) head = commits[i];
         }
     }
-    if ((wrong || failed) && !verified) FAIL("store_verify was content, and %u pages are wrong, %u calls failed", wrong, failed);
+    if ((wrong || failed) && !verified) FAIL("store_verify found no damage, but %u pages are wrong and %u calls failed", wrong, failed);
     OK(store_close(store));
     if (failed || verified) later++;
     else harmless++;
@@ -270,5 +270,5 @@ int main(int argc, char **argv)
     CHECK(stride(2) > 1 || (unverified_wrong > 0 && later > 0 && refused > 0));
     return finished("%u times %zu blocks zeroed, exchanged, replaced by older ones, and %u bits of them flipped, lazily and eagerly: %u refused by "
                     "store_open, %u found later, %u harmless; in %u lazy mappings pages that were not verified were wrong, "
-                    "as documented, and store_verify told of each", tried, count, flips, refused, later, harmless, unverified_wrong);
+                    "as documented, and store_verify reported each", tried, count, flips, refused, later, harmless, unverified_wrong);
 }

@@ -47,7 +47,7 @@ static void lengthened(struct examination *e, const char *file, const unsigned c
                 longer[size + at] = kind ? (unsigned char)next_random(&state) : 0;
             replaced(e, file, longer, size + more[i]);
         }
-    trying("%s twice over", file);
+    trying("%s with its bytes twice", file);
     memcpy(longer, bytes, size);
     memcpy(longer + size, bytes, size);
     replaced(e, file, longer, 2 * size);
@@ -83,7 +83,7 @@ static void garbage(struct examination *e, const char *file, const unsigned char
         for (size_t at = 0; at < length; at++) random[at] = (unsigned char)next_random(&state);
         if (kept > size) kept = size;
         memcpy(random, bytes, kept);
-        trying("%s of %zu bytes replaced by %zu bytes of garbage, %zu kept", file, size, length, kept);
+        trying("%s of %zu bytes replaced by %zu bytes of garbage, the first %zu bytes unchanged", file, size, length, kept);
         replaced(e, file, random, length);
     }
     for (int round = 0; round < 12; round += (int)stride(5)) {

@@ -59,7 +59,7 @@ static void put_in_place(const char *path, const char *file, enum way way)
     if (way == SOCKET) CHECK(mknod(path, S_IFSOCK | 0600, 0) == 0);
     /* /dev/zero would give zeros without end. Where device nodes may not be made, this is one more FIFO. */
     if (way == DEVICE && mknod(path, S_IFCHR | 0600, makedev(1, 5)) != 0) {
-        printf("left out: a device in the place of %s (%s); a FIFO stands there\n", file, strerror(errno));
+        printf("left out: a device at the path of %s (%s); a FIFO is there instead\n", file, strerror(errno));
         CHECK(mkfifo(path, 0600) == 0);
     }
     if (way == HARD_LINK_OUTSIDE) {
@@ -81,7 +81,7 @@ static void outside_is_unchanged(const char *file)
     size_t length, was;
     unsigned char *now = read_file(outside, &length), *before = read_file(below(master, file), &was);
     if (length != was || memcmp(now, before, was) != 0)
-        FAIL("the file outside, to which a symlink led, was changed");
+        FAIL("the file outside that a symlink points to was changed");
     free(now);
     free(before);
     struct stat status;
@@ -106,7 +106,7 @@ static void every_place(const char *file, unsigned allowed)
             size_t length;
             unsigned char *now = read_file(outside, &length);
             if (length != sizeof somebody_elses || memcmp(now, somebody_elses, length) != 0)
-                FAIL("the file outside, which had a name here, was changed");
+                FAIL("the file outside that has a hard link here was changed");
             free(now);
             CHECK(unlink(outside) == 0);
         }
@@ -163,7 +163,7 @@ static void links_and_backing_files(void)
             for (size_t target = 0; target < sizeof targets / sizeof *targets; target++) {
                 if (!targets[target][0]) continue;
                 e.path = fresh_copy(master);
-                trying("%s leads to %s", names[i], targets[target]);
+                trying("%s points to %s", names[i], targets[target]);
                 CHECK(unlink(below(e.path, names[i])) == 0);
                 CHECK(symlink(targets[target], below(e.path, names[i])) == 0);
                 unsigned harmless = outcome.harmless;
@@ -234,7 +234,7 @@ static void strangers(void)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct examination e = {
             .model = &model, .names = {base_name(names[i])}, .persisted = PERSISTED, .path = fresh_copy(master)};
-        trying("a stranger called %s", names[i]);
+        trying("a file of another program called %s", names[i]);
         write_file(below(e.path, names[i]), "stranger", 8);
         unsigned harmless = outcome.harmless;
         examine(&e);

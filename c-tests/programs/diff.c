@@ -36,7 +36,7 @@ static void check_pair(vmstore *store, uint64_t from, uint64_t to, const char *o
         for (int page = 0; page < PAGES; page++) {
             int differs = (!only || !strcmp(only, names[m])) && at[from][m][page] != at[to][m][page];
             if (heard.told[m][page] != differs)
-                FAIL("from %" PRIu64 " to %" PRIu64 ": page %d of %s is told as %s", from, to, page, names[m],
+                FAIL("from %" PRIu64 " to %" PRIu64 ": page %d of %s is reported as %s", from, to, page, names[m],
                      differs ? "the same" : "different");
         }
     pairs++;
@@ -97,7 +97,7 @@ int main(int count, char **arguments)
     FAILS(store_diff(store, 1, 2, "nobody", hear, &heard), VMSTORE_E_NOT_FOUND, "nobody");
     FAILS(store_diff(store, 1, 2, NULL, NULL, &heard), VMSTORE_E_INVALID, "callback");
     OK(store_close(store));
-    printf("diff: seed %" PRIu64 ": %lu pairs of commits, %lu differing pages told, all as in the model\n",
+    printf("diff: seed %" PRIu64 ": %lu pairs of commits, %lu differing pages reported, all as in the model\n",
            seed(), pairs, pages_told);
     return 0;
 }

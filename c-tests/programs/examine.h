@@ -110,7 +110,7 @@ static inline int examine_commits(const struct examination *e, vmstore *store, c
     int mapped = 0, status = VMSTORE_OK, damaged = 0;
     uint64_t head = 0;
     OK(store_head(store, &head));
-    if (head > COMMITS) FAIL("the head is commit %" PRIu64, head);
+    if (head > COMMITS) FAIL("the head is commit %" PRIu64 ", which was never made", head);
     while (mapped < MODULES) {
         modules[mapped] = map_for_damage(store, mapped, &status);
         if (status != VMSTORE_OK) break;
@@ -130,11 +130,11 @@ static inline size_t listed_commits(const struct examination *e, vmstore *store,
 {
     size_t count = 0;
     OK(store_list_commits(store, commits, COMMITS, &count));
-    if (count > COMMITS) FAIL("%zu commits are listed", count);
+    if (count > COMMITS) FAIL("%zu commits are listed, %d were made", count, COMMITS);
     for (size_t i = 0; i < count; i++) {
         vmstore_commit_info info = {.struct_size = sizeof info};
         if (commits[i] == 0 || commits[i] > COMMITS || (i && commits[i] <= commits[i - 1]))
-            FAIL("commit %" PRIu64 " is listed", commits[i]);
+            FAIL("commit %" PRIu64 " is listed: it was never made, or is out of order", commits[i]);
         OK(store_commit_info(store, commits[i], &info));
         CHECK(info.commit == commits[i]);
         if (salvage) continue;
@@ -143,7 +143,7 @@ static inline size_t listed_commits(const struct examination *e, vmstore *store,
     }
     /* All commits must be there, persisted or not: this host has not rebooted. */
     if (!salvage && !(e->allowed & MAY_FORGET) && count < COMMITS)
-        FAIL("%d commits were acknowledged, and %zu are there, without a word", COMMITS, count);
+        FAIL("%d commits were acknowledged, but only %zu are listed, and no call failed", COMMITS, count);
     return count;
 }
 
@@ -157,7 +157,7 @@ static inline void examine_salvage(const struct examination *e)
     OK(store_open(e->path, &options, &store));
     size_t count = listed_commits(e, store, commits, 1);
     FAILS(store_commit(store, NULL, &commit), VMSTORE_E_READ_ONLY, "read");
-    if (examine_commits(e, store, commits, count)) FAIL("a salvaged commit could not be had: %s", last_error());
+    if (examine_commits(e, store, commits, count)) FAIL("a salvaged commit could not be read: %s", last_error());
     /* Damage to the journal does not affect `commits`. */
     if (strcmp(e->names[0], "journal") == 0)
         for (size_t i = 0; i < e->persisted; i++) CHECK(i < count && commits[i] == i + 1);
@@ -177,7 +177,7 @@ static inline void examine(const struct examination *e)
     alarm(60);
     int status = store_open(e->path, &options, &store);
     if (status != VMSTORE_OK) {
-        if (status >= -4096) FAIL("store_open gave %d", status);
+        if (status >= -4096) FAIL("store_open gave %d, which is no status of an error", status);
         if (!(e->allowed & ANY_ERROR) && status != VMSTORE_E_CORRUPT && status != VMSTORE_E_VERSION)
             FAIL("store_open: %s (%s)", store_strerror(status), last_error());
         CHECK(store == SENTINEL_POINTER(vmstore));
@@ -201,7 +201,7 @@ static inline void examine(const struct examination *e)
     size_t count = listed_commits(e, store, commits, 0);
     int damaged = examine_commits(e, store, commits, count);
     if (damaged && verified == VMSTORE_OK && !(e->allowed & NOT_MAPPABLE))
-        FAIL("store_verify was content, but: %s", last_error());
+        FAIL("store_verify found no damage, but a call failed: %s", last_error());
     OK(store_close(store));
     alarm(0);
     if (damaged || verified != VMSTORE_OK) outcome.corrupt_later++;
@@ -238,7 +238,7 @@ static inline void master_is_intact(struct examination master)
 {
     unsigned harmless = outcome.harmless;
     master.names[0] = "none";
-    trying("the store that was copied");
+    trying("the original of the copies");
     examine(&master);
     CHECK(outcome.harmless == harmless + 1);
 }

@@ -52,7 +52,7 @@ static void judge(const char *directory)
         for (int m = 0; m < 2 && status == VMSTORE_OK; m++)
             status = store_map_module(store, m ? "ram" : "dev", 0, &eager, &module);
         if ((status != VMSTORE_OK) != heard.is_lost[n])
-            FAIL("commit %" PRIu64 " was called %s, and mapping it says %s", n, heard.is_lost[n] ? "lost" : "good",
+            FAIL("commit %" PRIu64 " was reported as %s, and mapping it gave: %s", n, heard.is_lost[n] ? "lost" : "good",
                  store_strerror(status));
         OK(store_close(store));
         *(heard.is_lost[n] ? &lost : &good) += 1;
@@ -127,7 +127,7 @@ int main(int count, char **arguments)
         damage(directory, "dev", n, -8, VMSTORE_NO_PAGE);
     }
     CHECK(tried > 25 && good > 20 && lost > 20);
-    printf("findings: %lu damages, each told as what it is; %lu commits rightly called lost, %lu good\n", tried,
+    printf("findings: %lu damages, each reported exactly; %lu commits rightly reported as lost, %lu as good\n", tried,
            lost, good);
     return 0;
 }

@@ -349,6 +349,6 @@ int main(int argc, char **argv)
     every_commit_is_exact();
     OK(store_verify(store, NULL));
     OK(store_close(store));
-    return finished("%u children, %u beside a busy thread, had VMSTORE_E_FORKED for their parent's handles, and their parent was exact",
+    return finished("%u children, %u beside a busy thread, got VMSTORE_E_FORKED for their parent's handles, and their parent's commits were exact",
                     forks, beside);
 }

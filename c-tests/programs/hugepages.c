@@ -159,7 +159,7 @@ static void live(const char *stores, int kind, uint32_t tracker)
     vmstore_stats s = stats(store);
     if (s.last_written_pages != 2) FAIL("%" PRIu64 " pages were written instead of 2", s.last_written_pages);
     if (tracker == VMSTORE_TRACKER_KERNEL && s.last_dirty_pages != 1024)
-        FAIL("%" PRIu64 " pages were reported instead of 1024", s.last_dirty_pages);
+        FAIL("%" PRIu64 " pages were reported as dirty instead of 1024", s.last_dirty_pages);
     reader_has(path, &m);
     unsigned char *at_second = malloc(m.size);
     CHECK(at_second);
@@ -246,7 +246,7 @@ int main(int count, char **arguments)
     if (c.free_huge_1g == 0) refuse(arguments[1], VMSTORE_MAP_HUGE_1G, (uint64_t)1 << 30, "hugepages");
     if (!have("2 MiB pages", reserve_huge_pages())) {
         if (probe().free_huge_2m == 0) refuse(arguments[1], VMSTORE_MAP_HUGE_2M, HUGE, "hugepages");
-        printf("hugepages: skipped but for %u refusals\n", refusals);
+        printf("hugepages: skipped, except %u refusals\n", refusals);
         return 0;
     }
     char free_now[48];
@@ -259,7 +259,7 @@ int main(int count, char **arguments)
             live(arguments[1], kind, tracker);
         }
     CHECK(probe().has_huge_2m == 1);
-    printf("hugepages: %u stores, %u commits exact for a second reader, %u restores, %u refusals that say how many "
+    printf("hugepages: %u stores, %u commits exact for a second reader, %u restores, %u refusals that say how many huge pages "
            "there are\n",
            store_count, commits, restores, refusals);
     return 0;

@@ -80,10 +80,10 @@ static void costs(const char *directory)
         uint64_t restored = stats(store).last_restored_pages;
         if (restored > worst) worst = restored;
         if (restored > DIRTY)
-            FAIL("from %" PRIu64 " to %" PRIu64 ": %" PRIu64 " pages were restored, %zu differ", n + 1, n, restored, differ);
+            FAIL("from commit %" PRIu64 " to %" PRIu64 ": %" PRIu64 " pages were restored, but only %zu differ", n + 1, n, restored, differ);
         uint64_t bytes = exported(store, n, n + 1);
         if (bytes > differ * (PAGE + 256) + 1024)
-            FAIL("exporting commit %" PRIu64 ": %" PRIu64 " bytes for %zu pages", n + 1, bytes, differ);
+            FAIL("exporting commit %" PRIu64 " took %" PRIu64 " bytes for %zu pages", n + 1, bytes, differ);
         jumps++;
     }
     /* After a restore the store knows from other files where the pages are: the earlier files may be deleted. */

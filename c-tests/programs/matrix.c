@@ -68,7 +68,7 @@ static size_t wrong_pages(const bank *b, const char *what)
         if (memcmp(m.memory + page * PAGE, b->shadow + page * PAGE, PAGE) == 0) continue;
         int is_touched = 0;
         for (int i = 0; i < TOUCHED; i++) is_touched |= touched[i] == page;
-        if (!is_touched) FAIL("%s: page %zu is wrong, and nobody wrote there", what, page);
+        if (!is_touched) FAIL("%s: page %zu is wrong, although no writer wrote there", what, page);
         wrong++;
     }
     OK(store_close(reader));
@@ -153,15 +153,15 @@ static char epoch(vmstore *store, bank *b, ways *way, enum writer w, int marked,
     if (audit_first) {
         /* The audit finds all pages that neither the tracker nor marks reported, and has marked them dirty. */
         if (wrong) FAIL("%s: %zu wrong pages after an audit", what, wrong);
-        if (found != 0 && found != changed) FAIL("%s: the audit found %" PRIu64 " pages of %zu", what, found, changed);
+        if (found != 0 && found != changed) FAIL("%s: the audit found %" PRIu64 " of %zu pages", what, found, changed);
         wrong = compared ? 0 : found;
     } else if (wrong) {
-        if (audit(store) != wrong) FAIL("%s: the audit does not find %zu pages", what, wrong);
+        if (audit(store) != wrong) FAIL("%s: the audit does not find the %zu wrong pages", what, wrong);
         commit(store);
         if (wrong_pages(b, what)) FAIL("%s: wrong pages after an audit", what);
     }
     CHECK(audit(store) == 0);
-    if (marked && (wrong || found)) FAIL("%s: missed though it was marked", what);
+    if (marked && (wrong || found)) FAIL("%s: pages were missed although they were marked", what);
     missed_pages += wrong;
     return changed == 0 ? '=' : wrong == changed ? 'm' : wrong == 0 ? '+' : '?';
 }
@@ -219,7 +219,7 @@ static char cell(const char *stores, enum writer w, int column, int tracker, int
             continue;
         }
         char now = epoch(store, &b, &way, w, marked, e % 2 && (!compared || !marked), compared, next(&r));
-        if (outcome && now != outcome) FAIL("%s: first %c, then %c", name, outcome, now);
+        if (outcome && now != outcome) FAIL("%s: the outcome was first %c, then %c", name, outcome, now);
         outcome = now;
         /* A restore takes back all changes that it knows of. It does not know of missed ones. */
         if (outcome == 'm') continue;

@@ -123,7 +123,7 @@ static inline int must_not_be_called(const vmstore_module_info *info, void *user
 {
     (void)info;
     (void)user_data;
-    FAIL("the callback of a call that fails was called");
+    FAIL("a call that fails called its callback");
 }
 
 /* Calls every function that takes a store, with otherwise valid arguments: each must fail with this status and

@@ -82,7 +82,7 @@ static void from_progress(void)
         .struct_size = sizeof verify, .progress = progress, .user_data = &stop};
     unsigned before;
 
-    trying("a persist that is told to stop");
+    trying("a persist whose callback asks to stop");
     stop = 1, before = inside;
     FAILS(store_persist(store, &persist), VMSTORE_E_CANCELLED, "persist");
     CHECK(inside > before && unpersisted() == 3);
@@ -91,7 +91,7 @@ static void from_progress(void)
     OK(store_persist(store, &persist));
     CHECK(inside > before && unpersisted() == 0);
 
-    trying("a restore that is told to stop");
+    trying("a restore whose callback asks to stop");
     fill(9);
     stop = 1, before = inside;
     FAILS(store_restore(store, 1, &restore), VMSTORE_E_CANCELLED, "restore");
@@ -99,7 +99,7 @@ static void from_progress(void)
     stop = -1;
     FAILS(store_restore(store, 3, &restore), VMSTORE_E_CANCELLED, "restore");
     CHECK(filled_with(9) && head_of(store) == 3);
-    trying("a commit after a restore that was told to stop");
+    trying("a commit after a restore whose callback asked to stop");
     uint64_t commit = 0;
     OK(store_commit(store, NULL, &commit));
     CHECK(commit > 3);
@@ -110,7 +110,7 @@ static void from_progress(void)
     OK(store_restore(store, commit, &restore));
     CHECK(filled_with(9));
 
-    trying("a precopy that is told to stop, and calls from inside it");
+    trying("a precopy whose callback asks to stop, and calls from inside it");
     vmstore_precopy_options precopy = {
         .struct_size = sizeof precopy, .progress = progress, .user_data = &stop};
     uint64_t left = SENTINEL;
@@ -124,7 +124,7 @@ static void from_progress(void)
     OK(store_restore(store, commit, NULL));
     CHECK(filled_with(9));
 
-    trying("a verify that is told to stop");
+    trying("a verify whose callback asks to stop");
     stop = 1, before = inside;
     FAILS(store_verify(store, &verify), VMSTORE_E_CANCELLED, "verify");
     CHECK(inside > before);
@@ -142,7 +142,7 @@ static void from_a_listing(void)
     stop = 0, inside = 0;
     OK(store_list_modules(store, 0, one_module, &stop));
     CHECK(inside == 2);
-    trying("a listing that is told to stop");
+    trying("a listing whose callback asks to stop");
     stop = 1, inside = 0;
     OK(store_list_modules(store, 0, one_module, &stop));
     CHECK(inside == 1);

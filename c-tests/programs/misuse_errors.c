@@ -111,12 +111,12 @@ static void the_text(const char *directory)
     every_capacity();
     CHECK(store_last_errno() == ENAMETOOLONG);
 
-    trying("errno behind a failure, and none behind the next");
+    trying("the errno of a failure, and none for the next");
     FAILS(store_open(NULL, NULL, &store), VMSTORE_E_INVALID, "directory");
     CHECK(store_last_errno() == 0);
     CHECK(store_open(long_path, NULL, &store) < -4096);
 
-    trying("success leaves the text and the errno alone");
+    trying("a success does not change the text and the errno");
     store_last_error(before, sizeof before);
     OK(store_open(path_in(directory, "store"), NULL, &store));
     OK(store_close(store));
@@ -194,5 +194,5 @@ int main(int argc, char **argv)
     the_names();
     text_is_one_line(argv[1]);
     one_text_for_each_thread(argv[1]);
-    return finished("%d statuses, and the texts about failures, keep their rules", STATUSES);
+    return finished("%d statuses, and the texts about failures, follow their rules", STATUSES);
 }

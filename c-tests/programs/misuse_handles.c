@@ -14,7 +14,7 @@ static void everything_refuses(uint64_t number)
 
 static void other_kinds(vmstore *store, vmstore_module *module, vmstore_capture *capture)
 {
-    trying("handles of another kind");
+    trying("handles of the wrong kind");
     calls += store_calls_fail((vmstore *)(void *)module, VMSTORE_E_HANDLE, "store");
     calls += store_calls_fail((vmstore *)(void *)capture, VMSTORE_E_HANDLE, "store");
     calls += module_calls_fail((vmstore_module *)(void *)store, VMSTORE_E_HANDLE, "module");
@@ -165,5 +165,5 @@ int main(int argc, char **argv)
 
     stale(argv[1]);
     only_its_own(argv[1]);
-    return finished("%lu calls with stale, foreign and invented handles were refused", calls);
+    return finished("%lu calls with stale, wrong and invented handles were refused", calls);
 }

@@ -120,7 +120,7 @@ static void labels(void)
 
     uint64_t commit = 0, again = 0;
     vmstore_commit_options none = {.struct_size = sizeof none, .label = ""};
-    trying("an empty label, which is none");
+    trying("an empty label, which means no label");
     OK(store_head(store, &commit));
     OK(store_commit(store, &none, &again));
     CHECK(commit == again);
@@ -161,7 +161,7 @@ static void user_data(void)
 
     uint64_t again = 0;
     vmstore_commit_options empty = {.struct_size = sizeof empty};
-    trying("NULL with length 0, which is none");
+    trying("NULL with length 0, which means no user data");
     OK(store_commit(store, &empty, &again));
     CHECK(commit == again);
 }
@@ -244,7 +244,7 @@ int main(int argc, char **argv)
     user_data();
     ranges();
     empty_history(argv[1]);
-    trying("the store after all that");
+    trying("the store after all refusals");
     OK(store_restore(store, 1, NULL));
     CHECK(all_bytes_are(store_module_address(module), page_size(), 1));
     OK(store_verify(store, NULL));

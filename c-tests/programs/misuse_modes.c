@@ -208,13 +208,13 @@ static void descriptors(void)
     CHECK(fcntl(sealed, F_ADD_SEALS, F_SEAL_WRITE) == 0);
     REFUSE("sealed against writing", 4 * page, VMSTORE_E_INVALID, "F_SEAL_WRITE", .flags = flags, .fd = sealed);
 
-    trying("a descriptor that is not to be looked at");
+    trying("a descriptor that the library must ignore");
     vmstore_module *module;
     vmstore_map_options options = {.struct_size = sizeof options, .fd = 987654, .fd_offset = 3};
     OK(store_map_module(store, "unlooked", page, &options, &module));
     OK(store_unmap_module(module));
 
-    trying("the caller's descriptor after all that");
+    trying("the caller's descriptor after all refusals");
     CHECK(lseek(fd, 0, SEEK_CUR) == 12345 && memfd_pages(fd) == 8);
     unsigned char *all = mmap(NULL, 8 * page, PROT_READ, MAP_SHARED, fd, 0);
     CHECK(all != MAP_FAILED);
@@ -273,10 +273,10 @@ int main(int argc, char **argv)
     overlaps();
     descriptors();
     reports();
-    trying("the store after all that");
+    trying("the store after all refusals");
     uint64_t commit;
     OK(store_commit(store, NULL, &commit));
     OK(store_verify(store, NULL));
     OK(store_close(store));
-    return finished("%u calls with impossible modes, ranges and descriptors were refused, and memory was as before", refused);
+    return finished("%u calls with impossible modes, ranges and descriptors were refused, and the memory did not change", refused);
 }

@@ -46,7 +46,7 @@ static inline char *range_text(const void *address, size_t pages)
     while (address && fgets(line, sizeof line, maps)) {
         if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s %" SCNxPTR " %15s %lu", &from, &to, access, &offset, device,
                    &inode) != 6)
-            FAIL("/proc/self/maps says: %s", line);
+            FAIL("a line of /proc/self/maps cannot be read: %s", line);
         for (size_t i = 0; i < pages; i++) {
             uintptr_t at = first + i * page;
             if (at < from || at >= to) continue;

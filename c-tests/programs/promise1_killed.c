@@ -189,7 +189,7 @@ static void check_after_kill(rng *r, const char *directory, uint32_t mode, int f
             expected--;
         } else {
             if (fresh || begun.what != BEGIN_COMMIT)
-                FAIL("commit %" PRIu64 " was never begun", commits[i]);
+                FAIL("commit %" PRIu64 " exists, but was never begun", commits[i]);
             fresh = commits[i];
         }
     }
@@ -205,7 +205,7 @@ static void check_after_kill(rng *r, const char *directory, uint32_t mode, int f
     if (found_head != model_head && !head_is_new)
         FAIL("the head is %" PRIu64 " instead of %" PRIu64 " (under way: %d)", found_head, model_head,
              (int)begun.what);
-    if (fresh && found_head != fresh) FAIL("commit %" PRIu64 " is there and is not the head", fresh);
+    if (fresh && found_head != fresh) FAIL("commit %" PRIu64 " is there, but it is not the head", fresh);
     model_head = found_head;
 
     /* The head is checked by mapping. The newest few and some other commits are checked by restoring. */

@@ -82,7 +82,7 @@ static void refusal(int status, int commit, const char *what)
         FAIL("%s of commit %d with damage in %s (page %d): %s: %s", what, commit, damage.file,
              damage.page, store_strerror(status), last_error());
     if (!may_need(commit))
-        FAIL("%s of commit %d does not need %s, and was refused", what, commit, damage.file);
+        FAIL("%s of commit %d was refused, although it does not need %s", what, commit, damage.file);
     refused++;
 }
 
@@ -113,7 +113,7 @@ static void fresh(vmstore *store, int commit)
             continue;
         }
         if (must_refuse(commit, i))
-            FAIL("commit %d was mapped in spite of damage in %s", commit, damage.file);
+            FAIL("commit %d was mapped despite damage in %s", commit, damage.file);
         m.memory = store_module_address(m.handle);
         delivered(&m, i, commit, "eager map");
         OK(store_unmap_module(m.handle));
@@ -141,7 +141,7 @@ static void in_place(vmstore *store, const mapped m[2], int from, int to)
     for (int i = 0; i < 2; i++)
         if (must_refuse(to, i) && memcmp(at[from][i] + (size_t)damage.page * PAGE,
                                          at[to][i] + (size_t)damage.page * PAGE, PAGE))
-            FAIL("restored %d from %d in spite of damage in %s", to, from, damage.file);
+            FAIL("commit %d was restored from commit %d despite damage in %s", to, from, damage.file);
 }
 
 static void verified(vmstore *store)
@@ -153,7 +153,7 @@ static void verified(vmstore *store)
         int hole = damage.commit == 1 && damage.page >= 0 && zero_page[damage.module][damage.page];
         if (status == VMSTORE_OK) {
             if (commit && !must_refuse(commit, damage.module)) continue;
-            if (!hole) FAIL("verify of %d does not see damage in %s (page %d)", commit, damage.file,
+            if (!hole) FAIL("verify of commit %d does not report damage in %s (page %d)", commit, damage.file,
                             damage.page);
             harmless++;
         } else {
@@ -270,7 +270,7 @@ int main(int count, char **arguments)
     OK(store_close(store));
     for (int n = 1; n <= COMMITS; n++) free(at[n][0]), free(at[n][1]);
     printf("promise 4: seed %" PRIu64 ": %u flipped bytes: %u times the exact bytes, %u times refused "
-           "by name, %u flips in holes\n",
+           "with the file's name, %u flips in holes\n",
            seed(), flips, exact, refused, harmless);
     return 0;
 }

@@ -168,7 +168,7 @@ static void count_on(guest *g, unsigned times)
         int status = ioctl(g->vcpu, KVM_RUN, 0);
         if (status < 0 && errno == EINTR) continue;
         CHECK(status == 0);
-        if (g->run->exit_reason != KVM_EXIT_HLT) FAIL("KVM exit %u", g->run->exit_reason);
+        if (g->run->exit_reason != KVM_EXIT_HLT) FAIL("the guest left KVM with exit reason %u instead of a halt", g->run->exit_reason);
         times--;
     }
 }
@@ -211,7 +211,7 @@ static void guest_counts_on(const char *stores, uint32_t mode, uint32_t tracker)
         /* The guest sees the restored page through the slot, and the program sees the guest's writes. */
         count_on(&g, more);
         if (counter(ram.memory) != 10 * n + more)
-            FAIL("the guest counted to %u from %u in %u steps", counter(ram.memory), 10 * n, more);
+            FAIL("the guest counted to %u, from %u in %u steps", counter(ram.memory), 10 * n, more);
         counted += more;
         if (i % 6 == 0 && more) { /* what the guest counted after a restore is in the next commit */
             uint64_t number = commit(store);

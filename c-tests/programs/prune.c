@@ -172,7 +172,7 @@ static void one_order(const char *master, const char *directory, uint64_t order)
         written = stats(store).bytes_written - written;
         /* A deletion that writes only its record may write more than a very small commit: 64 bytes are allowed. */
         if (written > 2 * model.cost[victim] + 64)
-            FAIL("deleting commit %" PRIu64 " wrote %" PRIu64 " bytes, committing it %" PRIu64, victim,
+            FAIL("deleting commit %" PRIu64 " wrote %" PRIu64 " bytes, making it wrote %" PRIu64, victim,
                  written, model.cost[victim]);
         if (written * 100 / model.cost[victim] > most_percent) most_percent = written * 100 / model.cost[victim];
         there[victim] = 0, left--, deletions++;
@@ -180,7 +180,7 @@ static void one_order(const char *master, const char *directory, uint64_t order)
             OK(store_persist(store, NULL));
             uint64_t after = blocks(directory);
             if (after + own > before)
-                FAIL("deleting a leaf of %" PRIu64 " blocks left %" PRIu64 " of %" PRIu64, own, after, before);
+                FAIL("deleting a leaf of %" PRIu64 " blocks left %" PRIu64 " of %" PRIu64 " blocks", own, after, before);
         }
         FAILS(store_delete_commit(store, victim), VMSTORE_E_NOT_FOUND, "deleted");
         if (below(&r, 12) == 0) {
@@ -229,7 +229,7 @@ static void remove_directory(const char *directory)
 int main(int count, char **arguments)
 {
     CHECK(count >= 2);
-    require_small_pages("prune");
+    require_small_pages("delete");
     char master[4096], copy[4096];
     name_directory(master, arguments[1], "master");
     name_directory(copy, arguments[1], "copy");
@@ -244,7 +244,7 @@ int main(int count, char **arguments)
         one_order(master, copy, order);
         remove_directory(copy);
     }
-    printf("prune: seed %" PRIu64 ": %" PRIu64 " orders over %d commits of %d modules, %lu deletions, %lu "
+    printf("delete: seed %" PRIu64 ": %" PRIu64 " orders over %d commits of %d modules, %lu deletions, %lu "
            "restores compared byte for byte, no deletion wrote more than %lu%% of what its commit did\n",
            seed(), orders, COMMITS, MODULES, deletions, restores, most_percent);
     return 0;

@@ -160,7 +160,7 @@ int main(int count, char **arguments)
     FAILS(store_read(reader, 1, "ram", page * PAGE, some, 1), VMSTORE_E_CORRUPT, "ram_Commit1");
     OK(store_close(reader));
     OK(store_close(store));
-    printf("read: seed %" PRIu64 ": %lu reads as in the model, %lu files told as they are\n", seed(), reads, files_told);
+    printf("read: seed %" PRIu64 ": %lu reads as in the model, %lu files reported exactly\n", seed(), reads, files_told);
     free(at);
     return 0;
 }

@@ -107,7 +107,7 @@ int main(int count, char **arguments)
              * commits changed. */
             size_t laid = k == 0 ? 18 * COMMITS : 0;
             if (kernel_tracker() && pages > differ + laid)
-                FAIL("%" PRIu64 " pages were put back where %zu can have changed", pages, differ);
+                FAIL("%" PRIu64 " pages were restored, but only %zu can have changed", pages, differ);
             put_back += pages, could += differ;
             memset(touched, 0, sizeof touched);
             from = to, restores++;
@@ -116,7 +116,7 @@ int main(int count, char **arguments)
     }
     for (int c = 0; c < COMMITS; c++) free(kept[c]);
     printf("readonly_rewind: %u mappings, %u restores in place exact, after %lu writes, %lu pages dropped, %lu discarded, "
-           "%lu read; %lu pages put back where %lu can have changed\n",
+           "%lu read; %lu pages restored of %lu that can have changed\n",
            mappings, restores, wrote, dropped, discarded, looked, put_back, could);
     return 0;
 }

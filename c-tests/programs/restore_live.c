@@ -352,7 +352,7 @@ int main(int count, char **arguments)
         for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) try_setting(&shared[i]);
     }
     printf("restored in place %u times, %u commits; writes by process %lu, guest %lu, device %lu, peer %lu; all "
-           "memory seen right by each: %lu, %lu, %lu, %lu times\n",
+           "bytes read right by each: %lu, %lu, %lu, %lu times\n",
            restores, commits_made, written[PROCESS], written[GUEST], written[DEVICE], written[PEER],
            looked[PROCESS], looked[GUEST], looked[DEVICE], looked[PEER]);
     return 0;

@@ -182,7 +182,7 @@ static void explain(const char *stores, const setting *s, int number)
     text[length < 0 ? 0 : length] = 0;
     close(ends[0]);
     waitpid(child, NULL, 0);
-    fprintf(stderr, "%s [%s; %s] was killed for %s", steps[number].function, s->words,
+    fprintf(stderr, "%s [%s; %s] was killed for making %s", steps[number].function, s->words,
             steps[number].words, text);
 }
 
@@ -199,7 +199,7 @@ static unsigned nothing_is_missing(const char *on_disk, const char *fast)
             explain(stores, &settings[s], i);
             wrong++;
         }
-    if (wrong) FAIL("%u steps make calls that docs/system-calls.md has not", wrong);
+    if (wrong) FAIL("%u steps make calls that docs/system-calls.md does not list", wrong);
     return made;
 }
 
@@ -220,11 +220,11 @@ static unsigned nothing_is_idle(const char *stores)
             }
         tried += relevant;
         if (relevant && !missed) {
-            fprintf(stderr, "%s: nothing misses %s [%s]\n", rules[r].section, rules[r].call, rules[r].when);
+            fprintf(stderr, "%s: no step needs %s [%s]\n", rules[r].section, rules[r].call, rules[r].when);
             wrong++;
         }
     }
-    if (wrong) FAIL("%u lines of docs/system-calls.md are there for no reason", wrong);
+    if (wrong) FAIL("%u lines of docs/system-calls.md are needed by no step", wrong);
     return tried;
 }
 
@@ -238,7 +238,7 @@ int main(int count, char **arguments)
     if (!fast) fast = arguments[1];
     unsigned made = nothing_is_missing(arguments[1], fast);
     unsigned tried = brief() ? 0 : nothing_is_idle(fast);
-    printf("%u steps lived with what docs/system-calls.md allows; %u lines were left out%s; %u processes\n",
-           made, tried, brief() ? " (brief)" : " in turn, and missed", processes);
+    printf("%u steps survived with what docs/system-calls.md allows; %u lines were left out%s; %u processes\n",
+           made, tried, brief() ? " (brief)" : " in turn, and each was needed", processes);
     return 0;
 }

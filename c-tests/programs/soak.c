@@ -65,7 +65,7 @@ static double resident(void)
     return (double)pages * (double)PAGE / 1024;
 }
 
-/* Several names of one file are counted once. A symbolic link to a counted file has the file's inode. */
+/* Counts each file once: a file with n names counts as an n-th part at each name. Symbolic links are skipped. */
 static double blocks_in(const char *path)
 {
     double sum = 0;
@@ -282,7 +282,7 @@ static void check_descriptors(size_t from)
     for (size_t i = from; i < sampled; i++) {
         double change = samples[i][DESCRIPTORS] - samples[from][DESCRIPTORS];
         if (change > 2 * MODULES || change < -2 * MODULES)
-            FAIL("%.0f descriptors, and then %.0f, in sample %zu of %zu", samples[from][DESCRIPTORS],
+            FAIL("the number of descriptors went from %.0f to %.0f in sample %zu of %zu", samples[from][DESCRIPTORS],
                  samples[i][DESCRIPTORS], i, sampled);
     }
 }
@@ -322,13 +322,13 @@ int main(int count, char **arguments)
     }
     int kind = grows(from);
     if (kind >= 0)
-        FAIL("%s grow by %.1f in %zu samples: from %.0f to %.0f", kinds[kind], grown(from, kind), sampled - from,
+        FAIL("%s grew by %.1f in %zu samples: from %.0f to %.0f", kinds[kind], grown(from, kind), sampled - from,
              samples[from][kind], samples[sampled - 1][kind]);
     check_descriptors(from);
     OK(store_close(store));
     printf("soak of %.0f s, seed %" PRIu64 ": %lu commits, %lu persists, %lu restores, %lu deletions, %lu compactions, ",
            seconds() - begun, seed(), commits, persists, restores, deletions, compactions);
-    printf("%lu reads, %lu unmappings, %lu reopenings; %zu samples:", reads, unmappings, reopenings, sampled - from);
+    printf("%lu reads, %lu unmaps, %lu reopens; %zu samples:", reads, unmappings, reopenings, sampled - from);
     for (kind = 0; kind < KINDS; kind++)
         printf(" %.0f to %.0f %s (%+.3f a sample)%s", samples[from][kind], samples[sampled - 1][kind], kinds[kind],
                slope(from, kind), kind + 1 < KINDS ? "," : "\n");

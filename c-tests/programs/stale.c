@@ -112,7 +112,7 @@ int main(int argc, char **argv)
     name_directory(directory, argv[1], "compacts");
     round_of(directory, 1);
     CHECK(stale > 0 && behind > 0 && answers > 0);
-    printf("stale: seed %" PRIu64 ": %u looks exact, %u of a reader that fell behind, %u readers opened again; "
-           "unmapped: %u calls answered, %u behind\n", seed(), exact, stale, reopened, answers, behind);
+    printf("stale: seed %" PRIu64 ": %u reads exact, %u stale, %u readers opened again; "
+           "unmapped: %u calls answered, %u stale\n", seed(), exact, stale, reopened, answers, behind);
     return 0;
 }

@@ -20,7 +20,7 @@ static void private_to_owner(const char *name, mode_t mode)
 {
     struct stat s;
     CHECK(lstat(name ? path_in(directory, name) : directory, &s) == 0);
-    if ((s.st_mode & 07777) != mode) FAIL("%s has mode %o", name, s.st_mode & 07777);
+    if ((s.st_mode & 07777) != mode) FAIL("%s has mode %o instead of %o", name, s.st_mode & 07777, mode);
 }
 
 static void walk(const char *stores, uint32_t mode)
@@ -47,7 +47,7 @@ static void walk(const char *stores, uint32_t mode)
     struct stat s;
     CHECK(stat(path_in(directory, "ModId1"), &s) == 0 && s.st_size == (off_t)SIZE1);
     if (mode == VMSTORE_MAP_PRIVATE && s.st_blocks)
-        FAIL("a fresh backing file has %ld blocks", (long)s.st_blocks);
+        FAIL("a new backing file has %ld blocks instead of none", (long)s.st_blocks);
     if (mode == VMSTORE_MAP_SHARED && s.st_blocks * 512 < (off_t)SIZE1)
         FAIL("a shared backing file has only %ld blocks reserved", (long)s.st_blocks);
 

@@ -199,7 +199,7 @@ static void diff_two(world *w, rng *r)
     if (!there(w, status, to, "diff")) return;
     for (size_t page = 0; page < ALL_PAGES; page++)
         if (told[page] != (memcmp((*a)[page], (*b)[page], PAGE) != 0))
-            FAIL("from %" PRIu64 " to %" PRIu64 ": page %zu is told wrongly", from, to, page);
+            FAIL("from %" PRIu64 " to %" PRIu64 ": page %zu is reported wrongly", from, to, page);
 }
 
 static void delete_one(world *w, rng *r)
@@ -207,7 +207,7 @@ static void delete_one(world *w, rng *r)
     image *bytes;
     uint64_t number = any(w, r, &bytes);
     if (!number) return;
-    /* The head stays for now. A later compaction may delete it. */
+    /* The call refuses the head. The test marks it as well: it may be gone later. */
     atomic_store(&w->may_go[number], 1);
     there(w, store_delete_commit(w->store, number), number, "delete");
 }

@@ -131,7 +131,7 @@ static void into_others(const char *stores)
         if (number[n]) continue;
         bytes = stream_of(parent[n], n, &length);
         if (length > changed[n] * (PAGE + 256) + 1024)
-            FAIL("a step of %" PRIu64 " pages is %zu bytes long", changed[n], length);
+            FAIL("the stream of a step of %" PRIu64 " pages has %zu bytes", changed[n], length);
         OK(import(store, bytes, length, &number[n]));
         free(bytes);
         check_commit(store, n, number[n]);
@@ -211,7 +211,7 @@ static void bad_streams(const char *stores)
         memcpy(bad, bytes, length);
         bad[flip] ^= (unsigned char)(1 << flip % 8);
         int status = import(store, bad, length, &there);
-        if (status != VMSTORE_E_CORRUPT) FAIL("a flip of byte %zu: %s", flip, store_strerror(status));
+        if (status != VMSTORE_E_CORRUPT) FAIL("a stream with byte %zu flipped gave %s", flip, store_strerror(status));
         nothing_came(store, directory, 1);
     }
     for (size_t a = 0; a + 1 < frames; a++) {

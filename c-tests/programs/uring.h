@@ -89,7 +89,7 @@ static inline void uring_transfer(uring *u, int operation, int fd, uint64_t offs
     do
         submitted = syscall(__NR_io_uring_enter, u->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0);
     while (submitted < 0 && errno == EINTR);
-    if (submitted != 1) FAIL("io_uring_enter gives %ld: %s", submitted, strerror(errno));
+    if (submitted != 1) FAIL("io_uring_enter returned %ld: %s", submitted, strerror(errno));
 
     _Atomic unsigned *first = (_Atomic unsigned *)(void *)(u->ring + u->params.cq_off.head);
     _Atomic unsigned *last = (_Atomic unsigned *)(void *)(u->ring + u->params.cq_off.tail);
@@ -101,7 +101,7 @@ static inline void uring_transfer(uring *u, int operation, int fd, uint64_t offs
     CHECK(outcome.user_data == u->done);
     if (outcome.res != (int)length)
         FAIL("io_uring moved %d of %zu bytes: %s", outcome.res, length,
-             outcome.res < 0 ? strerror(-outcome.res) : "short");
+             outcome.res < 0 ? strerror(-outcome.res) : "too few");
     u->done++;
 }
 

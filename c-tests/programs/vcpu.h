@@ -74,7 +74,7 @@ static inline const char *vcpu_open(vcpu *v)
     while (v->machine < 0 && errno == EINTR);
     if (v->machine < 0) {
         static char why[128];
-        snprintf(why, sizeof why, "KVM makes no machine here: %s", strerror(errno));
+        snprintf(why, sizeof why, "KVM cannot make a machine: %s", strerror(errno));
         close(v->kvm);
         return why;
     }
@@ -113,7 +113,7 @@ static inline unsigned char vcpu_run(vcpu *v, struct kvm_regs r)
     while (ioctl(v->cpu, KVM_RUN, 0))
         if (errno != EINTR) FAIL("KVM_RUN: %s", strerror(errno));
     if (v->run->exit_reason != KVM_EXIT_HLT)
-        FAIL("the guest left with exit reason %u and not by its halt", v->run->exit_reason);
+        FAIL("the guest left KVM with exit reason %u instead of a halt", v->run->exit_reason);
     CHECK(ioctl(v->cpu, KVM_GET_REGS, &r) == 0);
     v->runs++;
     return (unsigned char)r.rbx;
