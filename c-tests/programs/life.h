@@ -306,7 +306,7 @@ static const step steps[] = {
     {"store_persist", "nothing", do_persist, 1, NULL},
     {"store_capture", "", do_capture, 1, write_few},
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
-    {"store_persist", "little", do_persist, 0, NULL},
+    {"store_persist", "small", do_persist, 0, NULL},
     {"store_audit", "", do_audit, 0, NULL}, /* several files */
     {"store_restore", "", do_restore, 0, NULL},
     {"store_discard", "", do_discard, 0, NULL},
