@@ -300,7 +300,11 @@ fn promise_3_system_calls_fail_in_their_turn() {
             // A signal is no failure of a sync: the sync is repeated.
             let sync = injection.starts_with("fsync") || injection.starts_with("fdatasync");
             if sync && !injection.contains("EINTR") {
-                assert!(said.failed > 0, "no call reported a failed sync: {}", what());
+                assert!(
+                    said.failed > 0,
+                    "no call reported a failed sync: {}",
+                    what()
+                );
                 syncs += 1;
             }
         }
