@@ -1,4 +1,5 @@
-//! Files made up by somebody who knows the checksums: what they claim costs no more than what is there.
+//! Files made by an attacker who knows the checksums: large claims in them cost no more memory or time than the
+//! file's real content.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -20,10 +21,10 @@ use crate::sys::fs::Place;
 use crate::sys::host::page_size;
 use crate::{Error, OpenOptions, Store};
 
-/// Runs that a footer claims.
+/// The number of runs that the footer claims.
 const RUNS: u64 = 32 << 20;
 
-/// A store whose one module commit is a delta of as many runs as there are, all of them a hole.
+/// Makes a store whose only module commit is a delta that claims this many runs. The runs are a hole in the file.
 fn claim_many_runs(zeros: u64) -> String {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), OpenOptions::default()).unwrap();
@@ -72,7 +73,7 @@ fn claim_many_runs(zeros: u64) -> String {
     }
 }
 
-/// The most memory this process ever had, in MiB.
+/// The most memory that this process has used so far, in MiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -89,7 +90,7 @@ fn an_index_that_is_a_hole_is_not_loaded() {
         println!("peak: {} {why:?}", peak());
         return;
     }
-    // A process of its own, whose memory no other test uses.
+    // A separate process: no other test uses its memory.
     let test = "store::tests::forged::an_index_that_is_a_hole_is_not_loaded";
     let child = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -103,12 +104,12 @@ fn an_index_that_is_a_hole_is_not_loaded() {
         .split("peak: ")
         .nth(1)
         .and_then(|rest| rest.split(' ').next());
-    let peak: u64 = peak.expect("it tells").parse().unwrap();
+    let peak: u64 = peak.expect("the child prints its peak").parse().unwrap();
     println!("an index of 768 MiB of nothing: refused with {peak} MiB of memory in all");
     assert!(peak < 100, "{peak} MiB");
 }
 
-/// A change of one file's bytes, and what it is.
+/// A description and a change of one file's bytes.
 type Forgery = (&'static str, fn(&mut Vec<u8>));
 
 fn set(bytes: &mut [u8], at: usize, value: u64) {
@@ -127,7 +128,7 @@ fn run(bytes: &mut [u8], number: usize, at: usize, value: u64) {
     set(bytes, index + number * RUN + at, value);
 }
 
-/// Where the payload of the first record begins.
+/// The offset of the first record's payload.
 const PAYLOAD: usize = LOG_HEADER + HEAD;
 
 const OF_A_FOOTER: [Forgery; 22] = [
@@ -233,7 +234,7 @@ const OF_THE_IDENTITY: [Forgery; 4] = [
     }),
 ];
 
-/// Opens a store and looks at all of it: the first error there is.
+/// Opens a store and reads all of it. Returns the first error.
 fn first_error(root: &std::path::Path) -> Option<Error> {
     let store = match Store::open(root, OpenOptions::default()) {
         Ok(store) => store,
@@ -299,7 +300,7 @@ fn every_forged_number_and_name_is_refused_by_the_name_of_its_file() {
     assert!(tried > 80);
 }
 
-/// Records whose checksums are right, of which one cannot follow the others.
+/// Records with valid checksums, one of which cannot follow the others.
 #[test]
 fn a_record_that_contradicts_history_is_refused_except_by_a_salvage() {
     let mut count = 0;
