@@ -1,4 +1,4 @@
-//! The C header is up to date, is plain C and C++ by itself, and its introduction tells the truth.
+//! The C header is up to date, is plain C and C++ by itself, and the statements of its introduction hold.
 //!
 //! `VMSTORE_WRITE_HEADER=1 cargo test --test header` brings `include/vmstore.h` up to date.
 
@@ -269,7 +269,7 @@ fn the_program_of_the_introduction_says_hello() {
     assert_eq!(said, "hello\n");
     assert!(
         at("guest.store").is_dir(),
-        "the program made its store where it ran"
+        "the program made its store in its working directory"
     );
 }
 

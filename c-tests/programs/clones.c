@@ -114,7 +114,7 @@ static void start(size_t number)
     clones[number].socket = ends[0];
 }
 
-static void tell(char command)
+static void command_all(char command)
 {
     for (size_t i = 0; i < clone_count; i++) CHECK(write(clones[i].socket, &command, 1) == 1);
 }
@@ -238,7 +238,7 @@ int main(int count, char **arguments)
         CHECK(write(clones[i].socket, "o", 1) == 1);
         clones[i].opened = ask(i);
     }
-    tell('1');
+    command_all('1');
     unsigned commits = commit_meanwhile(&r, store, m.memory, versions);
     uint64_t checked = 0;
     for (size_t i = 0; i < clone_count; i++) checked += clones[i].read.checked;
@@ -257,14 +257,14 @@ int main(int count, char **arguments)
     OK(store_compact(store, NULL));
     OK(store_persist(store, NULL));
     CHECK(commit_count(store) == 1);
-    tell('1');
+    command_all('1');
     for (size_t i = 0; i < clone_count; i++) checked += ask(i).checked;
     FAILS(store_restore(store, *cloned, NULL), VMSTORE_E_NOT_FOUND, "commit");
     OK(store_close(store));
     remove_files();
-    tell('2');
+    command_all('2');
     for (size_t i = 0; i < clone_count; i++) checked += ask(i).checked;
-    tell('w');
+    command_all('w');
     for (size_t i = 0; i < clone_count; i++) ask(i);
     for (size_t i = 0; i < clone_count; i++) {
         int status;

@@ -7,10 +7,10 @@ enum { COMMITS = 40, PAGES = 48, MODULES = 2 };
 
 static const char *const names[MODULES] = {"late", "ram"};
 static uint64_t at[COMMITS + 1][MODULES][PAGES]; /* what each page holds; 0: zeros */
-static unsigned long pairs, pages_told;
+static unsigned long pairs, pages_reported;
 
 static struct {
-    unsigned char told[MODULES][PAGES];
+    unsigned char reported[MODULES][PAGES];
     int last;
     uint64_t end, calls, limit;
 } heard;
@@ -23,8 +23,8 @@ static int hear(const char *id, uint64_t offset, uint64_t length, void *user_dat
     /* In order, and neighbouring pages in one call. */
     CHECK(module > heard.last || (module == heard.last && offset > heard.end) || heard.calls == 0);
     heard.last = module, heard.end = offset + length;
-    for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE; page++, pages_told++)
-        heard.told[module][page] = 1;
+    for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE; page++, pages_reported++)
+        heard.reported[module][page] = 1;
     return ++heard.calls == heard.limit;
 }
 
@@ -35,7 +35,7 @@ static void check_pair(vmstore *store, uint64_t from, uint64_t to, const char *o
     for (int m = 0; m < MODULES; m++)
         for (int page = 0; page < PAGES; page++) {
             int differs = (!only || !strcmp(only, names[m])) && at[from][m][page] != at[to][m][page];
-            if (heard.told[m][page] != differs)
+            if (heard.reported[m][page] != differs)
                 FAIL("from %" PRIu64 " to %" PRIu64 ": page %d of %s is reported as %s", from, to, page, names[m],
                      differs ? "the same" : "different");
         }
@@ -98,6 +98,6 @@ int main(int count, char **arguments)
     FAILS(store_diff(store, 1, 2, NULL, NULL, &heard), VMSTORE_E_INVALID, "callback");
     OK(store_close(store));
     printf("diff: seed %" PRIu64 ": %lu pairs of commits, %lu differing pages reported, all as in the model\n",
-           seed(), pairs, pages_told);
+           seed(), pairs, pages_reported);
     return 0;
 }

@@ -24,7 +24,7 @@ static const struct {
 /* What is expected: one letter for each of `trackers`. This is the table of docs/tracking.md, word for word:
  *   +  the commit is exact          m  missed unless it is marked
  *   r  the next call is refused     =  nothing changes, and nothing is missed
- *   .  there is no such way in */
+ *   .  this writer cannot reach such a module */
 static const char *const expected[2 + WRITERS] = {
     "| written by                   | private | image | shared | memfd | fd    | adopted: anonymous | adopted: shared | adopted: private file |",
     "|------------------------------|---------|-------|--------|-------|-------|--------------------|-----------------|-----------------------|",
@@ -124,7 +124,7 @@ static void refused_by_name(rng *r, vmstore *store, bank *b, const unsigned char
     b->memory[0] ^= 1, b->shadow[0] ^= 1;
     OK(store_mark_dirty(b->handle, 0, 1));
     commit(store);
-    CHECK(wrong_pages(b, "mapped anew") == 0);
+    CHECK(wrong_pages(b, "mapped afresh") == 0);
 }
 
 /* One round in a cell that is not refused. Returns '+', 'm' or '='. */
@@ -201,7 +201,7 @@ static char cell(const char *stores, enum writer w, int column, int tracker, int
         map_again_from_image(&r, &store, &b, image, compared);
         if (!compared) way.image = image;
     }
-    const char *why = writer_applies(w, &b) ? writer_begin(&way, w) : "there is no such way in";
+    const char *why = writer_applies(w, &b) ? writer_begin(&way, w) : "this writer cannot reach such a module";
     unsigned epochs = brief() ? 2 : 4;
     for (unsigned e = 0; !why && e < epochs; e++) {
         /* Every touched page becomes private, is committed, and is tracked again. */
@@ -283,8 +283,8 @@ int main(int count, char **arguments)
         }
         putchar('\n');
     }
-    printf("matrix: %u cells exact, %u missed and exact once marked, %u refused, %u where nothing changes, %u without such "
-           "a way, %u not tried here; %u runs, %u commits compared, %u audits found %u missed pages, %u refusals, %u "
+    printf("matrix: %u cells exact, %u missed and exact once marked, %u refused, %u where nothing changes, %u that the writer "
+           "cannot reach, %u not tried here; %u runs, %u commits compared, %u audits found %u missed pages, %u refusals, %u "
            "restores\n",
            counts['+'], counts['m'], counts['r'], counts['='], counts['.'], skipped, cells, commits, audits, missed_pages,
            refusals, restores);

@@ -74,7 +74,7 @@ static machine start(const char *directory, uint32_t mode)
     return m;
 }
 
-static void tell(int fd, message m)
+static void report(int fd, message m)
 {
     CHECK(write(fd, &m, sizeof m) == sizeof m); /* below PIPE_BUF: written whole or not at all */
 }
@@ -85,33 +85,33 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
     machine m = start(directory, mode);
     uint64_t commits[MOST_COMMITS], number;
     size_t count, pages[16];
-    tell(fd, (message){READY, 0, 0});
+    report(fd, (message){READY, 0, 0});
     OK(store_list_commits(m.store, commits, MOST_COMMITS, &count));
     uint64_t now = head(m.store);
     for (;;) {
         uint64_t kind = below(&r, 16), tag = next(&r);
         if (kind == 0 && count) {
             number = commits[below(&r, count)];
-            tell(fd, (message){BEGIN_RESTORE, 0, number});
+            report(fd, (message){BEGIN_RESTORE, 0, number});
             OK(store_restore(m.store, number, NULL));
-            tell(fd, (message){DONE, 0, number});
+            report(fd, (message){DONE, 0, number});
             now = number;
         } else if (kind == 3 && count > 1) {
             size_t at = below(&r, count);
             number = commits[at];
             if (number == now) continue;
-            tell(fd, (message){BEGIN_DELETE, 0, number});
+            report(fd, (message){BEGIN_DELETE, 0, number});
             OK(store_delete_commit(m.store, number));
-            tell(fd, (message){DONE, 0, number});
+            report(fd, (message){DONE, 0, number});
             memmove(commits + at, commits + at + 1, (--count - at) * sizeof *commits);
         } else if (kind == 4 && tag % 4 == 0) {
-            tell(fd, (message){BEGIN_COMPACT, 0, 0});
+            report(fd, (message){BEGIN_COMPACT, 0, 0});
             OK(store_compact(m.store, NULL));
-            tell(fd, (message){DONE, 0, 0});
+            report(fd, (message){DONE, 0, 0});
         } else if (kind <= 2) {
-            tell(fd, (message){BEGIN_PERSIST, 0, 0});
+            report(fd, (message){BEGIN_PERSIST, 0, 0});
             OK(store_persist(m.store, NULL));
-            tell(fd, (message){DONE, 0, 0});
+            report(fd, (message){DONE, 0, 0});
         } else {
             size_t writes = pages_of(tag, pages);
             for (size_t i = 0; i < writes; i++) {
@@ -121,9 +121,9 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
             }
             /* With the label there is a commit even if the writes changed nothing. */
             vmstore_commit_options options = {.struct_size = sizeof options, .label = "k"};
-            tell(fd, (message){BEGIN_COMMIT, tag, 0});
+            report(fd, (message){BEGIN_COMMIT, tag, 0});
             OK(store_commit(m.store, &options, &number));
-            tell(fd, (message){DONE, tag, number});
+            report(fd, (message){DONE, tag, number});
             CHECK(count < MOST_COMMITS);
             commits[count++] = now = number;
         }

@@ -7,7 +7,7 @@ enum { COMMITS = 40, PAGES = 40, MODULES = 2 };
 
 static const char *const names[MODULES] = {"late", "ram"};
 static unsigned char (*at)[MODULES][PAGES * 4096]; /* the bytes of each commit */
-static unsigned long reads, files_told;
+static unsigned long reads, files_reported;
 
 static struct {
     const char *directory;
@@ -31,22 +31,22 @@ static int hear(const vmstore_file_info *file, void *user_data)
     CHECK(stat(path, &found) == 0 && (uint64_t)found.st_size == file->length);
     CHECK(file->module_size == PAGES * PAGE && file->data_pages + file->zero_pages <= PAGES);
     CHECK(file->length > (file->parent ? file->data_pages * PAGE : file->module_size));
-    files_told++;
+    files_reported++;
     return ++heard.calls == heard.limit;
 }
 
 /* All files: each file once, and a parent before the files that were made on it. */
 static int hear_all(const vmstore_file_info *file, void *user_data)
 {
-    static unsigned char told[MODULES][COMMITS + 1];
+    static unsigned char reported[MODULES][COMMITS + 1];
     int m = !strcmp(file->module_id, names[1]);
-    if (heard.calls == 0) memset(told, 0, sizeof told);
-    CHECK(user_data == &heard && !strcmp(file->module_id, names[m]) && !told[m][file->module_commit]);
+    if (heard.calls == 0) memset(reported, 0, sizeof reported);
+    CHECK(user_data == &heard && !strcmp(file->module_id, names[m]) && !reported[m][file->module_commit]);
     CHECK(strcmp(heard.module, file->module_id) < 0 || heard.below < file->module_commit);
-    CHECK(file->parent == 0 || told[m][file->parent]);
+    CHECK(file->parent == 0 || reported[m][file->parent]);
     snprintf(heard.module, sizeof heard.module, "%s", file->module_id);
     heard.below = file->module_commit;
-    told[m][file->module_commit] = 1;
+    reported[m][file->module_commit] = 1;
     heard.calls++;
     return 0;
 }
@@ -160,7 +160,7 @@ int main(int count, char **arguments)
     FAILS(store_read(reader, 1, "ram", page * PAGE, some, 1), VMSTORE_E_CORRUPT, "ram_Commit1");
     OK(store_close(reader));
     OK(store_close(store));
-    printf("read: seed %" PRIu64 ": %lu reads as in the model, %lu files reported exactly\n", seed(), reads, files_told);
+    printf("read: seed %" PRIu64 ": %lu reads as in the model, %lu files reported exactly\n", seed(), reads, files_reported);
     free(at);
     return 0;
 }

@@ -35,7 +35,7 @@ static int concerns(const rule *r, const setting *s, const step *p)
 }
 
 /* Prints the call that was not allowed. Used in a second run of a step whose first run was killed. */
-static void tell(int number, siginfo_t *info, void *context)
+static void print_call(int number, siginfo_t *info, void *context)
 {
     char text[256];
     const ucontext_t *c = context;
@@ -168,7 +168,7 @@ static void explain(const char *stores, const setting *s, int number)
     CHECK(pipe(ends) == 0);
     pid_t child = fork_quietly();
     if (child == 0) {
-        struct sigaction action = {.sa_sigaction = tell, .sa_flags = SA_SIGINFO};
+        struct sigaction action = {.sa_sigaction = print_call, .sa_flags = SA_SIGINFO};
         sigaction(SIGSYS, &action, NULL);
         dup2(ends[1], 2);
         char fresh[4096];

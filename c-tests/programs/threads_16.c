@@ -181,24 +181,24 @@ static void read_one(world *w, rng *r)
         same(buffer, (*bytes)[first_of[m]] + offset, length, "what was read");
 }
 
-static int hear(const char *id, uint64_t offset, uint64_t length, void *told)
+static int hear(const char *id, uint64_t offset, uint64_t length, void *reported)
 {
     int m = strcmp(id, names[1]) == 0;
-    memset((char *)told + first_of[m] + offset / PAGE, 1, length / PAGE);
+    memset((char *)reported + first_of[m] + offset / PAGE, 1, length / PAGE);
     return 0;
 }
 
 static void diff_two(world *w, rng *r)
 {
     image *a, *b;
-    char told[ALL_PAGES] = {0};
+    char reported[ALL_PAGES] = {0};
     uint64_t from = any(w, r, &a), to = any(w, r, &b);
     if (!from || !to) return;
-    int status = store_diff(w->store, from, to, NULL, hear, told);
+    int status = store_diff(w->store, from, to, NULL, hear, reported);
     if (status == VMSTORE_E_NOT_FOUND && atomic_load(&w->may_go[from])) return;
     if (!there(w, status, to, "diff")) return;
     for (size_t page = 0; page < ALL_PAGES; page++)
-        if (told[page] != (memcmp((*a)[page], (*b)[page], PAGE) != 0))
+        if (reported[page] != (memcmp((*a)[page], (*b)[page], PAGE) != 0))
             FAIL("from %" PRIu64 " to %" PRIu64 ": page %zu is reported wrongly", from, to, page);
 }
 

@@ -271,43 +271,43 @@ static void through_a_pipe(const char *stores)
 static struct {
     unsigned long calls, until;
     uint64_t done, total;
-} told;
+} heard;
 
 static int hear(uint64_t done, uint64_t total, void *user_data)
 {
-    CHECK(user_data == &told && done <= total && done >= told.done);
-    told.done = done, told.total = total;
-    return ++told.calls == told.until;
+    CHECK(user_data == &heard && done <= total && done >= heard.done);
+    heard.done = done, heard.total = total;
+    return ++heard.calls == heard.until;
 }
 
 /* Progress on both sides, to the end. Then cancelled at every call, with nothing imported. */
 static void with_progress(const char *directory)
 {
-    vmstore_transfer_options options = {.struct_size = sizeof options, .progress = hear, .user_data = &told};
+    vmstore_transfer_options options = {.struct_size = sizeof options, .progress = hear, .user_data = &heard};
     uint64_t there = 0;
     int fd = memfd_create("stream", MFD_CLOEXEC);
     CHECK(fd >= 0);
-    memset(&told, 0, sizeof told);
+    memset(&heard, 0, sizeof heard);
     OK(store_export_with(source, 0, COMMITS, fd, &options));
-    unsigned long calls = told.calls;
-    uint64_t total = told.total;
-    CHECK(calls > 3 && told.done == total && total > 0);
+    unsigned long calls = heard.calls;
+    uint64_t total = heard.total;
+    CHECK(calls > 3 && heard.done == total && total > 0);
     for (unsigned long until = 1; until <= calls; until++, cancelled++) {
         int cut = memfd_create("stream", MFD_CLOEXEC);
-        memset(&told, 0, sizeof told), told.until = until;
+        memset(&heard, 0, sizeof heard), heard.until = until;
         FAILS(store_export_with(source, 0, COMMITS, cut, &options), VMSTORE_E_CANCELLED, "export");
         close(cut);
     }
     vmstore *store = open_store(directory, 0);
     for (unsigned long until = 1;; until++, cancelled++) {
         CHECK(lseek(fd, 0, SEEK_SET) == 0);
-        memset(&told, 0, sizeof told), told.until = until;
+        memset(&heard, 0, sizeof heard), heard.until = until;
         int status = store_import_with(store, fd, &options, &there);
         if (status == VMSTORE_OK) break;
-        CHECK(status == VMSTORE_E_CANCELLED && told.calls == until && there == 0 && commit_count(store) == 0);
+        CHECK(status == VMSTORE_E_CANCELLED && heard.calls == until && there == 0 && commit_count(store) == 0);
     }
     /* The progress of an import gives the stream's total. */
-    CHECK(told.total == total && told.calls > 3);
+    CHECK(heard.total == total && heard.calls > 3);
     check_commit(store, COMMITS, there);
     OK(store_close(store));
     close(fd);

@@ -1,5 +1,5 @@
-/* io_uring with one pinned range, by system calls alone: a writer that reaches memory by its pages and not
- * through this process's page tables, as a device's DMA does. Needs _GNU_SOURCE.
+/* io_uring with one pinned range, by system calls alone. It is a writer that reaches the pages of memory directly
+ * and not through this process's page tables, as a device's DMA does. Needs _GNU_SOURCE.
  *
  *     uring u;
  *     if (have("io_uring", uring_open(&u))) {

@@ -1,4 +1,4 @@
-/* A KVM guest that stores and loads bytes where it is told: a writer that reaches memory through a KVM
+/* A KVM guest that stores and loads bytes at given addresses. It is a writer that reaches memory through a KVM
  * memory slot and not through this process's page tables. Needs _GNU_SOURCE.
  *
  *     vcpu v;
@@ -9,8 +9,8 @@
  *         vcpu_close(&v);
  *     }
  *
- * Its code is in a page of its own at VCPU_CODE, in the slot VCPU_CODE_SLOT; everything below is the
- * caller's to fill with slots. */
+ * The guest's code is in a page of its own at VCPU_CODE, in the slot VCPU_CODE_SLOT. The caller may fill all
+ * addresses below with slots. */
 #ifndef VCPU_H
 #define VCPU_H
 
@@ -49,7 +49,7 @@ static const unsigned char vcpu_code[] = {
     0xf4,             /*       hlt            */
 };
 
-/* Puts `length` bytes at `memory` into the guest at `address`; length 0 takes the slot out. `flags` may be
+/* Puts `length` bytes at `memory` into the guest at `address`; length 0 removes the slot. `flags` may be
  * KVM_MEM_LOG_DIRTY_PAGES. */
 static inline void vcpu_slot(vcpu *v, unsigned number, uint64_t address, void *memory, uint64_t length,
                              unsigned flags)
