@@ -58,7 +58,10 @@ fn a_child_that_drops_a_store_leaves_the_parent_alone() {
                 .iter()
                 .all(|f| unsafe { libc::fcntl(f.as_raw_fd(), libc::F_GETFD) } >= 0)
     });
-    assert!(held, "a call in the child was not refused, or a descriptor of the child was closed");
+    assert!(
+        held,
+        "a call in the child was not refused, or a descriptor of the child was closed"
+    );
 
     let memory: *mut u8 = std::ptr::with_exposed_provenance_mut(module.address());
     // SAFETY: inside the module, which nobody else uses.

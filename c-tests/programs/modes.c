@@ -285,7 +285,7 @@ static void audit(void)
 {
     uint64_t missed = UINT64_MAX;
     OK(store_audit(store, &missed));
-    if (missed && reported) FAIL("store_audit finds %" PRIu64 " pages that nobody reported", missed);
+    if (missed && reported) FAIL("store_audit finds %" PRIu64 " pages that no tracker reported", missed);
     reported = 1;
     done[AUDIT]++;
 }

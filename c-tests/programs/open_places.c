@@ -257,7 +257,7 @@ static void permissions(void)
     if (getuid() == 0) CHECK(chmod(directory, 0755) == 0); /* for the child, which runs as another user */
     for (int i = 0; i < 3; i++) CHECK(chmod(path_in(directory, names[i]), modes[i]) == 0);
 
-    trying("directories that nobody may read or write");
+    trying("directories that may not be read or written");
     run_as_nobody(as_nobody);
     refused += 7;
 

@@ -315,9 +315,9 @@ fn promise_3_system_calls_fail_in_their_turn() {
         }
     }
     println!(
-        "{runs} of {} failing system calls tried, {failed} of them came to fail, {syncs} of them syncs, each reported: \
+        "{runs} of {} failing system calls tried, {failed} of them did fail, {syncs} of them syncs, each reported: \
          {through} cycles got through, {given_up} gave up because calls kept failing; no signal, nothing lost, no wrong \
-         byte, all go on",
+         byte, all take a new commit",
         all.len()
     );
     assert!(runs == wanted.min(all.len()) && through > 20 && given_up > 20);

@@ -285,7 +285,7 @@ fn promise_1_and_2_every_short_history_survives_every_crash() {
     println!(
         "seed {}, from sequence {from} on: {histories} histories ({impossible} more are impossible), {points} crash points ({exhausted} with every \
          subset), {states} crash states: opened and compared were {opened} that differ, and {again} more of recoveries that \
-         were crashed once or twice, or of killed owners' successors that lost power; {went_on} of them went on; nothing was lost, nothing wrong, no hole, all opened; {:.0} s",
+         were crashed once or twice, or of killed owners' successors that lost power; {went_on} of them took a new commit; nothing was lost, nothing wrong, no hole, all opened; {:.0} s",
         seed(),
         begun.elapsed().as_secs_f64(),
     );

@@ -132,40 +132,46 @@ fn run(bytes: &mut [u8], number: usize, at: usize, value: u64) {
 const PAYLOAD: usize = LOG_HEADER + HEAD;
 
 const OF_A_FOOTER: [Forgery; 22] = [
-    ("an image that was itself", |b| {
+    ("an image whose former base is itself", |b| {
         let own = seal::number(b, b.len() - FOOTER + 32);
         footer(b, FORMER, own);
     }),
-    ("all former runs there can be", |b| {
+    ("the greatest number of former runs", |b| {
         footer(b, FORMER, 1);
         footer(b, FORMER + 8, u64::MAX);
     }),
-    ("all data pages there can be", |b| footer(b, 80, u64::MAX)),
+    ("the greatest number of data pages", |b| {
+        footer(b, 80, u64::MAX)
+    }),
     ("more data pages than the module has", |b| footer(b, 80, 3)),
-    ("all zero pages there can be", |b| footer(b, 88, u64::MAX)),
-    ("all runs there can be", |b| footer(b, 96, u64::MAX)),
+    ("the greatest number of zero pages", |b| {
+        footer(b, 88, u64::MAX)
+    }),
+    ("the greatest number of runs", |b| footer(b, 96, u64::MAX)),
     ("runs whose bytes overflow", |b| footer(b, 96, 1 << 60)),
     ("more runs than pages", |b| footer(b, 96, 9)),
     ("an index beyond the file", |b| footer(b, 104, 1 << 40)),
-    ("an index that is over the pages", |b| footer(b, 104, 0)),
+    ("an index that overlaps the pages", |b| footer(b, 104, 0)),
     ("an index longer than the file", |b| footer(b, 112, 1 << 40)),
-    ("a size of nothing", |b| footer(b, 56, 0)),
-    ("a size that is no whole page", |b| footer(b, 56, 4097)),
-    ("all the size there can be", |b| {
+    ("a module of size 0", |b| footer(b, 56, 0)),
+    ("a size that is not a multiple of a page", |b| {
+        footer(b, 56, 4097)
+    }),
+    ("the greatest size", |b| {
         footer(b, 56, u64::MAX - 4095);
     }),
-    ("itself for its parent", |b| {
+    ("itself as its parent", |b| {
         let own = seal::number(b, b.len() - FOOTER + 32);
         footer(b, 40, own);
     }),
     ("a parent that is younger", |b| footer(b, 40, 1 << 40)),
     ("another commit's number", |b| footer(b, 32, 77)),
-    ("pages of no size", |b| {
+    ("pages of size 0", |b| {
         let at = b.len() - FOOTER + 52;
         b[at..at + 4].fill(0);
     }),
-    ("no shape that there is", |b| footer(b, 48, 4096 << 32 | 7)),
-    ("a name that leads away", |b| {
+    ("an unknown shape", |b| footer(b, 48, 4096 << 32 | 7)),
+    ("a name outside of the directory", |b| {
         let at = b.len() - FOOTER + 136;
         b[at..at + 6].copy_from_slice(b"\x04\0../a");
     }),
@@ -182,21 +188,21 @@ const OF_A_FOOTER: [Forgery; 22] = [
 const OF_RUNS: [Forgery; 5] = [
     ("a run beyond the module", |b| run(b, 0, 0, 1 << 40)),
     ("a run that overflows", |b| run(b, 0, 8, u64::MAX)),
-    ("a run of nothing", |b| run(b, 0, 8, 0)),
+    ("a run of 0 pages", |b| run(b, 0, 8, 0)),
     ("a run of unknown content", |b| run(b, 0, 16, 7)),
-    ("a run that begins where no page is", |b| {
+    ("a run that begins at a page that cannot exist", |b| {
         run(b, 0, 0, u64::MAX);
     }),
 ];
 
 const OF_A_RECORD: [Forgery; 15] = [
     ("commit 0", |b| set(b, PAYLOAD, 0)),
-    ("the last number there is", |b| set(b, PAYLOAD, u64::MAX)),
-    ("itself for its parent", |b| set(b, PAYLOAD + 24, 1)),
+    ("the greatest number", |b| set(b, PAYLOAD, u64::MAX)),
+    ("itself as its parent", |b| set(b, PAYLOAD + 24, 1)),
     ("a parent that is younger", |b| {
         set(b, PAYLOAD + 24, 1 << 40);
     }),
-    ("a parent that there never was", |b| {
+    ("a parent that never existed", |b| {
         set(b, PAYLOAD + 24, u64::MAX);
     }),
     ("a label longer than the record", |b| {
@@ -205,7 +211,7 @@ const OF_A_RECORD: [Forgery; 15] = [
     ("user data longer than the record", |b| {
         b[PAYLOAD + 42..PAYLOAD + 46].fill(0xff);
     }),
-    ("all the modules there can be", |b| {
+    ("the greatest number of modules", |b| {
         b[PAYLOAD + 46..PAYLOAD + 50].fill(0xff);
     }),
     ("a module id longer than the record", |b| {
@@ -216,8 +222,8 @@ const OF_A_RECORD: [Forgery; 15] = [
     ("a module commit of the future", |b| {
         set(b, PAYLOAD + 53, 1 << 40);
     }),
-    ("a module of nothing", |b| set(b, PAYLOAD + 61, 0)),
-    ("a payload longer than all there can be", |b| {
+    ("a module of size 0", |b| set(b, PAYLOAD + 61, 0)),
+    ("a payload longer than any can be", |b| {
         set(b, LOG_HEADER + 8, u64::MAX);
     }),
     ("a payload longer than the file", |b| {
@@ -227,8 +233,8 @@ const OF_A_RECORD: [Forgery; 15] = [
 
 const OF_THE_IDENTITY: [Forgery; 4] = [
     ("another version", |b| b[8] = 9),
-    ("a flag that nobody knows", |b| b[12] = 1),
-    ("pages of no size", |b| b[32..36].fill(0)),
+    ("an unknown flag", |b| b[12] = 1),
+    ("pages of size 0", |b| b[32..36].fill(0)),
     ("pages of another host", |b| {
         b[32..36].copy_from_slice(&(1u32 << 30).to_le_bytes());
     }),

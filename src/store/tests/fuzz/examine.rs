@@ -270,7 +270,7 @@ fn import(passes: &Passes<'_>, spool: &Path, store: &Store, made: u64) {
     };
     other
         .verify(&VerifyOptions::default(), None)
-        .expect("what was imported is whole");
+        .expect("the imported commit is whole");
     for module in store
         .modules(made)
         .unwrap()
@@ -280,7 +280,7 @@ fn import(passes: &Passes<'_>, spool: &Path, store: &Store, made: u64) {
         let mut both = [vec![1; module.size as usize], vec![2; module.size as usize]];
         other
             .read(there, &module.id, 0, &mut both[0])
-            .expect("what was imported is read");
+            .expect("the imported bytes can be read");
         let here = store.read(made, &module.id, 0, &mut both[1]);
         assert!(allowed("read", here).is_none() || both[0] == both[1]);
     }
