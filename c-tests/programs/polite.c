@@ -1,8 +1,8 @@
 /* The library does not disturb the process of its host. The program runs a whole life of a store, in every setting,
  * while seccomp forbids clone and fork, the host owns every signal, and descriptors 0, 1 and 2 are pipes that must
  * stay empty, or are closed. What the host writes to these descriptors must not reach a file of the store. A write
- * beyond RLIMIT_FSIZE is an error and not a signal, at every step. All failures
- * that need no broken disk print nothing either. two_stores.c tries two stores in one process. */
+ * beyond RLIMIT_FSIZE is an error and not a signal, at every step. Calls that fail print nothing either.
+ * two_stores.c tries two stores in one process. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <pthread.h>
