@@ -205,23 +205,25 @@ fn system_calls(document: &str) -> String {
             .strip_prefix('`')
             .and_then(|call| call.strip_suffix('`'))
         else {
-            continue; // the head of a table
+            continue; // the header of a table
         };
         let (name, wanted) = call
             .strip_suffix(')')
             .and_then(|call| call.split_once('('))
             .unwrap_or((call, ""));
-        // Which argument tells calls of one name apart.
+        // The argument that distinguishes calls with the same name.
         let argument = match name {
             _ if wanted.is_empty() => "-1",
             "mmap" => "3",
             "madvise" => "2",
             "ioctl" | "fcntl" => "1",
-            _ => panic!("docs/system-calls.md: {call} is not told apart by an argument"),
+            _ => panic!(
+                "docs/system-calls.md: no argument is known that distinguishes {call} from other calls"
+            ),
         };
         let value = if wanted.is_empty() { "0" } else { wanted };
         let when = when.replace('`', "");
-        // Other architectures lack some; on this one a name that is wrong does not compile.
+        // Other architectures do not have all calls. On x86-64 a wrong name does not compile.
         writeln!(
             text,
             "#if defined(__x86_64__) || defined(SYS_{name})\n\

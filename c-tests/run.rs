@@ -6,7 +6,7 @@
 //!
 //! `build.rs` compiles the programs; the same object file is linked in all three ways. For a musl target
 //! (`--target x86_64-unknown-linux-musl`; needs `musl-gcc`) there is `static_` alone. All rounds are done in
-//! `shared`, or in the only way there is; the other ways, and all runs under a wrapper, set `VMSTORE_BRIEF=1` for fewer
+//! `shared`, or in the only way that there is; the other ways, and all runs under a wrapper, set `VMSTORE_BRIEF=1` for fewer
 //! rounds. A program gets a fresh directory as its argument, prints what it tried, and exits with 0 if all checks
 //! passed. The output is shown if the program fails, and with `cargo test -p vmstore-c-tests -- --nocapture`.
 //!
@@ -208,6 +208,6 @@ fn the_shim_forwards_every_function_of_the_header() {
         .iter()
         .filter(|function| !shim.contains(&format!(" {function},")))
         .collect();
-    assert!(missing.is_empty(), "the shim lacks {missing:?}");
+    assert!(missing.is_empty(), "the shim does not forward {missing:?}");
     println!("{} functions", functions.len());
 }

@@ -2,7 +2,7 @@
  *
  *   beset make DIRECTORY           makes a store of STEPS commits. The label of each says what the commit holds.
  *   beset endure DIRECTORY ROUNDS  opens the store, maps, reads, restores, verifies, commits, persists, exports and
- *                                  compacts, until the store was opened so many times. Any call may fail. A call that
+ *                                  compacts, until the store was opened ROUNDS times. Any call may fail. A call that
  *                                  succeeds must give the right bytes.
  *   beset lazy DIRECTORY ROUNDS    maps images lazily, in a child for each round, and touches them. A child may die of
  *                                  SIGBUS at an address in a module, and of no other signal.
@@ -38,7 +38,7 @@ static int went(const char *call, int status)
     if (status == VMSTORE_E_INTERNAL || status == VMSTORE_E_INVALID || status == VMSTORE_E_HANDLE ||
         status == VMSTORE_E_LOCKED || status == VMSTORE_E_FORKED || status == VMSTORE_E_CANCELLED)
         FAIL("%s: %d: %s", call, status, why());
-    if (!why()[0]) FAIL("%s: %d, without a message", call, status);
+    if (!why()[0]) FAIL("%s: status %d without a message", call, status);
     return 0;
 }
 
@@ -91,7 +91,7 @@ static int map(uint32_t flags, uint64_t size)
         }
         mapped++;
         memories[m] = store_module_address(modules[m]);
-        if (store_module_size(modules[m]) != (uint64_t)pages[m] * PAGE) FAIL("%s has another size", ids[m]);
+        if (store_module_size(modules[m]) != (uint64_t)pages[m] * PAGE) FAIL("%s has the wrong size", ids[m]);
     }
     return all;
 }

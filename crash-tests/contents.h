@@ -1,4 +1,4 @@
-/* The contents of commit n in every store of these programs, which follow from n alone; and FAIL. */
+/* The contents of commit n in every store of these programs: they follow from n alone. Also FAIL. */
 #ifndef CONTENTS_H
 #define CONTENTS_H
 

@@ -7,7 +7,7 @@
  *   cycle check DIRECTORY L M G H
  *                                checks that the store holds commits 1 to k with L <= k <= M, without the first G' of
  *                                the deleted commits, with G <= G' <= H. Each has its bytes, its label and its user data.
- *                                The head is the newest, or where the restores may have left it. The store goes on.
+ *                                The head is the newest, or where the restores may have left it. The store takes a new commit.
  *   cycle clone DIRECTORY TO     clones the store as a reader.
  *   cycle full DIRECTORY S N     as run, but fills the file system at step S up to N free blocks of 4096 bytes. Checks
  *                                that what must work there works. Then the space is given back.
@@ -67,11 +67,11 @@ static void say(const char *what, uint64_t n)
     if (getenv("CYCLE_ANSWERS") && read(0, &answer, 1) != 1) exit(GIVEN_UP);
 }
 
-/* A call of the library's failed, and said so. */
-static void was_told(void)
+/* Reports that a call of the library returned an error. */
+static void report_failure(void)
 {
-    static uint64_t told;
-    say("told", ++told);
+    static uint64_t failed;
+    say("failed", ++failed);
 }
 
 static void give_space_back(void)
@@ -80,7 +80,7 @@ static void give_space_back(void)
     is_full = 0;
 }
 
-/* On a full disk a call may fail for want of space only. Commits can still be listed and restored. */
+/* On a full disk a call may fail only because there is no space. Commits can still be listed and restored. */
 static void refused_for_space(int status)
 {
     uint64_t head, commits[STEPS];
@@ -127,7 +127,7 @@ static void open_again(void)
     int status = 0;
     for (int i = 0; i < TRIES; i++) {
         if (!(status = open_once())) return;
-        was_told();
+        report_failure();
         if (status == VMSTORE_E_CORRUPT) FAIL("open: %s", why());
         if (is_full) refused_for_space(status);
     }
@@ -167,12 +167,12 @@ static void make(enum call call, uint64_t n)
                      : call == DELETE  ? store_delete_commit(store, n)
                                        : compact_step();
         if (!status) {
-            if (number != n) FAIL("commit %llu instead of %llu", (unsigned long long)number, (unsigned long long)n);
+            if (number != n) FAIL("the new commit has number %llu instead of %llu", (unsigned long long)number, (unsigned long long)n);
             if (call == COMMIT || call == RESTORE) now = n;
             check_memory(now, "after the call");
             return;
         }
-        was_told();
+        report_failure();
         if (status == VMSTORE_E_CORRUPT || status == VMSTORE_E_INTERNAL) FAIL("call %d: %s", call, why());
         for (int m = 0; m < MODULES; m++)
             if (memcmp(before[m], memories[m], (size_t)pages[m] * PAGE)) FAIL("a failed call changed memory");
@@ -182,7 +182,7 @@ static void make(enum call call, uint64_t n)
             uint64_t was = now;
             shut();
             open_again();
-            /* The failed commit may have been made all the same. */
+            /* The failed commit may exist nevertheless. */
             if (call == COMMIT && now == n) return;
             if (now != was) FAIL("the head was %llu", (unsigned long long)was);
         }
@@ -199,14 +199,14 @@ static void fill_up(void)
     if (fd < 0) FAIL("%s: %s", filler, strerror(errno));
     is_full = 1;
     if (room > blocks_left * 4096ull && posix_fallocate(fd, 0, (off_t)(room - blocks_left * 4096ull)) != 0) {
-        /* File systems keep blocks for themselves: fill all that there is. */
+        /* File systems hold back blocks for themselves: fill all blocks that are left. */
         char block[4096] = {1};
         while (write(fd, block, sizeof block) == (ssize_t)sizeof block) {}
     }
     close(fd);
     if (statvfs(directory, &info) != 0) FAIL("statvfs: %s", strerror(errno));
     if (info.f_bavail * info.f_frsize > blocks_left * 4096ull)
-        FAIL("%llu bytes are free, and %lu blocks should be", (unsigned long long)(info.f_bavail * info.f_frsize), blocks_left);
+        FAIL("%llu bytes are free, but %lu blocks should be", (unsigned long long)(info.f_bavail * info.f_frsize), blocks_left);
 }
 
 static void run(void)
@@ -248,7 +248,7 @@ static size_t check_numbers(const uint64_t *commits, size_t count, uint64_t newe
 {
     size_t gone = (size_t)newest - count;
     if (gone > DELETED || (gone && newest < deleted_at[gone - 1]))
-        FAIL("a hole: %zu commits, the newest %llu", count, (unsigned long long)newest);
+        FAIL("a hole in the history: %zu commits, the newest is %llu", count, (unsigned long long)newest);
     uint64_t number = 0;
     for (size_t i = 0; i < count; i++) {
         int skip;
@@ -257,7 +257,7 @@ static size_t check_numbers(const uint64_t *commits, size_t count, uint64_t newe
             skip = 0;
             for (size_t d = 0; d < gone; d++) skip |= number == deleted[d];
         } while (skip);
-        if (commits[i] != number) FAIL("a hole: commit %llu at place %zu", (unsigned long long)commits[i], i + 1);
+        if (commits[i] != number) FAIL("a hole in the history: commit %llu at place %zu", (unsigned long long)commits[i], i + 1);
     }
     return gone;
 }
@@ -286,15 +286,15 @@ static void check(uint64_t least, uint64_t most, size_t least_gone, size_t most_
     if (store_list_commits(store, commits, 64, &count)) FAIL("list: %s", why());
     uint64_t newest = count ? commits[count - 1] : 0;
     if (newest < least || newest > most)
-        FAIL("commits up to %llu; %llu were promised, %llu begun", (unsigned long long)newest, (unsigned long long)least,
+        FAIL("commits up to %llu; at least %llu must be there, %llu were begun", (unsigned long long)newest, (unsigned long long)least,
              (unsigned long long)most);
     uint64_t head;
     if (store_head(store, &head)) FAIL("head: %s", why());
     if (head != newest && !(newest == 3 && head == 1))
-        FAIL("the head is %llu, and the newest commit %llu", (unsigned long long)head, (unsigned long long)newest);
+        FAIL("the head is %llu, but the newest commit is %llu", (unsigned long long)head, (unsigned long long)newest);
     size_t gone = check_numbers(commits, count, newest);
     if (gone < least_gone || gone > most_gone)
-        FAIL("%zu deletions are done; %zu were promised, %zu begun", gone, least_gone, most_gone);
+        FAIL("%zu deletions are done; at least %zu must be there, %zu were begun", gone, least_gone, most_gone);
     /* The head is mapped, the other commits are restored. The newest comes last, because a new commit changes it. */
     if (count) {
         open_again();
@@ -308,7 +308,7 @@ static void check(uint64_t least, uint64_t most, size_t least_gone, size_t most_
     if (!count) open_again();
     uint64_t number = newest + 1;
     write_step(number);
-    if (commit_step(&number) || number != newest + 1) FAIL("it does not go on: %s", why());
+    if (commit_step(&number) || number != newest + 1) FAIL("the store does not take a new commit: %s", why());
     if (store_persist(store, NULL)) FAIL("persist: %s", why());
     shut();
     if (newest < STEPS) {

@@ -40,12 +40,12 @@ fn a_child_that_drops_a_store_leaves_the_parent_alone() {
             child_store.commit(&CommitOptions::default()),
             Err(Error::Forked)
         );
-        // Takes the number of the lock's descriptor, which fork's handler has closed here.
+        // Gets the number of the lock's descriptor, which the fork handler has closed in the child.
         let own: Vec<_> = (0..8)
             .map(|_| std::fs::File::open("/dev/null").unwrap())
             .collect();
         for _ in 0..2 {
-            // The references of the parent's clones as well, so that these are the last.
+            // Drops the references of the parent's clones as well: these are then the last ones.
             // SAFETY: copies of handles that this process will not use again.
             drop(unsafe { std::ptr::read(&raw const child_module) });
             // SAFETY: as above.
@@ -58,7 +58,10 @@ fn a_child_that_drops_a_store_leaves_the_parent_alone() {
                 .iter()
                 .all(|f| unsafe { libc::fcntl(f.as_raw_fd(), libc::F_GETFD) } >= 0)
     });
-    assert!(held, "the child was hurt, or was not refused");
+    assert!(
+        held,
+        "a call in the child was not refused, or a descriptor of the child was closed"
+    );
 
     let memory: *mut u8 = std::ptr::with_exposed_provenance_mut(module.address());
     // SAFETY: inside the module, which nobody else uses.

@@ -34,7 +34,7 @@ fn bytes(module: &str, commit: u64) -> Vec<u8> {
         .collect()
 }
 
-/// The modules of a commit: "cpu" comes with commit 3.
+/// The modules of a commit: "cpu" begins with commit 3.
 fn modules(commit: u64) -> &'static [&'static str] {
     if commit < 3 {
         &["ram"]
@@ -59,7 +59,8 @@ fn read(module: &vmstore::Module) -> Vec<u8> {
     bytes
 }
 
-/// Commits 1, 2; back to 1; 3, which has a second module; persist; 4, persisted in the journal; 5 in the journal alone.
+/// Makes commits 1 and 2, restores 1, makes 3, which has a second module, persists, makes 4, which is persisted in the
+/// journal, and makes 5, which is only in the journal.
 fn make(directory: &Path) {
     let store = Store::open(directory, OpenOptions::default()).unwrap();
     let size = (PAGES * PAGE) as u64;
@@ -180,7 +181,7 @@ fn stores_of_every_released_version_open() {
         check(&entry.unwrap().path());
         count += 1;
     }
-    println!("{count} golden stores open, restore, verify and go on");
+    println!("{count} golden stores open, restore, verify and take a new commit");
 }
 
 /// A store made today equals the golden store in every byte that is not random.
@@ -202,7 +203,7 @@ fn a_store_made_now_has_the_golden_pages_and_names() {
                 fs::read(now.join(&name)).unwrap(),
             );
             assert_eq!(old.len(), new.len(), "{name:?}");
-            // Pages and index runs; the footer and what is seeded with the store's id differ.
+            // Compares pages and index runs. The footer and all that is seeded with the store's id differ.
             let pages = (old.len() - 512) / PAGE * PAGE;
             assert_eq!(old[..pages], new[..pages], "{name:?}");
             compared += 1;

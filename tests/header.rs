@@ -1,4 +1,4 @@
-//! The C header is up to date, is plain C and C++ by itself, and its introduction tells the truth.
+//! The C header is up to date, is plain C and C++ by itself, and the statements of its introduction hold.
 //!
 //! `VMSTORE_WRITE_HEADER=1 cargo test --test header` brings `include/vmstore.h` up to date.
 
@@ -96,7 +96,10 @@ fn standards(compiler: &dyn Fn() -> Command, extension: &str) -> Vec<&'static st
     };
     let known: Vec<&str> = all.iter().filter(known).copied().collect();
     for standard in required {
-        assert!(known.contains(standard), "the compiler lacks {standard}");
+        assert!(
+            known.contains(standard),
+            "the compiler does not know {standard}"
+        );
     }
     // Not println!, which the test harness would hide.
     let _ = writeln!(stderr(), "standards tried: {}", known.join(" "));
@@ -127,8 +130,8 @@ fn structs() -> Vec<(String, String)> {
     found
 }
 
-/// A program that checks, for each struct, that its size stands first, and that VMSTORE_INIT
-/// initialises and assigns one that is zero but for its size.
+/// A program that checks, for each struct, that its size stands first, and that VMSTORE_INIT initialises and
+/// assigns a struct that is zero except its size.
 fn program_of_structs() -> String {
     let mut program = String::from(
         "#include <vmstore.h>\n\
@@ -242,7 +245,7 @@ fn introduction(header: &str) -> String {
         .collect();
     assert!(
         program.contains("int main(void)"),
-        "the program begins otherwise:\n{program}"
+        "the program does not begin as expected:\n{program}"
     );
     program
 }
@@ -266,7 +269,7 @@ fn the_program_of_the_introduction_says_hello() {
     assert_eq!(said, "hello\n");
     assert!(
         at("guest.store").is_dir(),
-        "the program made its store where it ran"
+        "the program made its store in its working directory"
     );
 }
 
@@ -283,7 +286,7 @@ fn the_example_of_the_cxx_header_works() {
         .collect();
     assert!(
         example.len() > 4,
-        "the example begins otherwise: {example:#?}"
+        "the example does not begin as expected: {example:#?}"
     );
     let program = format!(
         "#include <vmstore.hpp>\n#include <cstdio>\n#include <cstring>\nint main()\n{{\n{}\n\

@@ -10,7 +10,7 @@ use support::{read, run, source, tool};
 const COLUMNS: usize = 100;
 const ITEM_LINES: usize = 3;
 
-/// What a line is to the rules.
+/// The kind of a line.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Text,
@@ -54,7 +54,7 @@ fn begins_item(line: &str) -> bool {
         || numbered.len() < line.len() && numbered.starts_with(". ")
 }
 
-/// The lines of a page that are too long, and the list items that are.
+/// The lines of a page that are too long, and the list items that have too many lines.
 fn too_long(page: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut item = 0; // lines of the list item so far; 0: outside of one
@@ -81,7 +81,7 @@ fn too_long(page: &str) -> Vec<String> {
     faults
 }
 
-/// What a link has to say to reach a heading, as GitHub does it.
+/// The anchor that a link must have to reach a heading, as GitHub forms it.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars()
@@ -97,7 +97,7 @@ fn anchors(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// The relative links of a page that lead nowhere; `directory` is where the page is.
+/// The relative links of a page that lead to no file or heading; `directory` is the directory of the page.
 fn broken_links(page: &str, directory: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     for (number, line, _) in lines(page)

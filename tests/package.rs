@@ -1,5 +1,5 @@
-//! The library as a packaged thing: what the shared object exports and how it was linked, and what
-//! `cmake --install` puts down, used by programs that know nothing but the package.
+//! The library as a package: what the shared object exports and how it was linked, and what `cmake --install`
+//! installs, used by programs that know only the package.
 //!
 //! What cargo builds for it is kept in `target/cmake-test`, so that only the first run is slow.
 
@@ -221,7 +221,7 @@ fn holds_what_it_should(prefix: &Path) {
         "share/zsh/site-functions/_vmstore".into(),
     ];
     assert_eq!(tree(prefix), expected);
-    // Nothing remembers where it was built or first installed.
+    // No file contains the path where it was built or first installed.
     for name in tree(prefix)
         .iter()
         .filter(|name| name.contains("/cmake/") || name.contains("/pkgconfig/"))
@@ -313,7 +313,7 @@ struct Place {
 }
 
 impl Place {
-    /// Configures the consumer project, in a fresh directory, asking for this version.
+    /// Configures the consumer project in a fresh directory, with a request for this version.
     fn consumer(&self, name: &str, version: &str) -> (std::process::Command, PathBuf) {
         let build = self.scratch.join(name);
         let mut cmake = command("cmake");
@@ -327,7 +327,7 @@ impl Place {
         (cmake, build)
     }
 
-    /// Runs a consumer: it works, has the installed version, and loads the library or does not.
+    /// Runs a consumer: it works, has the installed version, and loads the shared library or not, as it should.
     fn check(&self, program: &Path, shared: bool) {
         let name = program
             .file_name()
@@ -405,7 +405,7 @@ impl Place {
         }
     }
 
-    /// What pkg-config says to these words, split as a shell would.
+    /// What pkg-config prints for these words, split as a shell would split them.
     fn pkg_config(&self, arguments: &[&str]) -> Vec<String> {
         let mut pkg_config = command("pkg-config");
         pkg_config.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig"));
@@ -449,8 +449,8 @@ impl Place {
         run(command(program).arg(stores));
     }
 
-    /// Where the shared library is left out, the linker takes the static one, and so does
-    /// `vmstore::vmstore`; who insists on the shared one is told.
+    /// Without the shared library, the linker and `vmstore::vmstore` take the static one. A consumer that asks for
+    /// the shared library gets an error.
     fn a_static_only_package_works(&self) {
         for name in ["libvmstore.so", SONAME, &format!("libvmstore.so.{VERSION}")] {
             fs::remove_file(self.prefix.join("lib").join(name)).expect("it is ours");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""vmstore from Python, with ctypes and nothing else: open, map, write, commit, restore, look.
+"""vmstore from Python, with ctypes alone: open, map, write, commit, restore, compare.
 
-Usage: client.py LIBRARY DIRECTORY. LIBRARY is the path of libvmstore.so, DIRECTORY an empty one.
+Usage: client.py LIBRARY DIRECTORY. LIBRARY is the path of libvmstore.so, DIRECTORY is an empty directory.
 Every check that fails ends the program with a traceback.
 """
 
@@ -68,9 +68,9 @@ class StoreError(Exception):
 
 
 class Library:
-    """The functions this program uses; those that return a status raise StoreError."""
+    """The functions that this program uses. Functions that return a status raise StoreError."""
 
-    HANDLE, OUT = c_void_p, c_void_p  # handles are numbers in disguise
+    HANDLE, OUT = c_void_p, c_void_p  # handles are numbers in the type of a pointer
     FALLIBLE = {
         "store_open": [c_char_p, POINTER(OpenOptions), OUT],
         "store_close": [HANDLE],
@@ -115,7 +115,7 @@ class Library:
 
 
 def refused(status, call, *arguments):
-    """The call fails with this status and a text; gives the text."""
+    """The call must fail with this status and a text. Returns the text."""
     try:
         call(*arguments)
     except StoreError as error:
@@ -171,7 +171,7 @@ def main(path, directory):
     refused(E_CANCELLED, library.verify, store, byref(stop))
     library.verify(store, None)
 
-    # Any commit can be restored, in any order; the memory keeps its address.
+    # Any commit can be restored, in any order. The memory keeps its address.
     at_third = b"third" + at_second[5:]
     for number, expected in [
             (first, at_first), (third, at_third), (second, at_second), (first, at_first)]:
@@ -200,7 +200,7 @@ def main(path, directory):
     library.close(store)
     refused(E_HANDLE, library.head, store, byref(head))
 
-    # A store that was closed comes back with the bytes of its head.
+    # After a close and an open the modules have the bytes of the head.
     library.open(name, None, byref(store))
     library.map_module(store, b"ram", 0, None, byref(ram))
     again = (c_char * SIZE).from_address(library.c.store_module_address(ram))

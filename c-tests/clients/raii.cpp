@@ -85,7 +85,7 @@ void commits_and_restores(const std::string &directory)
 void captures(const std::string &directory)
 {
     Store store = must(Store::open(directory.c_str()));
-    Module ram = must(store.map_module("ram", 0)); // as large as it was
+    Module ram = must(store.map_module("ram", 0)); // size 0: as large as it was
     CHECK(ram.size() == SIZE && !std::strcmp(bytes(ram), "first"));
 
     std::strcpy(bytes(ram), "captured");
@@ -98,7 +98,7 @@ void captures(const std::string &directory)
     capture = must(store.capture());
     must(capture.cancel());
     CHECK(!capture);
-    { Capture dropped = must(store.capture()); } // its end cancels, or the next would be busy
+    { Capture dropped = must(store.capture()); } // its destructor cancels it; otherwise the next capture would be busy
     capture = must(store.capture());
     must(capture.cancel());
 
@@ -134,8 +134,8 @@ void callbacks(const std::string &directory)
     auto go_on = [](std::uint64_t, std::uint64_t) { return false; };
     must(store.verify({}, go_on));
 
-    // Callbacks in the options keep their user_data, also beside one that is not in them.
-    unsigned good = 0, told = 0, also = 0;
+    // Callbacks in the options keep their user_data, also if another callback is passed separately.
+    unsigned good = 0, reports = 0, also = 0;
     vmstorepp::VerifyOptions verify;
     verify.user_data = &good;
     verify.finding = [](const vmstorepp::Finding *found, void *user_data) {
@@ -145,20 +145,20 @@ void callbacks(const std::string &directory)
     must(store.verify(verify));
     auto commits = must(store.list_commits()).size();
     CHECK(good == commits);
-    must(store.verify(verify, [&](std::uint64_t, std::uint64_t) { told++; }));
-    CHECK(good == 2 * commits && told > 0);
+    must(store.verify(verify, [&](std::uint64_t, std::uint64_t) { reports++; }));
+    CHECK(good == 2 * commits && reports > 0);
     must(store.verify_all(verify, [&](const vmstorepp::Finding &) { also++; }));
     CHECK(good == 2 * commits && also == commits);
     auto enough = [](const vmstorepp::Finding &) { return true; };
     CHECK(store.verify_all({}, enough).status() == VMSTORE_E_CANCELLED);
     verify = {};
-    verify.user_data = &told;
+    verify.user_data = &reports;
     verify.progress = [](std::uint64_t, std::uint64_t, void *user_data) {
         ++*static_cast<unsigned *>(user_data);
         return 1;
     };
-    auto before = told;
-    CHECK(store.verify(verify).status() == VMSTORE_E_CANCELLED && told == before + 1);
+    auto before = reports;
+    CHECK(store.verify(verify).status() == VMSTORE_E_CANCELLED && reports == before + 1);
 
     std::string found;
     must(store.list_modules(0, [&](const vmstorepp::ModuleInfo &info) {
@@ -174,7 +174,7 @@ void callbacks(const std::string &directory)
     } catch (int thrown) {
         CHECK(thrown == 17);
     }
-    must(store.head()); // the store goes on
+    must(store.head()); // the store still works
 #endif
 }
 
@@ -203,7 +203,7 @@ void failures(const std::string &directory)
     }
 #endif
 
-    // A handle that was moved from, or ended, is a NULL handle; an orphan is a stale one.
+    // A handle that was moved from, or has ended, is a NULL handle. A handle whose store was closed is stale.
     Store moved = std::move(store);
     CHECK(!store && store.head().status() == VMSTORE_E_HANDLE && moved.head());
     must(moved.close());
@@ -211,7 +211,7 @@ void failures(const std::string &directory)
     CHECK(ram && !ram.address() && ram.size() == 0);
     CHECK(ram.unmap().status() == VMSTORE_E_HANDLE);
 
-    // Assigning ends what was held: were the first store still open, the second would be locked.
+    // Assigning closes the old store: if the first store were still open, opening the second would fail as locked.
     Store held = must(Store::open(directory.c_str()));
     held = Store(nullptr);
     held = must(Store::open(directory.c_str()));

@@ -1,6 +1,6 @@
-/* Memory of the caller's and what may be wrong with it or with the store: another userfaultfd has a part of
- * it, or the head that is to be brought into it is damaged. What fails leaves it as it was, in bytes and in
- * registrations; what is offered instead works. */
+/* Adopted memory, which belongs to the caller, with something wrong: another userfaultfd has registered a part of
+ * the memory, or the head that the library has to load into the memory is damaged. A call that fails leaves the
+ * bytes and the registrations of the memory unchanged. The trackers that the refusal offers instead work. */
 #include "misuse.h"
 
 #include <fcntl.h>
@@ -42,7 +42,7 @@ static void unregister(int fd, void *memory, size_t pages)
     CHECK(ioctl(fd, UFFDIO_UNREGISTER, &r) == 0);
 }
 
-/* Whether anybody has registered the page. */
+/* Whether any userfaultfd has registered the page. */
 static int is_registered(unsigned char *page)
 {
     int fd = new_userfault(), error = try_register(fd, page, 1);
@@ -83,7 +83,7 @@ static int trackers_are(const vmstore_module_info *info, void *user_data)
     return 0;
 }
 
-/* `from` and `count` say which pages another userfaultfd has. */
+/* The other userfaultfd has `count` pages from page `from` on. */
 static void another_has_a_part(size_t from, size_t count)
 {
     static unsigned char before[PAGES * 65536];
@@ -146,7 +146,7 @@ static void another_has_a_part(size_t from, size_t count)
         refused++;
     }
 
-    trying("the kernel tracker once the other one is gone");
+    trying("the kernel tracker after the other userfaultfd is gone");
     unregister(other, its, count);
     vmstore_module *module = adopt(store, memory, VMSTORE_TRACKER_KERNEL);
     CHECK(is_registered(memory));
@@ -155,7 +155,7 @@ static void another_has_a_part(size_t from, size_t count)
     OK(store_commit(store, NULL, &commit));
     reader_has(path, memory);
     OK(store_unmap_module(module));
-    CHECK(!is_registered(memory)); /* nothing of ours is left behind */
+    CHECK(!is_registered(memory)); /* no registration of the library is left */
     OK(store_close(store));
     close(other);
     unplace(memory, PAGES);
@@ -172,8 +172,8 @@ static void flip(const char *path, off_t at)
     CHECK(pwrite(fd, &byte, 1, at) == 1 && close(fd) == 0);
 }
 
-/* A store with an image and a delta; the delta is damaged in a page, and the caller's memory must not see
- * even the pages that are good. */
+/* A store with an image and a delta. One page of either is damaged. The caller's memory must not change, not even
+ * where the pages are good. */
 static void a_damaged_head(void)
 {
     const size_t page = page_size(), size = PAGES * page;
@@ -217,7 +217,7 @@ static void a_damaged_head(void)
                 flip(damaged, spots[file][spot]);
                 OK(store_open(path, NULL, &store));
                 module = SENTINEL_POINTER(vmstore_module);
-                /* Pages 5 to 7 of the image are not in the head. */
+                /* Pages 5 to 7 of the image are not needed: the head has newer bytes for them. */
                 FAILS_WITH(store_map_module(store, "ram", 0, &options, &module), VMSTORE_E_CORRUPT, files[file], "ram");
                 CHECK(module == SENTINEL_POINTER(vmstore_module));
                 CHECK(all_bytes_are(shared, (PAGES + 1) * page, GUARD));
@@ -228,7 +228,7 @@ static void a_damaged_head(void)
                 flip(damaged, spots[file][spot]);
                 refused++;
 
-                trying("%s mended again, mode %d", files[file], which);
+                trying("%s repaired, mode %d", files[file], which);
                 OK(store_map_module(store, "ram", 0, &options, &module));
                 CHECK(memcmp(store_module_address(module), head, size) == 0);
                 if (which == 1) CHECK(all_bytes_are(shared, page, GUARD) && memcmp(shared + page, head, size) == 0);
@@ -241,7 +241,8 @@ static void a_damaged_head(void)
     free(head);
 }
 
-/* A directory where the backing file belongs: the map fails after all is read, and the bytes are the caller's. */
+/* A directory stands at the path of the backing file: the map fails after all pages were read, and the caller's
+ * memory keeps its bytes. */
 static void no_place_for_the_backing_file(void)
 {
     const size_t page = page_size(), size = PAGES * page;
@@ -267,7 +268,7 @@ static void no_place_for_the_backing_file(void)
         .struct_size = sizeof adopt, .flags = VMSTORE_MAP_ADOPT, .address = ground};
     vmstore_map_options borrow = {
         .struct_size = sizeof borrow, .flags = VMSTORE_MAP_MEMFD | VMSTORE_MAP_FD, .fd = fd};
-    trying("a directory in the place of the backing file");
+    trying("a directory at the path of the backing file");
     FAILS(store_map_module(store, "ram", 0, &adopt, &module), VMSTORE_E_IO, "ram");
     FAILS(store_map_module(store, "ram", 0, &borrow, &module), VMSTORE_E_IO, "ram");
     CHECK(all_bytes_are(ground, size, GUARD) && all_bytes_are(shared, size, GUARD));
@@ -296,7 +297,7 @@ int main(int argc, char **argv)
     }
     a_damaged_head();
     no_place_for_the_backing_file();
-    return finished("%u maps were refused and left the caller's memory alone%s, %u commits by the trackers that were "
-                    "offered instead, %u heads brought into the caller's memory",
+    return finished("%u maps were refused and did not change the caller's memory%s, %u commits with the trackers that were "
+                    "offered instead, %u heads loaded into the caller's memory",
                     refused, found ? "" : " (without userfaultfd)", commits, brought);
 }

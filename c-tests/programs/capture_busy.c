@@ -1,5 +1,5 @@
-/* A capture that is being written is outstanding: another one is refused at once, and does not wait with
- * the guest paused. And arena limits at their edges. */
+/* While one capture is being written, a second capture is refused at once: it does not wait while the guest is
+ * paused. Also tries arena limits at their edges. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -17,7 +17,7 @@ static void *write_it(void *capture)
     return NULL;
 }
 
-/* Writes all of a module, captures it, and asks for more captures while a thread writes the first. */
+/* Writes all of a module, captures the module, and asks for more captures while a thread writes the first one. */
 static unsigned refused_while_writing(const char *path)
 {
     const size_t size = (slow() ? 4 : 64) << 20;
@@ -34,7 +34,7 @@ static unsigned refused_while_writing(const char *path)
     OK(store_capture(store, NULL, &capture));
     FAILS(store_capture(store, NULL, &other), VMSTORE_E_BUSY, "capture");
     CHECK(pthread_create(&thread, NULL, write_it, capture) == 0);
-    /* Long enough for the thread to be inside, short beside the writing of so much. */
+    /* Long enough for the thread to be inside the call, and short compared with the time that the writing takes. */
     while (!atomic_load(&begun)) usleep(100);
     usleep(2000);
     unsigned refused = 0;
@@ -42,7 +42,7 @@ static unsigned refused_while_writing(const char *path)
         int status = store_capture(store, NULL, &other);
         if (status == VMSTORE_OK) break; /* the first one has just ended */
         CHECK(status == VMSTORE_E_BUSY);
-        /* Each of these may be the first to come after its end. */
+        /* The first capture may end before any of these calls. */
         status = store_restore(store, 7, NULL);
         CHECK(status == VMSTORE_E_BUSY || status == VMSTORE_E_NOT_FOUND);
         status = store_map_module(store, "ram", 0, NULL, &module_again);
@@ -58,7 +58,7 @@ static unsigned refused_while_writing(const char *path)
     return refused;
 }
 
-/* Limits of one page, of less, and of more than there is: all commit exactly. */
+/* Arena limits of one page, of less than one page, and of more than all pages: each commit is exact. */
 static void arena_limits(const char *stores)
 {
     const uint64_t limits[] = {1, PAGE, PAGE + 1, UINT64_MAX / 2, UINT64_MAX};
@@ -73,7 +73,7 @@ static void arena_limits(const char *stores)
         OK(store_map_module(store, "ram", 16 * PAGE, NULL, &module));
         unsigned char *memory = store_module_address(module);
         for (size_t at = 0; at < 16 * PAGE; at++) memory[at] = (unsigned char)(at * 7 + i);
-        alarm(60); /* a limit that is no limit must not be waited on for ever */
+        alarm(60); /* ends the program if a commit waits for ever for room in the arena */
         OK(store_commit(store, NULL, &first));
         memset(memory, 0, 16 * PAGE);
         OK(store_commit(store, NULL, &second));
@@ -88,8 +88,8 @@ int main(int count, char **arguments)
 {
     CHECK(count == 2);
     require_small_pages("capture_busy");
-    /* A call that waits for the first capture is not refused even once. A machine that is busy itself
-     * may be late; it is not late five times. */
+    /* If calls waited for the first capture, none would be refused. On a busy machine the calls of one round may
+     * come too late to be refused, but not those of five rounds. */
     unsigned refused = 0;
     for (int round = 0; round < 5 && refused == 0; round++) {
         char name[16];

@@ -1,6 +1,6 @@
-/* The commit in two steps, and what goes on beside it: a guest that writes during the second step, a
- * capture given up, a second capture, persist meanwhile, progress callbacks that watch and that cancel,
- * and the descriptor of a shared module. */
+/* The commit in two steps, and what may happen between the steps: a guest that writes during the second step, a
+ * cancelled capture, a second capture, a persist, progress callbacks that watch and that cancel, and the descriptor
+ * of a shared module. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,7 +11,7 @@
 static unsigned captures, callbacks;
 static char directory[4096];
 
-/* ---- a guest: a thread that writes all the time, except where it is paused ---- */
+/* ---- a guest: a thread that writes all the time, except while it is paused ---- */
 
 #define GUEST_SIZE (256 * PAGE)
 
@@ -32,7 +32,7 @@ static void *run_guest(void *unused)
             guest.paused = 0;
             continue;
         }
-        /* Whole pages and single bytes, so that a page torn by a late copy would be seen. */
+        /* Whole pages and single bytes: a page that is torn by a late copy would be seen. */
         unsigned char *page = guest.memory + below(&r, GUEST_SIZE / PAGE) * PAGE;
         if (below(&r, 4) == 0) fill(page, PAGE, next(&r));
         else page[below(&r, PAGE)]++;
@@ -51,7 +51,7 @@ static void resume_guest(void)
 {
     unsigned long from = guest.written;
     guest.want_pause = 0;
-    while (guest.written < from + 3) usleep(20); /* it does write before we go on */
+    while (guest.written < from + 3) usleep(20); /* wait until the guest has written */
 }
 
 static void capture_under_a_running_guest(const char *stores, uint32_t mode)
@@ -75,7 +75,7 @@ static void capture_under_a_running_guest(const char *stores, uint32_t mode)
         CHECK((moments[i] = malloc(GUEST_SIZE)));
         memcpy(moments[i], ram.memory, GUEST_SIZE);
         resume_guest();
-        if (i % 4 == 1) OK(store_persist(store, NULL)); /* a capture is outstanding: allowed */
+        if (i % 4 == 1) OK(store_persist(store, NULL)); /* allowed while a capture is outstanding */
         OK(store_capture_commit(capture, &number));
         CHECK(number == i + 1 && head(store) == number);
         captures++;
@@ -90,7 +90,7 @@ static void capture_under_a_running_guest(const char *stores, uint32_t mode)
     OK(store_close(store));
 }
 
-/* ---- one capture at a time, given up or carried out ---- */
+/* ---- one capture at a time, cancelled or written ---- */
 
 static void cancel_and_busy(const char *stores, uint32_t tracker)
 {
@@ -119,29 +119,30 @@ static void cancel_and_busy(const char *stores, uint32_t tracker)
     CHECK(second == NULL && number == 0);
     OK(store_persist(store, NULL));
 
-    fill(ram.memory + 10 * PAGE, PAGE, 3); /* the guest goes on, and the capture is given up */
+    fill(ram.memory + 10 * PAGE, PAGE, 3); /* the guest goes on, and the capture is cancelled */
     OK(store_mark_dirty(ram.handle, 10 * PAGE, PAGE));
     const char *before = strdup(listing(directory));
     OK(store_capture_cancel(capture));
     FAILS(store_capture_commit(capture, &number), VMSTORE_E_HANDLE, "capture");
     FAILS(store_capture_cancel(capture), VMSTORE_E_HANDLE, "capture");
-    if (strcmp(before, listing(directory))) FAIL("a cancelled capture made %s", listing(directory));
+    if (strcmp(before, listing(directory))) FAIL("a cancelled capture changed the directory: %s", listing(directory));
     free((char *)before);
     CHECK(commit_count(store) == 1 && head(store) == 1);
 
     memcpy(want, ram.memory, size);
-    CHECK(commit(store) == 2 && info(store, 2).label[0] == 0); /* holds both: 3..7 and 10 */
+    /* Holds the changes of both: pages 3 to 7, and page 10. */
+    CHECK(commit(store) == 2 && info(store, 2).label[0] == 0);
     OK(store_restore(store, 1, NULL));
     same(ram.memory, base, size, "before the cancelled capture");
     OK(store_restore(store, 2, NULL));
     same(ram.memory, want, size, "the commit after a cancelled capture");
 
-    /* A capture of nothing makes nothing; one with a label makes a commit of the same bytes. */
+    /* A capture without changes makes no commit. With a label it makes a commit of the same bytes. */
     OK(store_capture(store, NULL, &capture));
     OK(store_capture_commit(capture, &number));
     CHECK(number == 2 && commit_count(store) == 2);
     OK(store_capture(store, &named, &capture));
-    fill(ram.memory, PAGE, 4); /* after the moment: not in commit 3, but in the next */
+    fill(ram.memory, PAGE, 4); /* after the capture: not in commit 3, but in the next commit */
     OK(store_mark_dirty(ram.handle, 0, PAGE));
     OK(store_capture_commit(capture, &number));
     CHECK(number == 3 && !strcmp(info(store, 3).label, "given up"));
@@ -152,7 +153,7 @@ static void cancel_and_busy(const char *stores, uint32_t tracker)
     OK(store_restore(store, 4, NULL));
     same(ram.memory, want, size, "written between the two halves");
 
-    OK(store_capture(store, &named, &capture)); /* closing cancels it */
+    OK(store_capture(store, &named, &capture)); /* closing the store cancels the capture */
     OK(store_close(store));
     FAILS(store_capture_commit(capture, &number), VMSTORE_E_HANDLE, "capture");
     store = open_store(directory, 0);
@@ -162,7 +163,7 @@ static void cancel_and_busy(const char *stores, uint32_t tracker)
     free(base), free(want);
 }
 
-/* ---- progress: values ascend to the total; a cancel leaves everything as it was ---- */
+/* ---- progress: values rise to the total; a cancelled call leaves everything unchanged ---- */
 
 typedef struct {
     vmstore *store;
@@ -174,7 +175,7 @@ static int watching(uint64_t done, uint64_t total, void *user_data)
     watch *w = user_data;
     uint64_t number;
     if (done < w->last || done > total || (w->calls && total != w->total))
-        FAIL("progress %" PRIu64 " of %" PRIu64 " after %" PRIu64 " of %" PRIu64, done, total, w->last,
+        FAIL("progress went to %" PRIu64 " of %" PRIu64 " from %" PRIu64 " of %" PRIu64, done, total, w->last,
              w->total);
     FAILS(store_head(w->store, &number), VMSTORE_E_BUSY, "callback");
     w->last = done, w->total = total, w->calls++, callbacks++;
@@ -207,18 +208,19 @@ static void progress(const char *stores)
         .struct_size = sizeof persist, .progress = watching, .user_data = &w};
     FAILS(store_persist(store, &persist), VMSTORE_E_CANCELLED, "");
     CHECK(stats(store).unpersisted_commits == 2 && !info(store, 1).persisted);
-    CHECK(access(path_in(directory, "commits"), F_OK) == -1); /* made by the first persist, not by a try */
+    /* The first persist makes the file, a cancelled one does not. */
+    CHECK(access(path_in(directory, "commits"), F_OK) == -1);
     w = (watch){.store = store};
     OK(store_persist(store, &persist));
     watched(&w);
     CHECK(stats(store).unpersisted_commits == 0 && info(store, 2).persisted);
     CHECK(access(path_in(directory, "commits"), F_OK) == 0);
 
-    vmstore_stats before = stats(store); /* with nothing new it costs nothing */
+    vmstore_stats before = stats(store); /* without changes a commit writes nothing */
     OK(store_persist(store, NULL));
     CHECK(stats(store).syncs == before.syncs && stats(store).bytes_written == before.bytes_written);
 
-    /* Restore, cancelled at each of its callbacks in turn: memory, head and dirty pages stay. */
+    /* Restore, cancelled at each of its callbacks in turn: memory, head and dirty pages do not change. */
     fill(ram.memory + 7 * PAGE, PAGE, 77);
     memcpy(dirty, ram.memory, size);
     vmstore_restore_options restore = {

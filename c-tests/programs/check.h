@@ -1,5 +1,5 @@
-/* The few words that the test programs share. A program exits 0 when every check held, and prints one
- * line that says what it tried; the first check that fails prints where and why, and exits 1. */
+/* What all test programs share. A program exits with 0 when every check held, and prints one line that says what it
+ * tried. The first check that fails prints where and why, and the program exits with 1. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -33,7 +33,7 @@ static inline const char *last_error(void)
         if (!(condition)) FAIL("%s does not hold", #condition);                                    \
     } while (0)
 
-/* The call succeeds. */
+/* The call must succeed. */
 #define OK(call)                                                                                   \
     do {                                                                                           \
         int status_ = (call);                                                                      \
@@ -41,30 +41,30 @@ static inline const char *last_error(void)
             FAIL("%s: %s: %s", #call, store_strerror(status_), last_error());                      \
     } while (0)
 
-/* The call fails with this status, and the text of the failure contains these words. */
+/* The call must fail with this status, and the text of the failure must contain these words. */
 #define FAILS(call, status, words)                                                                 \
     do {                                                                                           \
         int status_ = (call);                                                                      \
         if (status_ != (status))                                                                   \
-            FAIL("%s: wanted %s, got %s (%s)", #call, store_strerror(status),                      \
+            FAIL("%s: expected %s, got %s (%s)", #call, store_strerror(status),                      \
                  store_strerror(status_), status_ ? last_error() : "-");                           \
         if (!strstr(last_error(), (words)))                                                        \
             FAIL("%s: the text \"%s\" does not say \"%s\"", #call, last_error(), (words));         \
     } while (0)
 
-/* Fewer rounds: the harness asks for them where the same object runs with all of them elsewhere. */
+/* Whether to do fewer rounds. The harness asks for fewer where another run of the same object does all of them. */
 static inline int brief(void)
 {
     return getenv("VMSTORE_BRIEF") != NULL;
 }
 
-/* Under valgrind and the like, everything takes many times as long. */
+/* Whether the program runs under valgrind or the like, where everything takes many times as long. */
 static inline int slow(void)
 {
     return getenv("VMSTORE_SLOW") != NULL;
 }
 
-/* A fresh directory for stores: argv[1], which the harness made and removes. */
+/* A fresh directory for stores: argv[1], which the harness makes and removes. */
 static inline const char *path_in(const char *directory, const char *name)
 {
     static char paths[8][4096];

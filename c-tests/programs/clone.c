@@ -1,5 +1,5 @@
-/* Clones: of a whole history and of one commit, on one file system and across two; source and clone then
- * commit, delete, compact and persist, and neither sees the other. A model of both decides. */
+/* Clones of a whole history and of one commit, on one file system and across two. Source and clone then commit,
+ * delete, compact and persist, and neither changes the other. A model of both holds the expected bytes. */
 #define _GNU_SOURCE
 #include <sys/stat.h>
 
@@ -89,7 +89,7 @@ static void clone_and_go_on(side *source, rng *r, uint64_t only, const char *dir
     OK(store_clone(source->store, only, directory));
     FAILS(store_clone(source->store, only, directory), VMSTORE_E_EXISTS, "already");
     FAILS(store_clone(source->store, only, directory), VMSTORE_E_EXISTS, "into ");
-    /* A store in a store's directory could have the name of one of its files. */
+    /* A store inside another store's directory could get the name of a file of that store. */
     char within[4200];
     snprintf(within, sizeof within, "%s/within", directory);
     FAILS(store_clone(source->store, only, within), VMSTORE_E_INVALID, "directory of another");
@@ -114,7 +114,7 @@ static void clone_and_go_on(side *source, rng *r, uint64_t only, const char *dir
     clones++;
 }
 
-/* The file of a commit. */
+/* The inode of a commit's file. */
 static ino_t file_of(const char *directory)
 {
     char name[4400];
@@ -124,7 +124,8 @@ static ino_t file_of(const char *directory)
     return file.st_ino;
 }
 
-/* A clone has no bytes of its own, so that it takes no longer for a thousand times as many. */
+/* How long a clone takes. A clone shares its files with the source, so a store that is a thousand times as large
+ * takes no longer. */
 static double timed(const char *directory, const char *to, size_t size)
 {
     vmstore *store = open_store(directory, 0);
@@ -155,7 +156,7 @@ int main(int count, char **arguments)
     for (int n = 0; n < COMMITS; n++) change(&source, &r);
     clone_and_go_on(&source, &r, 0, path_in(arguments[1], "whole"));
     clone_and_go_on(&source, &r, head(source.store), path_in(arguments[1], "one"));
-    /* To another file system, where there is one. */
+    /* To another file system, if there is one. */
     char elsewhere[] = "/dev/shm/vmstore-clone-XXXXXX";
     int other = mkdtemp(elsewhere) != NULL;
     if (other) {

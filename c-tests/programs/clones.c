@@ -1,6 +1,6 @@
-/* 64 processes have the same commit mapped while its store goes on committing: every byte they read is the
- * commit's, they share its pages, opening and mapping takes them little time, and what they have mapped
- * outlives its deletion and its files. Reports proportional against resident memory, and times. */
+/* 64 processes map the same commit while the store goes on committing. Every byte they read is the commit's byte,
+ * the processes share the pages, opening and mapping are quick, and the mappings stay valid after the commit and
+ * its files are deleted. Reports proportional against resident memory, and times. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <sys/mman.h>
@@ -12,13 +12,13 @@ enum { CLONES = 64, STRIPES = 8, DELTAS = 4, WRITES = 16 };
 
 static size_t pages, clone_count;
 static char directory[4096];
-/* Shared with the clones, which are made before there is a store that they could inherit. */
-static unsigned char *version; /* of each page, at the cloned commit; 0: it is zero */
+/* Shared with the clones. The clones are forked before there is a store that they could inherit. */
+static unsigned char *version; /* of each page, at the cloned commit; 0: the page is zero */
 static uint64_t *cloned;
 
-/* What a clone tells. */
+/* What a clone reports. */
 typedef struct {
-    double open_ms, map_ms, again_ms; /* again: the second time in this process, both */
+    double open_ms, map_ms, again_ms; /* again_ms: both of them a second time in this process */
     uint64_t checked;
 } answer;
 
@@ -37,7 +37,7 @@ static void content(unsigned char *bytes, size_t page, unsigned v)
 
 /* ---- a clone ---- */
 
-/* Every page of some stripes, whole. */
+/* Every page of some stripes, compared whole. */
 static uint64_t check(const unsigned char *memory, size_t first_stripe)
 {
     static unsigned char want[PAGE];
@@ -45,9 +45,9 @@ static uint64_t check(const unsigned char *memory, size_t first_stripe)
     for (size_t page = first_stripe % STRIPES; page < pages; page += STRIPES, checked++) {
         content(want, page, version[page]);
         if (memcmp(memory + page * PAGE, want, PAGE) != 0)
-            FAIL("page %zu is not as in commit %" PRIu64 " in process %d", page, *cloned, (int)getpid());
+            FAIL("page %zu is not as in commit %" PRIu64 ", in process %d", page, *cloned, (int)getpid());
     }
-    /* The others are touched, so that all of the clone is resident. */
+    /* The other pages are touched: then all of the clone is resident. */
     for (size_t page = 0; page < pages; page++)
         if ((memory[page * PAGE] | memory[page * PAGE + PAGE - 1]) && !version[page]) FAIL("page %zu is not zero", page);
     return checked;
@@ -91,7 +91,7 @@ static _Noreturn void be_a_clone(size_t number, int socket)
             break;
         case '1': a.checked = check(store_module_address(module), number); break;
         case '2': a.checked = check(store_module_address(module), number + STRIPES / 2); break;
-        default: /* what is written here is seen by nobody else */
+        default: /* what this process writes here, no other process sees */
             memset(store_module_address(module), (int)number, 64 * PAGE);
         }
         if (write(socket, &a, sizeof a) != sizeof a) _exit(1);
@@ -114,7 +114,7 @@ static void start(size_t number)
     clones[number].socket = ends[0];
 }
 
-static void tell(char command)
+static void command_all(char command)
 {
     for (size_t i = 0; i < clone_count; i++) CHECK(write(clones[i].socket, &command, 1) == 1);
 }
@@ -123,7 +123,7 @@ static answer ask(size_t number)
 {
     answer a;
     ssize_t got = recv(clones[number].socket, &a, sizeof a, MSG_WAITALL);
-    if (got != sizeof a) FAIL("clone %zu ended", number);
+    if (got != sizeof a) FAIL("clone %zu ended before its answer", number);
     return a;
 }
 
@@ -133,20 +133,20 @@ static void write_some(rng *r, unsigned char *memory, unsigned char *versions, s
 {
     for (size_t i = 0; i < count; i++) {
         size_t page = below(r, pages);
-        if (!versions[page]) continue; /* what is zero stays so */
+        if (!versions[page]) continue; /* a zero page stays zero */
         versions[page] = (unsigned char)(versions[page] % 255 + 1);
         content(memory + page * PAGE, page, versions[page]);
     }
 }
 
-/* All clones have been told to read: the store goes on until they have. */
+/* All clones have their command to read: the store goes on committing until they have read. */
 static unsigned commit_meanwhile(rng *r, vmstore *store, unsigned char *memory, unsigned char *versions)
 {
     unsigned commits = 0;
     for (size_t i = 0; i < clone_count; i++) {
         char peeked;
         while (recv(clones[i].socket, &peeked, 1, MSG_PEEK | MSG_DONTWAIT) != 1) {
-            if (errno != EAGAIN) FAIL("clone %zu ended", i);
+            if (errno != EAGAIN) FAIL("clone %zu ended before its answer", i);
             write_some(r, memory, versions, 200);
             commit(store);
             if (++commits % 8 == 0) OK(store_persist(store, NULL));
@@ -161,7 +161,7 @@ typedef struct {
     double rss, pss;
 } sizes;
 
-/* In MiB, summed over the clones. Shared memory that n processes have counts in each as its n-th part. */
+/* In MiB, summed over the clones. Memory that n processes share counts in each of them as its n-th part. */
 static int memory_of_clones(sizes *all)
 {
     memset(all, 0, sizeof *all);
@@ -232,22 +232,22 @@ int main(int count, char **arguments)
     }
     memcpy(version, versions, pages);
     write_some(&r, m.memory, versions, 100);
-    commit(store); /* the head is another one than the one that is cloned */
+    commit(store); /* the head is then a different commit from the cloned one */
 
     for (size_t i = 0; i < clone_count; i++) {
         CHECK(write(clones[i].socket, "o", 1) == 1);
         clones[i].opened = ask(i);
     }
-    tell('1');
+    command_all('1');
     unsigned commits = commit_meanwhile(&r, store, m.memory, versions);
     uint64_t checked = 0;
     for (size_t i = 0; i < clone_count; i++) checked += clones[i].read.checked;
     sizes all;
     int known = memory_of_clones(&all);
     if (known && clone_count == CLONES && all.pss * 8 > all.rss)
-        FAIL("%zu clones share too little: %.0f MiB proportional of %.0f MiB", clone_count, all.pss, all.rss);
+        FAIL("%zu clones share too few pages: %.0f MiB proportional of %.0f MiB resident", clone_count, all.pss, all.rss);
 
-    /* What the clones have is deleted under them, with everything else but the head. */
+    /* The commit that the clones have mapped is deleted, with all others except the head. */
     static uint64_t numbers[4096];
     size_t how_many = 0;
     OK(store_list_commits(store, numbers, 4096, &how_many));
@@ -257,14 +257,14 @@ int main(int count, char **arguments)
     OK(store_compact(store, NULL));
     OK(store_persist(store, NULL));
     CHECK(commit_count(store) == 1);
-    tell('1');
+    command_all('1');
     for (size_t i = 0; i < clone_count; i++) checked += ask(i).checked;
     FAILS(store_restore(store, *cloned, NULL), VMSTORE_E_NOT_FOUND, "commit");
     OK(store_close(store));
     remove_files();
-    tell('2');
+    command_all('2');
     for (size_t i = 0; i < clone_count; i++) checked += ask(i).checked;
-    tell('w');
+    command_all('w');
     for (size_t i = 0; i < clone_count; i++) ask(i);
     for (size_t i = 0; i < clone_count; i++) {
         int status;

@@ -1,6 +1,6 @@
-/* What a commit holds, and what it does not write: zero pages, pages rewritten with the same bytes,
- * commits with no change, modules that are not mapped, labels and user data, numbers that are never
- * reused, and a dirty set larger than the memory given to captures. */
+/* What a commit holds, and what it does not write: zero pages, pages rewritten with the same bytes, commits without
+ * changes, modules that are not mapped, labels and user data, commit numbers that are never reused, and a dirty set
+ * larger than the memory given to captures. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -51,7 +51,7 @@ static void zero_pages(const char *stores, uint32_t mode)
         OK(store_restore(store, second, NULL));
         expect_bytes(&ram, two, size, "the commit with the zeros");
     }
-    memset(ram.memory, 0, size); /* all of it, and a commit that is nothing but zeros */
+    memset(ram.memory, 0, size); /* the whole module: a commit of zero pages only */
     uint64_t third = commit(store);
     CHECK(stats(store).last_written_pages == 0);
     OK(store_restore(store, first, NULL));
@@ -72,7 +72,7 @@ static void no_change(const char *stores, uint32_t tracker)
     size_t size = 16 * PAGE;
     unsigned char *copy = malloc(size);
     vmstore *store = fresh_store(stores, tracker == VMSTORE_TRACKER_COMPARE ? "same-compare" : "same");
-    uint64_t empty = commit(store); /* before the first commit there is no head: one is made */
+    uint64_t empty = commit(store); /* before the first commit there is no head, so an empty commit is made */
     CHECK(empty == 1 && head(store) == 1 && commit_count(store) == 1 && info(store, 1).modules == 0);
     CHECK(commit(store) == 1 && commit_count(store) == 1);
 
@@ -86,7 +86,7 @@ static void no_change(const char *stores, uint32_t tracker)
     CHECK(number == 3);
     CHECK(commit(store) == number && commit_count(store) == 3);
 
-    /* Written, but with the bytes it had. */
+    /* Written, but with the bytes that they already had. */
     volatile unsigned char *bytes = ram.memory;
     for (size_t page = 0; page < 8; page += 2) {
         unsigned char had = bytes[page * PAGE + 9];
@@ -96,7 +96,7 @@ static void no_change(const char *stores, uint32_t tracker)
     OK(store_mark_dirty(ram.handle, 9 * PAGE + 1, PAGE)); /* rounds outward: pages 9 and 10 */
     const char *before = strdup(listing(directory));
     CHECK(commit(store) == number && commit_count(store) == 3 && head(store) == number);
-    if (strcmp(before, listing(directory))) FAIL("a commit of nothing made %s", listing(directory));
+    if (strcmp(before, listing(directory))) FAIL("a commit without changes changed the directory: %s", listing(directory));
     free((char *)before);
     if (tracker != VMSTORE_TRACKER_COMPARE && kernel_tracker()) {
         vmstore_stats s = stats(store);
@@ -105,7 +105,7 @@ static void no_change(const char *stores, uint32_t tracker)
                  s.last_unchanged_pages);
     }
 
-    /* One really changed among the rewritten: only that one is written. */
+    /* One of the rewritten pages really changed: only this page is written. */
     bytes[0] ^= 1, bytes[2 * PAGE] ^= 1, bytes[2 * PAGE] ^= 1;
     copy[0] ^= 1;
     CHECK(commit(store) == 4 && stats(store).last_written_pages == 1);
@@ -116,7 +116,7 @@ static void no_change(const char *stores, uint32_t tracker)
     CHECK(named == 5 && info(store, 5).parent == 4 && !has_file("ram", 5));
     CHECK(!strcmp(info(store, 5).label, "only a label") && info(store, 4).label[0] == 0);
 
-    labelled.label = ""; /* the empty label is none */
+    labelled.label = ""; /* an empty label means no label */
     OK(store_commit(store, &labelled, &named));
     CHECK(named == 5 && commit_count(store) == 5);
 
@@ -158,7 +158,7 @@ static void cumulative(const char *stores)
     mb.memory[PAGE]++, b[PAGE]++;
     CHECK(commit(store) == 3 && !has_file("a", 3) && has_file("b", 3));
 
-    OK(store_restore(store, 1, NULL)); /* a is not mapped, and comes up at commit 1 all the same */
+    OK(store_restore(store, 1, NULL)); /* a is not mapped; when it is mapped later, it is at commit 1 */
     ma = map(store, "a", 0, 0, 0);
     fill(a, size, 1);
     expect_bytes(&ma, a, size, "mapped after a restore");
@@ -170,7 +170,7 @@ static void cumulative(const char *stores)
     OK(store_close(store));
     store = open_store(directory, 0);
     mb = map(store, "b", 0, 0, 0);
-    mapped mc = map(store, "c", size, 0, 0); /* new, and unknown to every commit before */
+    mapped mc = map(store, "c", size, 0, 0); /* new: no earlier commit has it */
     mc.memory[0] = 1;
     CHECK(commit(store) == 4 && info(store, 4).modules == 3);
     OK(store_restore(store, 1, NULL));
@@ -202,7 +202,7 @@ static void label_and_user_data(const char *stores)
         data[0] = (unsigned char)n;
         OK(store_commit(store, &options, &number));
         CHECK(number == n);
-        memset(data, 0xee, sizeof data); /* it was copied */
+        memset(data, 0xee, sizeof data); /* the library has copied the data */
         before[n] = info(store, n);
     }
     for (int pass = 0; pass < 4; pass++) {
@@ -222,7 +222,8 @@ static void label_and_user_data(const char *stores)
             CHECK(length == lengths[n - 1] && !memcmp(back, data, length));
             CHECK(length == sizeof back || back[length] == 0x77);
             memset(back, 0x77, sizeof back);
-            OK(store_commit_user_data(store, n, back, 1, &length)); /* cut, and the whole length told */
+            /* Cut to one byte; the call gives the whole length. */
+            OK(store_commit_user_data(store, n, back, 1, &length));
             CHECK(length == lengths[n - 1] && back[1] == 0x77);
             checks++;
         }
@@ -236,7 +237,8 @@ static void label_and_user_data(const char *stores)
     commits += 4;
 }
 
-/* Captures get less memory than there are dirty pages: what does not fit is written in the pause. */
+/* Captures get less memory than there are dirty pages: the pages without room are written while the guest is
+ * paused. */
 static void small_arena(const char *stores)
 {
     size_t size = 600 * PAGE;

@@ -1,8 +1,8 @@
-/* Compaction: a guest that commits 64 pages again and again under a retention of 50 commits, with a label
- * kept here and there. The store's disk use stays within 1.5 times of the live bytes, opening stays quick,
- * every kept commit restores exactly, in place and in a fresh opener, while another thread commits as well;
- * and a module that grows keeps its bytes through deletions and images. A model decides.
- * VMSTORE_COMMITS says how many commits are made. */
+/* Compaction: a guest commits 64 pages again and again while compactions keep the last 50 commits and those with a
+ * label. The store's disk use stays within 1.5 times the live bytes, opening stays quick, and every kept commit
+ * restores exactly, in place and in a fresh opener, also while another thread commits. A module that grows keeps
+ * its bytes through deletions and images. A model holds the expected bytes. VMSTORE_COMMITS is the number of
+ * commits. */
 #define _GNU_SOURCE
 #include <pthread.h>
 
@@ -10,7 +10,7 @@
 
 enum { PAGES = 1024, DIRTY = 64, KEEP = 50, EVERY = 100 };
 
-/* The model: for each page and commit, what was written; found by walking back. */
+/* The model: what was written last to each page, at each commit. */
 static uint64_t *contents; /* [commit % RING][page] */
 enum { RING = 512 };
 static uint64_t now[PAGES];
@@ -80,7 +80,8 @@ static uint64_t disk_use(const char *directory)
     return sum;
 }
 
-/* What no store can do without: each page of each kept commit, once while it stays as it is. */
+/* The least that a store needs for these commits: each page of each kept commit, counted once for as long as it
+ * does not change. */
 static uint64_t live_bytes(const uint64_t *commits, size_t count)
 {
     uint64_t pages = 0;
@@ -133,7 +134,8 @@ static void retention(const char *directory, uint64_t commits)
             compare(ram.memory, n);
         }
         if (n % EVERY && n != commits) continue;
-        /* Given up half way, nothing that stays has changed; at the first call, nothing at all. */
+        /* A compaction that is cancelled half way changes no kept commit. A compaction that is cancelled at its
+         * first call changes nothing. */
         size_t count = listed(store, before, RING);
         int calls = 0;
         compact(store, KEEP, cancel_at, &calls, VMSTORE_E_CANCELLED);
@@ -151,7 +153,7 @@ static void retention(const char *directory, uint64_t commits)
         uint64_t live = live_bytes(kept, count), used = disk_use(directory);
         if ((double)used / (double)live > worst_ratio) worst_ratio = (double)used / (double)live;
         if (2 * used > 3 * live + (128 << 10))
-            FAIL("after %" PRIu64 " commits %" PRIu64 " bytes on disk, %" PRIu64 " of them live", n, used, live);
+            FAIL("after %" PRIu64 " commits there are %" PRIu64 " bytes on disk, %" PRIu64 " of them live", n, used, live);
         for (int i = 0; i < 3; i++) {
             uint64_t to = kept[below(&r, count)];
             OK(store_restore(store, to, NULL));
@@ -171,7 +173,7 @@ static void retention(const char *directory, uint64_t commits)
         if (i < 4) OK(store_close(store));
     }
     slowest_open = fastest;
-    if (!slow() && fastest > 0.02) FAIL("opening takes %.1f ms of a processor", fastest * 1e3);
+    if (!slow() && fastest > 0.02) FAIL("opening takes %.1f ms of processor time", fastest * 1e3);
     ram = map(store, "ram", 0, 0, VMSTORE_TRACKER_AUTO);
     size_t count = listed(store, kept, RING);
     for (size_t i = 0; i < count; i++) {
@@ -181,7 +183,7 @@ static void retention(const char *directory, uint64_t commits)
         ram = map(store, "ram", 0, i % 2 ? VMSTORE_MAP_EAGER : 0, VMSTORE_TRACKER_AUTO);
         compare(ram.memory, kept[i]);
     }
-    /* Numbers are never used again, also when the newest commits are gone. */
+    /* Numbers are never used again, also after the newest commits are deleted. */
     OK(store_restore(store, kept[0], NULL));
     for (size_t i = 1; i < count; i++) OK(store_delete_commit(store, kept[i]));
     compact(store, 0, NULL, NULL, VMSTORE_OK);
@@ -206,7 +208,7 @@ static uint64_t size_of(const char *directory, const char *name)
     return (uint64_t)file.st_size;
 }
 
-/* Which rule keeps what; and chains that become images. */
+/* Which rule keeps which commits, and chains that become images. */
 static void rules(const char *directory)
 {
     rng r = {seed() + 5};
@@ -226,7 +228,7 @@ static void rules(const char *directory)
     CHECK(listed(store, kept, RING) == 6);
     options = (vmstore_compact_options){.struct_size = sizeof options, .flags = 1u << 31};
     FAILS(store_compact(store, &options), VMSTORE_E_INVALID, "flags");
-    /* Each becomes an image when deltas may hold nothing: its file is the module's plain memory. */
+    /* At this limit each delta becomes an image: the file begins with the module's plain memory. */
     options = (vmstore_compact_options){.struct_size = sizeof options, .image_percent = 1};
     OK(store_compact(store, &options));
     OK(store_list_modules(store, 20, names_commit, &names));
@@ -244,7 +246,7 @@ static void rules(const char *directory)
     OK(store_close(store));
 }
 
-/* A module that grows along its chain; the chain is folded and made an image. */
+/* A module that grows along its chain. The chain is merged and made an image. */
 static void growth(const char *directory)
 {
     enum { STEPS = 8 };
@@ -342,7 +344,7 @@ int main(int count, char **arguments)
     growth(path_in(arguments[1], "growth"));
     beside_commits(path_in(arguments[1], "beside"), slow() ? 30 : brief() ? 150 : 400);
     printf("compact: seed %" PRIu64 ": %" PRIu64 " commits under a retention of %d, %lu compactions, %lu "
-           "restores compared byte for byte, at most %.2f times the live bytes on disk, opened in %.1f ms of a processor\n",
+           "restores compared byte for byte, at most %.2f times the live bytes on disk, opened in %.1f ms of processor time\n",
            seed(), commits, KEEP, compactions, restores, worst_ratio, slowest_open * 1e3);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* What the programs that damage a store share: a small store whose every commit is known, cheap copies of
- * it, and the examination of a damaged copy against the model. */
+/* Shared by the programs that damage a store: a small store whose commits are all known, cheap copies of the store,
+ * and the list of its files. */
 #ifndef DAMAGE_H
 #define DAMAGE_H
 
@@ -14,7 +14,7 @@ enum { MODULES = 3, COMMITS = 6, PERSISTED = 4, ALL_PAGES = 8 + 4 + 4 };
 static const char *const module_ids[MODULES] = {"ram", "dev", "late"};
 static const size_t module_pages[MODULES] = {8, 4, 4};
 
-/* A module commit whose data pages are few and known, so that what follows them is index and footer. */
+/* A module commit with few and known data pages: what follows the pages is the index and footer. */
 #define DELTA "ram_Commit2"
 enum { DELTA_DATA_PAGES = 2 };
 
@@ -23,14 +23,15 @@ struct model {
     unsigned char *bytes[COMMITS + 1];
 };
 
-/* What damage did. A test that never saw one of its outcomes may have tried nothing: the counts are printed. */
+/* What the damage led to. The counts are printed: a test that never saw one of these outcomes may have tried
+ * nothing. */
 static struct {
     unsigned tried, harmless, refused, forgotten, corrupt_later, salvaged, salvaged_commits;
 } outcome;
 
 static inline void tell_and_die(int number)
 {
-    /* SA_RESETHAND: the second time it ends the program as if there were no handler. */
+    /* SA_RESETHAND: the second signal ends the program as if there were no handler. */
     if (write(2, "signal while trying: ", 21) < 0 || write(2, trying_text, strlen(trying_text)) < 0 ||
         write(2, "\n", 1) < 0)
         _exit(1);
@@ -52,7 +53,7 @@ static inline size_t model_size(void)
 
 static inline vmstore_module *map_for_damage(vmstore *store, int which, int *status)
 {
-    /* Nothing is written to it, and EAGER because lazy pages are the named exception to "no wrong bytes". */
+    /* The memory is never written. EAGER because lazy pages are the stated exception to "no wrong bytes". */
     vmstore_map_options options = {
         .struct_size = sizeof options, .flags = VMSTORE_MAP_EAGER, .tracker = VMSTORE_TRACKER_CALLER};
     vmstore_module *module = NULL;
@@ -60,8 +61,9 @@ static inline vmstore_module *map_for_damage(vmstore *store, int which, int *sta
     return module;
 }
 
-/* Six commits: the first is whole, `late` comes with the third, the fourth branches off the second, a page of
- * each second commit becomes zero. Four or all of them are persisted, and the head is moved to the fifth. */
+/* Six commits. The first writes every module whole, `late` begins with the third, the fourth branches off the
+ * second, and in every second commit a page becomes zero. Four or all six of them are persisted. The head is moved
+ * to the fifth. */
 static inline void build_store(const char *path, uint64_t seed, int persist_all, struct model *model)
 {
     vmstore *store;
@@ -83,7 +85,7 @@ static inline void build_store(const char *path, uint64_t seed, int persist_all,
             size_t pages = number == 1 ? module_pages[which] - 1 : (size_t)(which == 0 ? 2 : 1);
             if (!memories[which] || (which == 1 && number % 3 == 2)) continue;
             for (size_t page = 0; page < pages; page++) {
-                /* Not the first page, which is filled below, and not the last, which stays zero. */
+                /* Neither the first page, which is filled below, nor the last, which stays zero. */
                 size_t place = number == 1 ? page : 1 + ((size_t)number * 3 + page) % (module_pages[which] - 2);
                 for (size_t i = 0; i < page_size(); i += sizeof state) {
                     uint64_t random = next_random(&state);
@@ -111,7 +113,7 @@ static inline void free_model(struct model *model)
     for (int number = 0; number <= COMMITS; number++) free(model->bytes[number]);
 }
 
-/* A whole file; freed by the caller. */
+/* The bytes of a whole file. The caller frees them. */
 static inline unsigned char *read_file(const char *path, size_t *length)
 {
     struct stat status;
@@ -123,7 +125,8 @@ static inline unsigned char *read_file(const char *path, size_t *length)
     return bytes;
 }
 
-/* A file with these bytes: a new one where the old one has other names, which keep its bytes. */
+/* Writes a file with these bytes. If the old file has other names, a new file is made, and the other names keep the
+ * old bytes. */
 static inline void write_file(const char *path, const void *bytes, size_t length)
 {
     struct stat status;
@@ -149,7 +152,7 @@ static inline void remove_tree(const char *path)
         FAIL("%s: %s", path, strerror(errno));
 }
 
-/* Copies a store. Module commits never change, so they are given a second name instead of a copy. */
+/* Copies a store. Module commits never change, so a hard link serves as the copy. */
 static inline void copy_store(const char *from, const char *to)
 {
     DIR *directory = opendir(from);
@@ -180,7 +183,7 @@ static inline void copy_store(const char *from, const char *to)
     CHECK(closedir(directory) == 0);
 }
 
-/* A number that changes when a name or a size in the tree does. */
+/* A number that changes when a name or a size in the tree changes. */
 static uint64_t listing;
 
 static inline int add_to_listing(const char *path, const struct stat *status, int type, struct FTW *place)
@@ -189,7 +192,7 @@ static inline int add_to_listing(const char *path, const struct stat *status, in
     (void)place;
     for (; *path; path++) sum = (sum ^ (unsigned char)*path) * UINT64_C(1099511628211);
     if (type == FTW_F) sum = (sum ^ (uint64_t)status->st_size) * UINT64_C(1099511628211);
-    listing += sum; /* a sum, so that the order of the walk does not matter */
+    listing += sum; /* a sum does not depend on the order of the walk */
     return 0;
 }
 
@@ -200,7 +203,7 @@ static inline uint64_t list_tree(const char *path)
     return listing;
 }
 
-/* The regular files of a directory, by name; gives how many. */
+/* The regular files of a directory, by name. Returns how many. */
 static inline size_t files_of(const char *path, char names[][64], size_t room)
 {
     size_t count = 0;

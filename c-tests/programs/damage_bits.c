@@ -1,5 +1,6 @@
-/* One bit flipped: in each byte of `commits`, of every hidden file, of the index and footer of a delta, in each
- * third of an image's, and in each page of every module commit. No wrong byte, no signal, no silence. */
+/* Flips one bit in each byte of `commits`, in each byte of every hidden file, in each byte of the index and footer
+ * of a delta, in each third byte of an image's, and in each page of every module commit. There must be no wrong
+ * byte, no signal, and no damage that goes unreported. */
 #include "examine.h"
 
 static struct model model, persisted_model;
@@ -36,7 +37,7 @@ static void flip_from(const char *master, struct examination *e, const char *fil
     size_t size;
     unsigned char *bytes = bytes_of(master, file, &size);
     CHECK(start < size);
-    /* More would mean that data pages are taken for index, and would take minutes. */
+    /* A larger count would mean that data pages are taken for the index. The test would then take minutes. */
     if (size - start > 6000) FAIL("%s has %zu bytes after its data", file, size - start);
     for (size_t at = start; at < size; at += step * stride(61)) flip(master, e, file, bytes, size, at);
     free(bytes);
@@ -56,7 +57,7 @@ int main(int argc, char **argv)
         .salvage_every = 5};
     flip_from(master, &commits, "commits", 0, 1);
     CHECK(outcome.salvaged > 0);
-    /* With an empty journal nothing but `commits` itself can tell that its end is damaged. */
+    /* With an empty journal only `commits` itself can show that its end is damaged. */
     commits.model = &persisted_model;
     commits.persisted = COMMITS;
     commits.salvage_every = 50;
@@ -84,13 +85,13 @@ int main(int argc, char **argv)
     CHECK(outcome.forgotten == 0);
 
     struct examination delta = {.model = &model, .names = {DELTA}, .persisted = PERSISTED};
-    CHECK(size_of(master, DELTA) < module_pages[0] * page_size()); /* it is a delta */
+    CHECK(size_of(master, DELTA) < module_pages[0] * page_size()); /* the file is a delta */
     flip_from(master, &delta, DELTA, DELTA_DATA_PAGES * page_size(), 1);
     struct examination image = {.model = &model, .names = {"dev_Commit1"}, .persisted = PERSISTED};
-    CHECK(size_of(master, "dev_Commit1") > module_pages[1] * page_size()); /* it is an image */
+    CHECK(size_of(master, "dev_Commit1") > module_pages[1] * page_size()); /* the file is an image */
     flip_from(master, &image, "dev_Commit1", module_pages[1] * page_size(), 3);
 
-    /* A bit in each page of the data of every module commit: found where it is needed, and by store_verify. */
+    /* A bit in each page of the data of every module commit: found when the page is needed, and by store_verify. */
     char files[64][64];
     count = files_of(master, files, 64);
     unsigned pages = 0, before = outcome.corrupt_later;

@@ -1,8 +1,9 @@
-/* Every block of 4096 bytes of every file of a store zeroed, exchanged with every other, and replaced by what was at
- * its place in another commit's file or at an earlier time; and bits of it flipped: a few, and with VMSTORE_LONG=20 one of
- * each byte of pages and all of everything else. The store is mapped lazily and eagerly. Eagerly no byte is ever wrong.
- * Lazily nothing is wrong but in pages that the library says it did not verify, and there only those whose blocks were
- * damaged; and store_verify tells. */
+/* Damages each block of 4096 bytes of every file of a store: the block is zeroed, exchanged with every other block,
+ * and replaced by what another commit's file or an earlier version of the file has at its place. Then bits of the
+ * block are flipped: a few, and with VMSTORE_LONG=20 one bit of each byte of pages and every bit elsewhere. The
+ * store is mapped lazily and eagerly. An eager mapping never has a wrong byte. A lazy mapping has wrong bytes only
+ * in pages that the library reports as not verified, and only where the blocks of these pages were damaged;
+ * store_verify then reports the damage. */
 #include "damage.h"
 
 enum { PAGES = 40, HISTORY = 3, FILES = 6, TIMES = 3, LONGEST = PAGES + 2, BLOCK = 4096 };
@@ -31,7 +32,7 @@ static void remember(struct content *contents)
         if (exists(path_of(master, file))) contents[file].bytes = read_file(path_of(master, file), &contents[file].length);
 }
 
-/* Which pages a commit writes: all but one at first, then one here and there. */
+/* Which pages a commit writes: the first writes all except one, the others write a few. */
 static int is_written(int commit, int page)
 {
     return commit == 1 ? page != 3 : page % 11 == commit;
@@ -74,7 +75,7 @@ static int tell_unverified(const vmstore_module_info *module, void *bytes)
     return 0;
 }
 
-/* Whether a page of a commit is what the image has; what a delta has is read and verified. */
+/* Whether the image holds the page's bytes at a commit. A page of a delta is read and verified. */
 static int is_of_image(uint64_t commit, int page)
 {
     for (int n = 2; n <= (int)commit; n++)
@@ -82,7 +83,7 @@ static int is_of_image(uint64_t commit, int page)
     return 1;
 }
 
-/* Pages that differ from a commit, which must be damaged ones of the image that nobody verified. */
+/* Counts the pages that differ from a commit. Each must be a damaged page of the image that was not verified. */
 static unsigned wrong_pages(const unsigned char *memory, uint64_t commit, uint64_t unverified, const int damaged[2])
 {
     unsigned wrong = 0;
@@ -113,8 +114,8 @@ static void examine_mapped(uint32_t flags, const int damaged[2])
     }
     OK(store_head(store, &head));
     OK(store_list_commits(store, commits, HISTORY, &count));
-    /* The last was never persisted; but this host has not booted. */
-    if (count != HISTORY) FAIL("%zu commits are there without a word, and %d were acknowledged", count, HISTORY);
+    /* The last commit was never persisted, but this host has not rebooted, so it must be there. */
+    if (count != HISTORY) FAIL("%zu commits are listed, no call failed, and %d were acknowledged", count, HISTORY);
     int verified = store_verify(store, NULL);
     if (verified && !is_damage(verified)) FAIL("verify: %d: %s", verified, last_error());
     status = store_map_module(store, "ram", 0, &how, &module);
@@ -134,7 +135,7 @@ static void examine_mapped(uint32_t flags, const int damaged[2])
             if (!status) head = commits[i];
         }
     }
-    if ((wrong || failed) && !verified) FAIL("store_verify was content, and %u pages are wrong, %u calls failed", wrong, failed);
+    if ((wrong || failed) && !verified) FAIL("store_verify found no damage, but %u pages are wrong and %u calls failed", wrong, failed);
     OK(store_close(store));
     if (failed || verified) later++;
     else harmless++;
@@ -154,7 +155,7 @@ static void examine(const struct content *changed, const int damaged[2])
     }
 }
 
-/* A block of a file: where, and how long. */
+/* A block of a file: its file, place and length. */
 struct block {
     int file;
     size_t at, length;
@@ -171,13 +172,13 @@ static size_t blocks_of(struct block *blocks)
     return count;
 }
 
-/* The page of the image that a block has; -1: none. */
+/* The page of the image that a block holds; -1: none. */
 static int page_of(const struct block *block)
 {
     return block->file == 0 && block->at < PAGES * BLOCK ? (int)(block->at / BLOCK) : -1;
 }
 
-/* New bytes for one or two blocks. */
+/* Gives one or two blocks new bytes, and examines the store. */
 static void with(const struct block *one, const unsigned char *first, const struct block *two, const unsigned char *second)
 {
     struct content changed[FILES] = {0};
@@ -210,8 +211,9 @@ static void flip(const struct block *one, size_t at, size_t bit)
     flips++;
 }
 
-/* Four bits of a block of pages, one in thirteen bytes of any other: the last of a file has its index and footer. In the
- * long form one of each byte of pages, and all of any other. */
+/* Flips bits of a block: four in a block of pages, one in every thirteenth byte of another block. The last block of
+ * a module commit has the index and footer. In the long form: one bit of each byte of pages, and every bit of other
+ * blocks. */
 static void flip_bits(const struct block *one)
 {
     int pages = one->file < 3 && one->length == BLOCK, all = is_long();
@@ -264,9 +266,9 @@ int main(int argc, char **argv)
         free(files[file].bytes);
         for (int time = 0; time < TIMES; time++) free(earlier[time][file].bytes);
     }
-    /* Under valgrind few are tried, and there a module is compared, and so copied: nothing is mapped lazily. */
+    /* Under valgrind few blocks are tried. Modules are compared and thus copied there, so nothing is mapped lazily. */
     CHECK(stride(2) > 1 || (unverified_wrong > 0 && later > 0 && refused > 0));
     return finished("%u times %zu blocks zeroed, exchanged, replaced by older ones, and %u bits of them flipped, lazily and eagerly: %u refused by "
                     "store_open, %u found later, %u harmless; in %u lazy mappings pages that were not verified were wrong, "
-                    "as documented, and store_verify told of each", tried, count, flips, refused, later, harmless, unverified_wrong);
+                    "as documented, and store_verify reported each", tried, count, flips, refused, later, harmless, unverified_wrong);
 }

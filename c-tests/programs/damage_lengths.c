@@ -1,6 +1,6 @@
-/* Files cut short, made longer, with blocks of zeros, and full of garbage: each file of a store, at many
- * lengths, with VMSTORE_LONG=20 at every one. Also cut images that are mapped lazily, which is where a SIGBUS would come
- * from. */
+/* Files that are cut short, made longer, overwritten with blocks of zeros, or filled with garbage: each file of a
+ * store, at many lengths, and with VMSTORE_LONG=20 at every length. Also images that are cut and then mapped
+ * lazily, where a SIGBUS could come from. */
 #include "examine.h"
 
 static struct model model;
@@ -13,7 +13,8 @@ static void replaced(struct examination *e, const char *file, const unsigned cha
     examine(e);
 }
 
-/* At, before and after each place where a record or field may end, but in data pages only around the pages. */
+/* Positions at, before and after each place where a record or field may end. In data pages only the positions
+ * around the page ends. */
 static int worth_trying(size_t length, size_t size)
 {
     size_t in_page = length % page_size();
@@ -46,21 +47,21 @@ static void lengthened(struct examination *e, const char *file, const unsigned c
                 longer[size + at] = kind ? (unsigned char)next_random(&state) : 0;
             replaced(e, file, longer, size + more[i]);
         }
-    trying("%s twice over", file);
+    trying("%s with its bytes twice", file);
     memcpy(longer, bytes, size);
     memcpy(longer + size, bytes, size);
     replaced(e, file, longer, 2 * size);
     free(longer);
 }
 
-/* What a disk that lost a write gives back. */
+/* What a disk returns after it has lost a write. */
 static void zeroed(struct examination *e, const char *file, const unsigned char *bytes, size_t size)
 {
     unsigned char *holed = malloc(size);
     CHECK(holed);
     for (size_t at = 0; at < size; at += 512 * stride(7)) {
         size_t length = size - at < 512 ? size - at : 512;
-        if (all_bytes_are(bytes + at, length, 0)) continue; /* would be no damage */
+        if (all_bytes_are(bytes + at, length, 0)) continue; /* zeros already: no damage */
         trying("%s with %zu bytes from %zu of %zu zeroed", file, length, at, size);
         memcpy(holed, bytes, size);
         memset(holed + at, 0, length);
@@ -78,11 +79,11 @@ static void garbage(struct examination *e, const char *file, const unsigned char
     CHECK(random);
     for (int round = 0; round < 12; round += (int)stride(5)) {
         size_t length = round < 4 ? size : (size_t)next_random(&state) % (size + 5000);
-        size_t kept = round % 4 == 3 && length > 40 ? 40 : 0; /* behind a good beginning */
+        size_t kept = round % 4 == 3 && length > 40 ? 40 : 0; /* garbage after a valid beginning */
         for (size_t at = 0; at < length; at++) random[at] = (unsigned char)next_random(&state);
         if (kept > size) kept = size;
         memcpy(random, bytes, kept);
-        trying("%s of %zu bytes replaced by %zu bytes of garbage, %zu kept", file, size, length, kept);
+        trying("%s of %zu bytes replaced by %zu bytes of garbage, the first %zu bytes unchanged", file, size, length, kept);
         replaced(e, file, random, length);
     }
     for (int round = 0; round < 12; round += (int)stride(5)) {
@@ -115,7 +116,7 @@ static void every_way(const char *file, struct examination e)
     free(bytes);
 }
 
-/* Cut at any length before the mapping, an image is refused, or every page of it can be read. */
+/* An image that is cut to any length before it is mapped is refused, or every page of it can be read. */
 static void lazily_mapped(void)
 {
     static const char *const images[] = {"ram_Commit1", "dev_Commit1"};

@@ -1,5 +1,5 @@
-/* Files that are gone, that are no files any more, that belong elsewhere, or that stand in each other's place.
- * What a symlink leads to outside of the store is never changed. */
+/* Files that are missing, that are not regular files any more, that belong to another store, or that have another
+ * file's contents. What a symlink points to outside of the store is never changed. */
 #include "examine.h"
 
 #include <sys/sysmacros.h>
@@ -40,11 +40,11 @@ static const char *const way_names[WAYS] = {
 static const unsigned char somebody_elses[] = "a file of somebody else's, with more bytes than a footer has: "
                                               "................................................................";
 
-/* What stands in the file's place now. */
+/* What is put at the file's path. */
 static void put_in_place(const char *path, const char *file, enum way way)
 {
     if (way == UNREADABLE) {
-        put_file_from(below(master, file), path); /* not the inode that the master has too */
+        put_file_from(below(master, file), path); /* a new inode: the old one is also the master's */
         CHECK(chmod(path, 0) == 0);
         return;
     }
@@ -57,9 +57,9 @@ static void put_in_place(const char *path, const char *file, enum way way)
     if (way == FULL_DIRECTORY) write_file(below(path, "inside"), "x", 1);
     if (way == FIFO) CHECK(mkfifo(path, 0600) == 0);
     if (way == SOCKET) CHECK(mknod(path, S_IFSOCK | 0600, 0) == 0);
-    /* The one that would give zeros for ever; where devices may not be made, a FIFO once more. */
+    /* /dev/zero would give zeros without end. Where device nodes may not be made, this is one more FIFO. */
     if (way == DEVICE && mknod(path, S_IFCHR | 0600, makedev(1, 5)) != 0) {
-        printf("left out: a device in the place of %s (%s); a FIFO stands there\n", file, strerror(errno));
+        printf("left out: a device at the path of %s (%s); a FIFO is there instead\n", file, strerror(errno));
         CHECK(mkfifo(path, 0600) == 0);
     }
     if (way == HARD_LINK_OUTSIDE) {
@@ -81,7 +81,7 @@ static void outside_is_unchanged(const char *file)
     size_t length, was;
     unsigned char *now = read_file(outside, &length), *before = read_file(below(master, file), &was);
     if (length != was || memcmp(now, before, was) != 0)
-        FAIL("the file outside, to which a symlink led, was changed");
+        FAIL("the file outside that a symlink points to was changed");
     free(now);
     free(before);
     struct stat status;
@@ -106,7 +106,7 @@ static void every_place(const char *file, unsigned allowed)
             size_t length;
             unsigned char *now = read_file(outside, &length);
             if (length != sizeof somebody_elses || memcmp(now, somebody_elses, length) != 0)
-                FAIL("the file outside, which had a name here, was changed");
+                FAIL("the file outside that has a hard link here was changed");
             free(now);
             CHECK(unlink(outside) == 0);
         }
@@ -126,7 +126,7 @@ static void swap_two(const char *one, const char *two)
     examine(&e);
 }
 
-/* Several files of another store at once: the whole is still not that store, nor this one. */
+/* Several files of another store at once: the result is neither that store nor this one. */
 static void mixed_stores(void)
 {
     static const char *const sets[][4] = {
@@ -149,8 +149,8 @@ static void mixed_stores(void)
     }
 }
 
-/* The links and backing files say nothing that is not said elsewhere: a store without them, or with nonsense
- * in their place, has all its commits, or an error that names them. */
+/* The links and backing files hold no information of their own. A store without them, or with nonsense at their
+ * paths, has all its commits, or gives an error that names them. */
 static void links_and_backing_files(void)
 {
     static const char *const names[] = {"ram_last", "dev_last", "late_last", "ram", "dev", "late"};
@@ -163,7 +163,7 @@ static void links_and_backing_files(void)
             for (size_t target = 0; target < sizeof targets / sizeof *targets; target++) {
                 if (!targets[target][0]) continue;
                 e.path = fresh_copy(master);
-                trying("%s leads to %s", names[i], targets[target]);
+                trying("%s points to %s", names[i], targets[target]);
                 CHECK(unlink(below(e.path, names[i])) == 0);
                 CHECK(symlink(targets[target], below(e.path, names[i])) == 0);
                 unsigned harmless = outcome.harmless;
@@ -197,7 +197,7 @@ static void links_and_backing_files(void)
     }
 }
 
-/* In shared mode the backing file is written: not through a symlink to somebody else's file. */
+/* In shared mode the backing file is written: never through a symlink to another file. */
 static void shared_mode_does_not_follow(void)
 {
     vmstore *store;
@@ -225,7 +225,7 @@ static void shared_mode_does_not_follow(void)
     outcome.harmless++;
 }
 
-/* Files that nobody of this library made are not taken for commits, and do not stop a store from opening. */
+/* Files that this library did not make are not taken for commits, and do not stop a store from opening. */
 static void strangers(void)
 {
     static const char *const names[] = {"notes.txt", "ram_Commit7", "ram_Commit999999999999999999999",
@@ -234,7 +234,7 @@ static void strangers(void)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct examination e = {
             .model = &model, .names = {base_name(names[i])}, .persisted = PERSISTED, .path = fresh_copy(master)};
-        trying("a stranger called %s", names[i]);
+        trying("a file of another program called %s", names[i]);
         write_file(below(e.path, names[i]), "stranger", 8);
         unsigned harmless = outcome.harmless;
         examine(&e);

@@ -1,5 +1,5 @@
-/* Diffs: every ordered pair of commits of a branching history, also of commits that were compacted into
- * images and of modules that one side does not know, against a model; and commits found by their labels. */
+/* Diffs of every ordered pair of commits of a branching history, against a model: also for commits that were
+ * compacted into images and for modules that one side does not have. Also finds commits by their labels. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -7,10 +7,10 @@ enum { COMMITS = 40, PAGES = 48, MODULES = 2 };
 
 static const char *const names[MODULES] = {"late", "ram"};
 static uint64_t at[COMMITS + 1][MODULES][PAGES]; /* what each page holds; 0: zeros */
-static unsigned long pairs, pages_told;
+static unsigned long pairs, pages_reported;
 
 static struct {
-    unsigned char told[MODULES][PAGES];
+    unsigned char reported[MODULES][PAGES];
     int last;
     uint64_t end, calls, limit;
 } heard;
@@ -20,11 +20,11 @@ static int hear(const char *id, uint64_t offset, uint64_t length, void *user_dat
     int module = strcmp(id, names[1]) == 0;
     CHECK(user_data == &heard && strcmp(id, names[module]) == 0);
     CHECK(offset % PAGE == 0 && length % PAGE == 0 && length > 0 && (offset + length) / PAGE <= PAGES);
-    /* In order, and neighbours together. */
+    /* In order, and neighbouring pages in one call. */
     CHECK(module > heard.last || (module == heard.last && offset > heard.end) || heard.calls == 0);
     heard.last = module, heard.end = offset + length;
-    for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE; page++, pages_told++)
-        heard.told[module][page] = 1;
+    for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE; page++, pages_reported++)
+        heard.reported[module][page] = 1;
     return ++heard.calls == heard.limit;
 }
 
@@ -35,8 +35,8 @@ static void check_pair(vmstore *store, uint64_t from, uint64_t to, const char *o
     for (int m = 0; m < MODULES; m++)
         for (int page = 0; page < PAGES; page++) {
             int differs = (!only || !strcmp(only, names[m])) && at[from][m][page] != at[to][m][page];
-            if (heard.told[m][page] != differs)
-                FAIL("from %" PRIu64 " to %" PRIu64 ": page %d of %s is told as %s", from, to, page, names[m],
+            if (heard.reported[m][page] != differs)
+                FAIL("from %" PRIu64 " to %" PRIu64 ": page %d of %s is reported as %s", from, to, page, names[m],
                      differs ? "the same" : "different");
         }
     pairs++;
@@ -61,7 +61,7 @@ int main(int count, char **arguments)
         for (int i = 0; i < 8; i++) {
             int m = n >= 10 ? (int)below(&r, MODULES) : 1;
             size_t page = below(&r, PAGES);
-            now[m][page] = below(&r, 5); /* few contents, so that pages often come back */
+            now[m][page] = below(&r, 5); /* few different contents, so a page often gets an earlier content again */
             if (now[m][page]) fill(modules[m].memory + page * PAGE, PAGE, now[m][page]);
             else memset(modules[m].memory + page * PAGE, 0, PAGE);
         }
@@ -97,7 +97,7 @@ int main(int count, char **arguments)
     FAILS(store_diff(store, 1, 2, "nobody", hear, &heard), VMSTORE_E_NOT_FOUND, "nobody");
     FAILS(store_diff(store, 1, 2, NULL, NULL, &heard), VMSTORE_E_INVALID, "callback");
     OK(store_close(store));
-    printf("diff: seed %" PRIu64 ": %lu pairs of commits, %lu differing pages told, all as in the model\n",
-           seed(), pairs, pages_told);
+    printf("diff: seed %" PRIu64 ": %lu pairs of commits, %lu differing pages reported, all as in the model\n",
+           seed(), pairs, pages_reported);
     return 0;
 }

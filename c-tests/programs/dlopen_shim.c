@@ -1,7 +1,6 @@
-/* Stands in for the library in a program that is not linked with it: opens the library named by the
- * environment variable VMSTORE_LIBRARY at the first call, as a plug-in host or another language would,
- * and forwards every function of the header to it. The header is included, so that the compiler
- * checks each line against its declaration. */
+/* Stands between the library and a program that is not linked with it. Opens the library that the environment
+ * variable VMSTORE_LIBRARY names at the first call, as a plug-in host or another language would, and forwards every
+ * function of the header to it. The header is included, so the compiler checks each line against its declaration. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +14,7 @@ static void die(const char *what)
     exit(1);
 }
 
-/* Two threads that come here together open the library twice and get the same handle: harmless. */
+/* Two threads that come here at the same time both open the library and get the same handle: harmless. */
 static void *find(const char *name)
 {
     static _Atomic(void *) opened;
@@ -42,7 +41,7 @@ static void *find(const char *name)
     return symbol;
 }
 
-/* C has no cast from an object pointer to a function pointer; POSIX lets the bytes be copied. */
+/* C has no cast from an object pointer to a function pointer. POSIX allows copying the bytes. */
 #define FORWARD(result, name, parameters, arguments)                                               \
     result name parameters                                                                         \
     {                                                                                              \

@@ -10,7 +10,7 @@
 
 #include "sandbox.h"
 
-/* Newer than some C libraries' headers. */
+/* Newer than the headers of some C libraries. */
 #ifndef PAGEMAP_SCAN
 #define PAGEMAP_SCAN 0xc0606610u
 #endif
@@ -21,7 +21,7 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-/* One line of the document: below which heading, the call, the words of its condition. */
+/* One line of the document: the heading above it, the call, and the words of its condition. */
 typedef struct {
     const char *section, *call, *when;
     sandbox_call what;
@@ -48,7 +48,7 @@ static const char *const words_of_this_build =
 #endif
     ;
 
-/* Whether `word`, of that length, is one of the words. */
+/* Whether `word` of that length is one of the words. */
 static inline int has_word(const char *words, const char *word, size_t length)
 {
     for (; *words; words += strcspn(words, " "), words += *words == ' ')
@@ -56,7 +56,7 @@ static inline int has_word(const char *words, const char *word, size_t length)
     return 0;
 }
 
-/* Whether all words of a line hold, where `words` do. */
+/* Whether all words of a line are among `words`. */
 static inline int rule_holds(const rule *r, const char *words)
 {
     for (const char *at = r->when; *at;) {
@@ -67,7 +67,7 @@ static inline int rule_holds(const rule *r, const char *words)
     return 1;
 }
 
-/* Allows what a section's table allows under these words, but for the call `without`, if not NULL. */
+/* Allows what a section's table allows under these words, except the call `without`, which may be NULL. */
 static inline void allow_documented(sandbox *s, const char *section, const char *words, const char *without)
 {
     for (int i = 0; i < RULES; i++)

@@ -1,28 +1,28 @@
-/* The examination of a damaged store: it opens or is refused by name; what it lists restores to the model's
- * bytes or is refused by name; and store_verify knows of whatever a restore would stumble over. */
+/* Examines a damaged store. The store opens, or store_open names what is damaged. Each listed commit restores to
+ * the model's bytes, or the call names what is damaged. store_verify reports whatever makes a restore fail. */
 #ifndef EXAMINE_H
 #define EXAMINE_H
 
 #include "damage.h"
 
-/* What the damage may do, beside being found. */
+/* What the damage may lead to, besides being found. */
 enum {
     COMMITS_DAMAGED = 1, /* `commits` or the journal: salvage must work */
     MAY_FORGET = 2,      /* commits may be missing, as after going back in time */
-    ANY_ERROR = 4,       /* not only E_CORRUPT and E_VERSION, because not only bytes were changed */
-    NOT_MAPPABLE = 8,    /* no commit is damaged, but something is in the way of mapping */
+    ANY_ERROR = 4,       /* not only E_CORRUPT and E_VERSION: more than bytes was changed */
+    NOT_MAPPABLE = 8,    /* no commit is damaged, but the module cannot be mapped */
 };
 
 struct examination {
     const char *path;
     const struct model *model;
-    const char *names[4]; /* one of these files is named by every failure */
+    const char *names[4]; /* every failure names one of these files */
     unsigned allowed;
-    unsigned persisted;     /* how many commits a salvaged store must have, whatever befell the journal */
-    unsigned salvage_every; /* of so many damages to `commits` or journal, one is salvaged */
+    unsigned persisted;     /* how many commits a salvaged store must have, whatever happened to the journal */
+    unsigned salvage_every; /* one in this many refused stores with a damaged `commits` or journal is salvaged */
 };
 
-/* The file that was damaged in the copy there is, if nothing else in it can have changed. */
+/* The file that was damaged in the present copy, if nothing else in the copy can have changed. */
 static char copied_file[4300];
 
 static inline void names_a_file(const struct examination *e, const char *what, int status)
@@ -37,7 +37,7 @@ static inline void names_a_file(const struct examination *e, const char *what, i
 static inline int is_damage(const struct examination *e, int status)
 {
     if (e->allowed & NOT_MAPPABLE && (status == VMSTORE_E_IO || status == VMSTORE_E_EXISTS)) return 1;
-    /* A file without read permission is in nobody's way but one who is not root. */
+    /* A file without read permission stops a user who is not root. */
     if (status == VMSTORE_E_IO && store_last_errno() == EACCES) return 1;
     return status == VMSTORE_E_CORRUPT || status == VMSTORE_E_NOT_FOUND || status == VMSTORE_E_VERSION;
 }
@@ -50,7 +50,7 @@ static inline void compare_module(const struct examination *e, uint64_t commit, 
         FAIL("WRONG BYTES in %s at commit %" PRIu64, module_ids[which], commit);
 }
 
-/* All modules mapped at the head: restores in place, and on failure the memory is as it was. */
+/* All modules are mapped at the head: restores in place. After a failure the memory must be unchanged. */
 static inline int restore_in_place(const struct examination *e, vmstore *store, const uint64_t *commits,
                                    size_t count, vmstore_module *const *modules)
 {
@@ -74,7 +74,7 @@ static inline int restore_in_place(const struct examination *e, vmstore *store, 
     return damaged;
 }
 
-/* No module can be mapped at the head, or not all: maps each afresh at each commit. */
+/* Not all modules can be mapped at the head: maps each one afresh at each commit. */
 static inline int map_afresh(const struct examination *e, vmstore *store, const uint64_t *commits, size_t count)
 {
     int damaged = 0;
@@ -92,7 +92,7 @@ static inline int map_afresh(const struct examination *e, vmstore *store, const 
                 compare_module(e, commits[i], which, store_module_address(module));
                 OK(store_unmap_module(module));
             } else if (which == 2 && status == VMSTORE_E_READ_ONLY) {
-                CHECK(commits[i] < 3); /* a module that this commit does not know yet */
+                CHECK(commits[i] < 3); /* this commit does not have the module yet */
             } else {
                 if (!is_damage(e, status)) FAIL("map: %d (%s)", status, last_error());
                 names_a_file(e, "store_map_module", status);
@@ -103,14 +103,14 @@ static inline int map_afresh(const struct examination *e, vmstore *store, const 
     return damaged;
 }
 
-/* Whether something that is listed could not be had, after every byte that could be had was compared. */
+/* Compares every byte that can be read. Returns whether something that is listed could not be read. */
 static inline int examine_commits(const struct examination *e, vmstore *store, const uint64_t *commits, size_t count)
 {
     vmstore_module *modules[MODULES];
     int mapped = 0, status = VMSTORE_OK, damaged = 0;
     uint64_t head = 0;
     OK(store_head(store, &head));
-    if (head > COMMITS) FAIL("the head is commit %" PRIu64, head);
+    if (head > COMMITS) FAIL("the head is commit %" PRIu64 ", which was never made", head);
     while (mapped < MODULES) {
         modules[mapped] = map_for_damage(store, mapped, &status);
         if (status != VMSTORE_OK) break;
@@ -130,24 +130,24 @@ static inline size_t listed_commits(const struct examination *e, vmstore *store,
 {
     size_t count = 0;
     OK(store_list_commits(store, commits, COMMITS, &count));
-    if (count > COMMITS) FAIL("%zu commits are listed", count);
+    if (count > COMMITS) FAIL("%zu commits are listed, %d were made", count, COMMITS);
     for (size_t i = 0; i < count; i++) {
         vmstore_commit_info info = {.struct_size = sizeof info};
         if (commits[i] == 0 || commits[i] > COMMITS || (i && commits[i] <= commits[i - 1]))
-            FAIL("commit %" PRIu64 " is listed", commits[i]);
+            FAIL("commit %" PRIu64 " is listed: it was never made, or is out of order", commits[i]);
         OK(store_commit_info(store, commits[i], &info));
         CHECK(info.commit == commits[i]);
         if (salvage) continue;
         if (commits[i] != i + 1) FAIL("history has a hole before commit %" PRIu64, commits[i]);
         CHECK(info.parent == (commits[i] == 4 ? 2 : commits[i] - 1));
     }
-    /* Persisted or not: this host has not booted. */
+    /* All commits must be there, persisted or not: this host has not rebooted. */
     if (!salvage && !(e->allowed & MAY_FORGET) && count < COMMITS)
-        FAIL("%d commits were acknowledged, and %zu are there, without a word", COMMITS, count);
+        FAIL("%d commits were acknowledged, but only %zu are listed, and no call failed", COMMITS, count);
     return count;
 }
 
-/* After VMSTORE_E_CORRUPT: what is intact can be had, and nothing is changed by it. */
+/* After VMSTORE_E_CORRUPT: salvage gives what is intact, and changes no file. */
 static inline void examine_salvage(const struct examination *e)
 {
     vmstore_open_options options = {.struct_size = sizeof options,
@@ -157,8 +157,8 @@ static inline void examine_salvage(const struct examination *e)
     OK(store_open(e->path, &options, &store));
     size_t count = listed_commits(e, store, commits, 1);
     FAILS(store_commit(store, NULL, &commit), VMSTORE_E_READ_ONLY, "read");
-    if (examine_commits(e, store, commits, count)) FAIL("a salvaged commit could not be had: %s", last_error());
-    /* Damage to the journal takes nothing from `commits`. */
+    if (examine_commits(e, store, commits, count)) FAIL("a salvaged commit could not be read: %s", last_error());
+    /* Damage to the journal does not affect `commits`. */
     if (strcmp(e->names[0], "journal") == 0)
         for (size_t i = 0; i < e->persisted; i++) CHECK(i < count && commits[i] == i + 1);
     OK(store_close(store));
@@ -167,7 +167,7 @@ static inline void examine_salvage(const struct examination *e)
     outcome.salvaged_commits += (unsigned)count;
 }
 
-/* Tells of the damage by its outcome, and ends the program where the outcome is not allowed. */
+/* Opens and examines the damaged store, counts the outcome, and ends the program if the outcome is not allowed. */
 static inline void examine(const struct examination *e)
 {
     vmstore_open_options options = {.struct_size = sizeof options, .flags = VMSTORE_OPEN_NO_CREATE};
@@ -177,14 +177,14 @@ static inline void examine(const struct examination *e)
     alarm(60);
     int status = store_open(e->path, &options, &store);
     if (status != VMSTORE_OK) {
-        if (status >= -4096) FAIL("store_open gave %d", status);
+        if (status >= -4096) FAIL("store_open gave %d, which is no status of an error", status);
         if (!(e->allowed & ANY_ERROR) && status != VMSTORE_E_CORRUPT && status != VMSTORE_E_VERSION)
             FAIL("store_open: %s (%s)", store_strerror(status), last_error());
         CHECK(store == SENTINEL_POINTER(vmstore));
         names_a_file(e, "store_open", status);
         if (before != list_tree(e->path)) FAIL("an opener that failed changed the files");
         outcome.refused++;
-        /* Salvage takes the longest, and a part of the damages is enough to see it fail. */
+        /* Salvage takes the longest. A part of the damages is enough to find an error in it. */
         static unsigned salvageable;
         if (status == VMSTORE_E_CORRUPT && e->allowed & COMMITS_DAMAGED && salvageable++ % e->salvage_every == 0)
             examine_salvage(e);
@@ -201,7 +201,7 @@ static inline void examine(const struct examination *e)
     size_t count = listed_commits(e, store, commits, 0);
     int damaged = examine_commits(e, store, commits, count);
     if (damaged && verified == VMSTORE_OK && !(e->allowed & NOT_MAPPABLE))
-        FAIL("store_verify was content, but: %s", last_error());
+        FAIL("store_verify found no damage, but a call failed: %s", last_error());
     OK(store_close(store));
     alarm(0);
     if (damaged || verified != VMSTORE_OK) outcome.corrupt_later++;
@@ -209,7 +209,7 @@ static inline void examine(const struct examination *e)
     else outcome.harmless++;
 }
 
-/* A fresh copy of `master` under argv[1]; gives its path, the same each time. */
+/* Makes a fresh copy of `master`. Its path is the same each time. */
 static inline const char *fresh_copy(const char *master)
 {
     static char path[4096];
@@ -220,8 +220,8 @@ static inline const char *fresh_copy(const char *master)
     return path;
 }
 
-/* A copy in which `file`, and nothing else, has these bytes. Where the library only refused the last copy, which
- * leaves it as it was, and the same file is next, that copy serves again. */
+/* Makes a copy in which only `file` is changed and has these bytes. If the library only refused the last copy, it
+ * did not change the copy: the copy is then used again for damage to the same file. */
 static inline void copy_with(struct examination *e, const char *master, const char *file, const void *bytes,
                              size_t length)
 {
@@ -233,12 +233,12 @@ static inline void copy_with(struct examination *e, const char *master, const ch
     write_file(path, bytes, length);
 }
 
-/* The store that was copied, of whose files the copies have second names, is as it was. */
+/* The original store is unchanged, although the copies share its files by hard links. */
 static inline void master_is_intact(struct examination master)
 {
     unsigned harmless = outcome.harmless;
     master.names[0] = "none";
-    trying("the store that was copied");
+    trying("the original of the copies");
     examine(&master);
     CHECK(outcome.harmless == harmless + 1);
 }

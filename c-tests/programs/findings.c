@@ -1,6 +1,5 @@
-/* Findings: one page, a footer or a whole file of a small branching store is damaged, in each file and page in
- * turn; store_verify tells exactly of it, and of exactly the commits that cannot be restored any more that
- * they are lost. */
+/* Findings: in each file of a small branching store, one page or the footer is damaged, one after another.
+ * store_verify must report exactly this damage, and exactly those commits as lost that cannot be restored any more. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -40,7 +39,7 @@ static int verify(vmstore *store, uint32_t flags)
     return store_verify(store, &options);
 }
 
-/* In a fresh opener, each commit that was called good can be mapped whole, and no other. */
+/* In a fresh opener: every commit that was reported as good can be mapped whole, and no other commit. */
 static void judge(const char *directory)
 {
     vmstore_open_options options = {.struct_size = sizeof options, .flags = VMSTORE_OPEN_READ_ONLY};
@@ -53,7 +52,7 @@ static void judge(const char *directory)
         for (int m = 0; m < 2 && status == VMSTORE_OK; m++)
             status = store_map_module(store, m ? "ram" : "dev", 0, &eager, &module);
         if ((status != VMSTORE_OK) != heard.is_lost[n])
-            FAIL("commit %" PRIu64 " was called %s, and mapping it says %s", n, heard.is_lost[n] ? "lost" : "good",
+            FAIL("commit %" PRIu64 " was reported as %s, and mapping it gave: %s", n, heard.is_lost[n] ? "lost" : "good",
                  store_strerror(status));
         OK(store_close(store));
         *(heard.is_lost[n] ? &lost : &good) += 1;
@@ -81,7 +80,7 @@ static void damage(const char *directory, const char *module, uint64_t commit, l
     CHECK(heard.damages == 1 && !strcmp(heard.file, name) && !strcmp(heard.module, module));
     CHECK(heard.commit == commit && heard.page == page && heard.good + heard.lost == COMMITS);
     judge(directory);
-    /* Without a callback the first damage ends it, as ever; without pages only metadata is looked at. */
+    /* Without a callback the first damage ends the call. With VMSTORE_VERIFY_METADATA the pages are not read. */
     FAILS(store_verify(store, NULL), VMSTORE_E_CORRUPT, name);
     CHECK((verify(store, VMSTORE_VERIFY_METADATA) == VMSTORE_OK) == (page != VMSTORE_NO_PAGE));
     OK(store_close(store));
@@ -99,7 +98,7 @@ int main(int count, char **arguments)
     vmstore *store = open_store(directory, 0);
     mapped ram = map(store, "ram", PAGES * PAGE, 0, VMSTORE_TRACKER_AUTO);
     mapped dev = map(store, "dev", PAGE, 0, VMSTORE_TRACKER_AUTO);
-    /* Page 0 is new in every commit, so that damage to it is often nobody's loss but one's. */
+    /* Page 0 is new in every commit: damage to it often affects one commit only. */
     uint64_t held[COMMITS + 1][PAGES] = {{0}}, first[] = {0, 0, 0, 1, 2, 3, 4};
     for (uint64_t n = 1; n <= COMMITS; n++) {
         if (n == 5) OK(store_restore(store, 2, NULL));
@@ -128,7 +127,7 @@ int main(int count, char **arguments)
         damage(directory, "dev", n, -8, VMSTORE_NO_PAGE);
     }
     CHECK(tried > 25 && good > 20 && lost > 20);
-    printf("findings: %lu damages, each told as what it is; %lu commits rightly called lost, %lu good\n", tried,
+    printf("findings: %lu damages, each reported exactly; %lu commits rightly reported as lost, %lu as good\n", tried,
            lost, good);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* A forked child: every call with the parent's handles is VMSTORE_E_FORKED and does nothing, the child opens
- * stores of its own, and the parent's commits are exact while the child runs and after it ended. */
+/* A forked child: every call with the parent's handles is VMSTORE_E_FORKED and does nothing, and the child opens
+ * stores of its own. The parent's commits are exact while the child runs and after it has ended. */
 #include "misuse.h"
 
 #include <pthread.h>
@@ -17,7 +17,7 @@ static unsigned char *memories[MODULES];
 static vmstore_capture *capture;
 static unsigned forks, beside;
 
-/* What each module held at each commit: one number for each page, written all over it. */
+/* What each module held at each commit: one number for each page, which fills the whole page. */
 static unsigned char model[COMMITS][MODULES][PAGES];
 static unsigned char now[MODULES][PAGES];
 
@@ -29,7 +29,7 @@ static void write_pages(uint64_t *state, int count)
         unsigned char value = (unsigned char)(random >> 32);
         memset(memories[which] + (size_t)page * page_size(), value, page_size());
         now[which][page] = value;
-        if (which == MODULES - 1) /* the one whose writes the caller reports */
+        if (which == MODULES - 1) /* the module whose writes the caller reports */
             OK(store_mark_dirty(modules[which], (uint64_t)page * page_size(), page_size()));
     }
 }
@@ -74,7 +74,8 @@ static void all_forked(void)
     if (capture) capture_calls_fail(capture, VMSTORE_E_FORKED, "fork");
 }
 
-/* Also in a forked child, what never was a handle is VMSTORE_E_HANDLE where that can be told: NULL can. */
+/* Where the library can see that a value never was a handle, the child too gets VMSTORE_E_HANDLE: NULL is such a
+ * value. */
 static void a_store_of_its_own(const char *name)
 {
     vmstore *own;
@@ -108,7 +109,7 @@ static void wait_for(pid_t child)
     forks++;
 }
 
-/* What a child does; `kind` chooses how thoroughly, and how it ends. */
+/* What a child does. `kind` decides how thoroughly, and how the child ends. */
 static pid_t child_that(int kind)
 {
     fflush(NULL);
@@ -126,7 +127,7 @@ static pid_t child_that(int kind)
     snprintf(name, sizeof name, "child-%ld", (long)getpid());
     trying("kind %d of child, with a store of its own", kind);
     a_store_of_its_own(name);
-    if (kind == 1) { /* a child of the child: the handles of both are not its own */
+    if (kind == 1) { /* a child of the child: the handles of its parent and of its grandparent are not its own */
         vmstore *own;
         OK(store_open(path_in(directory, name), NULL, &own));
         fflush(NULL);
@@ -148,7 +149,7 @@ static pid_t child_that(int kind)
         OK(store_close(own));
     }
     trying_text[0] = 0;
-    if (kind == 2) exit(0); /* with whatever the library might do at exit */
+    if (kind == 2) exit(0); /* runs whatever the library may do at exit */
     fflush(NULL);
     _exit(0);
 }
@@ -172,7 +173,7 @@ static void children_beside_commits(uint64_t *state)
     }
 }
 
-/* A capture that was outstanding over the fork is the parent's, as it was. */
+/* A capture that is outstanding at the fork stays the parent's, unchanged. */
 static void with_a_capture(uint64_t *state)
 {
     for (int kind = 0; kind < 3; kind += (int)stride(3)) {
@@ -194,7 +195,7 @@ static void with_a_capture(uint64_t *state)
     }
 }
 
-/* Forks while another thread is inside the library: whatever lock it held, the child waits for none. */
+/* Forks while another thread is inside the library: the child waits for no lock that this thread held. */
 static atomic_int ended;
 
 static void *busy_thread(void *argument)
@@ -208,7 +209,7 @@ static void *busy_thread(void *argument)
     for (unsigned i = 0; !ended; i++) {
         memory[i % 8 * page_size()] = (unsigned char)i;
         if (store_commit(busy, &options, &commit)) return "commit";
-        if (slow()) usleep(5000); /* valgrind runs one thread at a time, and not in turns */
+        if (slow()) usleep(5000); /* valgrind runs one thread at a time, and does not alternate fairly */
         vmstore *none = NULL;
         if (i % 4 == 0 && store_open("/dev/null", NULL, &none) == VMSTORE_OK) return "open";
         if (i % 64 == 0 && store_unmap_module(module)) return "unmap";
@@ -218,9 +219,9 @@ static void *busy_thread(void *argument)
     return NULL;
 }
 
-/* None under the AddressSanitizer of GCC up to 13, which does not know of forks: when another thread is in its allocator,
- * the child waits in malloc for a lock that nobody in it holds, whoever called. libc's own allocators do know, and so does
- * the runtime that .ci/sanitize links. */
+/* Left out under the AddressSanitizer of GCC up to 13, which does not handle forks: if another thread is in its
+ * allocator, the child waits in malloc for a lock that no thread of the child holds, whoever called. The allocators
+ * of the C libraries handle forks, and so does the runtime that .ci/sanitize links. */
 static int forks_beside_a_thread(void)
 {
 #if defined(__SANITIZE_ADDRESS__)
@@ -264,8 +265,8 @@ static void while_a_thread_commits(void)
     OK(store_close(busy));
 }
 
-/* What the header says of a child that reads the modules' memory: private memory is as of the fork, and
- * shared memory is the parent's, with its later writes and restores. */
+/* What the header says about a child that reads the modules' memory: private memory stays as it was at the fork,
+ * and shared memory is the parent's, with its later writes and restores. */
 static void what_a_child_reads(void)
 {
     enum { KINDS = 5, BYTES = 4 };
@@ -313,7 +314,7 @@ static void what_a_child_reads(void)
         }
         _exit(0);
     }
-    CHECK(close(go[0]) == 0 && close(done[1]) == 0); /* a child that fails is the end of the file */
+    CHECK(close(go[0]) == 0 && close(done[1]) == 0); /* if the child fails, the parent reads the end of the pipe */
     OK(store_restore(own, first, NULL));
     CHECK(write(go[1], &byte, 1) == 1 && read(done[0], &byte, 1) == 1);
     for (int i = 0; i < KINDS; i++) memset(memory[i], 3, length);
@@ -348,6 +349,6 @@ int main(int argc, char **argv)
     every_commit_is_exact();
     OK(store_verify(store, NULL));
     OK(store_close(store));
-    return finished("%u children, %u beside a busy thread, had VMSTORE_E_FORKED for their parent's handles, and their parent was exact",
+    return finished("%u children, %u beside a busy thread, got VMSTORE_E_FORKED for their parent's handles, and their parent's commits were exact",
                     forks, beside);
 }

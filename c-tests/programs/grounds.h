@@ -1,6 +1,6 @@
-/* A module in any mapping mode, with what the caller brings for it: reservations, descriptors, memory to
- * adopt. Makes that ground, maps, checks what the header says of the caller's bytes, and takes it down
- * again. Needs _GNU_SOURCE. */
+/* A module in any mapping mode, with what the caller provides for the mode: reservations, descriptors, memory to
+ * adopt. Provides this ground, maps the module, checks what the header says about the caller's bytes, and removes
+ * the ground again. Needs _GNU_SOURCE. */
 #ifndef GROUNDS_H
 #define GROUNDS_H
 
@@ -8,7 +8,7 @@
 
 #include "model.h"
 
-/* No module of these programs grows beyond. */
+/* No module of these programs grows larger. */
 #define MOST_PAGES ((size_t)160)
 
 enum ground_mode {
@@ -37,12 +37,12 @@ typedef struct {
     int mapped, max_size;
     vmstore_module *handle;
     unsigned char *memory, *shadow; /* `shadow` has room for MOST_PAGES */
-    /* The caller's own. */
+    /* What the caller owns. */
     unsigned char *region;
     size_t region_pages;
-    int fd; /* behind the memory, wherever there is one descriptor for all of it */
+    int fd; /* the descriptor of the memory, in the modes that have one for all of it */
     uint64_t fd_offset;
-    int own_fd; /* it is the caller's to close */
+    int own_fd; /* the caller has to close it */
     int under;  /* what an adopted private file mapping shows where it was not written */
 } bank;
 
@@ -51,7 +51,7 @@ static inline int is_adopted(const bank *b)
     return b->mode >= ADOPT_ANONYMOUS && b->mode <= ADOPT_FILE;
 }
 
-/* The caller's bytes are there before the library's. */
+/* The caller's bytes are in the memory before the library's. */
 static inline int has_own_bytes(const bank *b)
 {
     return is_adopted(b) || b->mode == MEMFD_FD;
@@ -77,7 +77,7 @@ static inline void map_fixed(unsigned char *at, size_t pages, int flags, int fd,
     CHECK(mmap(at, pages * PAGE, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, (off_t)offset) == at);
 }
 
-/* Bytes of the caller's in some of the pages, holes in the others. */
+/* Fills some of the pages with the caller's bytes, and leaves holes in the others. */
 static inline void own_bytes(rng *r, unsigned char *memory, size_t pages)
 {
     for (size_t page = 0; page < pages; page++)
@@ -93,7 +93,8 @@ static inline int file_with_bytes(size_t pages)
     return fd;
 }
 
-/* A part of an adopted module, of a random kind; the descriptor of a file outlives this in the mapping. */
+/* Maps a part of an adopted module, of a random kind. The mapping keeps a file alive after its descriptor is
+ * closed. */
 static inline void map_piece(rng *r, unsigned char *at, size_t pages)
 {
     int fd;
@@ -103,7 +104,7 @@ static inline void map_piece(rng *r, unsigned char *at, size_t pages)
         map_fixed(at, pages, MAP_SHARED, fd, below(r, 3) * PAGE);
         close(fd);
         break;
-    case 1: /* a private file mapping, with bytes of the file's */
+    case 1: /* a private file mapping, with the file's bytes */
         fd = file_with_bytes(pages);
         map_fixed(at, pages, MAP_PRIVATE, fd, 0);
         close(fd);
@@ -113,7 +114,7 @@ static inline void map_piece(rng *r, unsigned char *at, size_t pages)
         break;
     default:
         map_fixed(at, pages, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (below(r, 4) == 0) (void)!mlock(at, pages * PAGE); /* cannot be dropped, only zeroed */
+        if (below(r, 4) == 0) (void)!mlock(at, pages * PAGE); /* such pages cannot be dropped, only zeroed */
     }
 }
 
@@ -160,7 +161,8 @@ static inline void ground_before_map(rng *r, bank *b, vmstore_map_options *optio
     if (b->max_size) options->max_size = MOST_PAGES * PAGE;
 }
 
-/* Maps the bank as its mode says. `recorded`: its bytes at the head, of `pages` pages; NULL: it is new. */
+/* Maps the bank as its mode says. `recorded`: the bank's bytes at the head, of `pages` pages; NULL: the bank is
+ * new. */
 static inline void map_bank(rng *r, vmstore *store, bank *b, const unsigned char *recorded)
 {
     vmstore_map_options options = {0};
@@ -179,7 +181,7 @@ static inline void map_bank(rng *r, vmstore *store, bank *b, const unsigned char
     if (b->mode >= SHARED && b->mode <= MEMFD_FD) {
         OK(store_module_fd(b->handle, &fd, &offset));
         CHECK(offset == b->fd_offset);
-        if (b->mode == MEMFD_FD) CHECK(fd != b->fd); /* a copy of the caller's */
+        if (b->mode == MEMFD_FD) CHECK(fd != b->fd); /* the library's own duplicate of the caller's descriptor */
         else b->fd = fd;
     } else if (b->mode == RESERVED_MEMFD) {
         OK(store_module_fd(b->handle, &b->fd, &offset));
@@ -190,7 +192,7 @@ static inline void map_bank(rng *r, vmstore *store, bank *b, const unsigned char
     same(b->memory, b->shadow, b->pages * PAGE, "the memory when mapped");
 }
 
-/* After store_unmap_module or store_close: what is the caller's is there as the guest left it. */
+/* After store_unmap_module or store_close: the caller's memory and descriptor have the bytes that the guest left. */
 static inline void ground_after_unmap(bank *b)
 {
     static unsigned char bytes[MOST_PAGES * PAGE];
@@ -204,20 +206,21 @@ static inline void ground_after_unmap(bank *b)
             CHECK(memcmp(bytes, "before", 6) == 0);
         }
     }
-    if (b->mode >= RESERVED && !slow()) { /* valgrind takes the question for an error */
-        /* A reservation again: nobody can touch it. */
+    if (b->mode >= RESERVED && !slow()) { /* valgrind reports this check as an error */
+        /* The range is a reservation again: no access is possible. */
         int ends[2];
         CHECK(pipe2(ends, O_CLOEXEC) == 0);
         for (size_t page = 0; page < b->region_pages; page++)
             CHECK(write(ends[1], b->region + page * PAGE, 1) < 0 && errno == EFAULT);
         close(ends[0]), close(ends[1]);
     }
-    if (b->own_fd) CHECK(close(b->fd) == 0); /* the library did not */
+    if (b->own_fd) CHECK(close(b->fd) == 0); /* the library did not close it */
     if (b->under >= 0) CHECK(close(b->under) == 0);
     if (b->region) CHECK(munmap(b->region, b->region_pages * PAGE) == 0);
 }
 
-/* Grows the bank after having made room where that is the caller's to do. 0: something is in the way. */
+/* Grows the bank. Where the mode says so, makes room first, as the caller must. Returns 0 if something is in the
+ * way. */
 static inline int grow_bank(rng *r, bank *b, size_t pages)
 {
     size_t added = pages - b->pages;

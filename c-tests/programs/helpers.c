@@ -1,6 +1,6 @@
-/* Captures with helper threads: the same bytes as without, over several modules, with less room in the arena than
- * pages, after a precopy, with marks alone, and where the host forbids clone. No thread is left, and no helper runs a
- * signal handler of the host's. */
+/* Captures with helper threads give the same bytes as captures without them: over several modules, with less room
+ * in the arena than there are pages, after a precopy, with marks alone, and where the host forbids clone. No thread
+ * is left afterwards, and no helper runs a signal handler of the host. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <pthread.h>
@@ -20,7 +20,7 @@ static pthread_t host;
 static size_t pages; /* of a module; a capture of 4,096 has helpers */
 
 #if defined(__SANITIZE_THREAD__)
-enum { OWN_THREADS = 2 }; /* one is the sanitizer's */
+enum { OWN_THREADS = 2 }; /* one belongs to the sanitizer */
 #else
 enum { OWN_THREADS = 1 };
 #endif
@@ -41,7 +41,7 @@ static void handler(int number)
     if (!pthread_equal(pthread_self(), host)) strange++;
 }
 
-/* One store: writes, commits with so many helpers, and comparing every commit with what was written. */
+/* One store: writes, commits with this many helpers, and compares every commit with what was written. */
 static void run(const char *directory, unsigned helpers, uint64_t arena, int precopy, unsigned tracker)
 {
     vmstore_open_options open = {.struct_size = sizeof open, .arena_limit = arena};
@@ -85,7 +85,7 @@ static void run(const char *directory, unsigned helpers, uint64_t arena, int pre
     for (int round = 0; round < 4; round++)
         for (int m = 0; m < MODULES; m++) free(shadow[round][m]);
     OK(store_close(store));
-    /* A thread that was joined may be listed for a moment. */
+    /* A thread that was joined may still be listed for a moment. */
     for (int tries = 0; threads() > OWN_THREADS; tries++) {
         CHECK(tries < 1000);
         usleep(1000);

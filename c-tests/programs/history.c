@@ -1,6 +1,6 @@
-/* Any commit from any commit: 50 commits on a branching history of three modules, of which one appears
- * late and one never changes, restored between pairs of them, in the process that made them and in a
- * fresh one, under each tracker and mode. A model that holds the full bytes of every commit decides. */
+/* From any commit to any commit: 50 commits on a branching history of three modules, of which one appears late and
+ * one never changes. The test restores between pairs of these commits, in the process that made them and in a fresh
+ * process, under each tracker and mode. A model holds the full bytes of every commit. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -10,7 +10,7 @@ enum { RAM, LATE, STILL };
 static const char *const names[MODULES] = {"ram", "late", "still"};
 static const size_t sizes[MODULES] = {64 * PAGE, 16 * PAGE, 8 * PAGE};
 
-/* The model: what memory is now, and what it was at each commit. Zeros where a module is unknown. */
+/* The model: what memory holds now, and what it held at each commit. Zeros where a module is unknown. */
 static struct {
     unsigned char *now[MODULES];
     unsigned char *at[COMMITS + 1][MODULES];
@@ -69,14 +69,14 @@ static void compare(uint64_t commit, const char *where)
 static void restore_to(rng *r, uint64_t commit, const char *where)
 {
     int scribbled = under.module[LATE].memory ? (int)below(r, 2) : RAM;
-    if (below(r, 3) == 0) write_pages(r, scribbled, 0); /* must not be seen again */
+    if (below(r, 3) == 0) write_pages(r, scribbled, 0); /* these bytes must never be seen again */
     OK(store_restore(under.store, commit, NULL));
     CHECK(head(under.store) == commit);
     compare(commit, where);
     restores++;
 }
 
-/* Makes the history from the seed: in the model, and in the store if there is one. */
+/* Makes the history from the seed: in the model, and also in the store if there is one. */
 static void make_history(uint64_t from_seed)
 {
     rng r = {from_seed}, plan;
@@ -102,7 +102,7 @@ static void make_history(uint64_t from_seed)
         write_pages(&r, RAM, 1);
         if (n >= LATE_FROM && below(&r, 2) == 0) write_pages(&r, LATE, 1);
         pages_written++;
-        memcpy(model.now[RAM], &n, sizeof n); /* so that no two commits are alike */
+        memcpy(model.now[RAM], &n, sizeof n); /* no two commits are alike */
         if (under.store) {
             memcpy(under.module[RAM].memory, &n, sizeof n);
             if (under.tracker == VMSTORE_TRACKER_CALLER)
@@ -153,7 +153,7 @@ static void random_pairs(rng *r, unsigned pairs, const char *where)
     while (pairs--) restore_to(r, 1 + below(r, COMMITS), where);
 }
 
-/* Every ordered pair: from each commit to each other one and back. */
+/* Every ordered pair: from each commit to each other commit and back. */
 static void all_pairs(rng *r)
 {
     for (uint64_t a = 1; a <= COMMITS; a++) {
@@ -165,7 +165,7 @@ static void all_pairs(rng *r)
     }
 }
 
-/* What the program does when it calls itself: a fresh process that knows the store and the seed. */
+/* What the program does when it is started again by itself: a fresh process, which gets the store and the seed. */
 static int child(char **a)
 {
     const char *directory = a[2];

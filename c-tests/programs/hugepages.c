@@ -1,6 +1,7 @@
-/* Huge pages: memfds made here and the caller's, in a reservation, adopted ones. Reserves a few on the host
- * when it may, and puts the number back. A write reports a whole huge page, a commit writes the small pages
- * that changed, and where there are not enough, the refusal says how many there are. */
+/* Huge pages: memfds that the library makes and memfds of the caller, a reservation, and adopted memory. If the
+ * host has too few huge pages and the program may, it reserves some, and sets the old number again at the end. A
+ * write makes a whole huge page dirty, a commit writes only the small pages that changed, and where there are too
+ * few huge pages, the refusal says how many there are. */
 #define _GNU_SOURCE
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -45,7 +46,7 @@ static vmstore_capabilities probe(void)
     return c;
 }
 
-/* NULL when there are enough free ones now. The linkages of this program take turns. */
+/* Returns NULL when enough huge pages are free now. The programs of the different linkages take turns. */
 static const char *reserve_huge_pages(void)
 {
     owner = getpid();
@@ -151,29 +152,29 @@ static void live(const char *stores, int kind, uint32_t tracker)
     CHECK(zeros);
     store_count++;
 
-    /* Two small pages in two huge ones: 1024 are reported, 2 are written. */
+    /* Two small pages in two huge pages: 1024 pages are reported dirty, 2 are written. */
     write_page(&m, 5 * PAGE);
     write_page(&m, 2 * HUGE + 100 * PAGE);
     uint64_t second = commit(store);
     vmstore_stats s = stats(store);
     if (s.last_written_pages != 2) FAIL("%" PRIu64 " pages were written instead of 2", s.last_written_pages);
     if (tracker == VMSTORE_TRACKER_KERNEL && s.last_dirty_pages != 1024)
-        FAIL("%" PRIu64 " pages were reported instead of 1024", s.last_dirty_pages);
+        FAIL("%" PRIu64 " pages were reported as dirty instead of 1024", s.last_dirty_pages);
     reader_has(path, &m);
     unsigned char *at_second = malloc(m.size);
     CHECK(at_second);
     memcpy(at_second, m.shadow, m.size);
-    CHECK(commit(store) == second); /* armed again, and nothing was written */
+    CHECK(commit(store) == second); /* tracked again, and nothing was written */
     CHECK(tracker == VMSTORE_TRACKER_COMPARE || stats(store).last_dirty_pages == 0);
 
     restored(store, first, &m, zeros, m.size);
     write_page(&m, HUGE);
     restored(store, second, &m, at_second, m.size);
-    write_page(&m, 2 * HUGE + 101 * PAGE); /* beside what the library wrote just now */
+    write_page(&m, 2 * HUGE + 101 * PAGE); /* beside the page that the library has just restored */
     uint64_t third = commit(store);
     CHECK(third > second && stats(store).last_written_pages == 1);
     reader_has(path, &m);
-    /* One small page put back, in memory of which the tracker arms no less than a huge one. */
+    /* One small page is restored, in memory that the tracker can only arm in whole huge pages. */
     unsigned char *at_third = malloc(m.size);
     CHECK(at_third);
     memcpy(at_third, m.shadow, m.size);
@@ -187,7 +188,7 @@ static void live(const char *stores, int kind, uint32_t tracker)
     restored(store, third, &m, at_third, m.size);
     free(at_third);
 
-    /* Parts of huge pages, and whole ones, given back. */
+    /* Discards parts of huge pages, and whole huge pages. */
     OK(store_discard(m.handle, 5 * PAGE, PAGE));
     memset(m.shadow + 5 * PAGE, 0, PAGE);
     same(m.memory, m.shadow, m.size, "a small page discarded");
@@ -245,7 +246,7 @@ int main(int count, char **arguments)
     if (c.free_huge_1g == 0) refuse(arguments[1], VMSTORE_MAP_HUGE_1G, (uint64_t)1 << 30, "hugepages");
     if (!have("2 MiB pages", reserve_huge_pages())) {
         if (probe().free_huge_2m == 0) refuse(arguments[1], VMSTORE_MAP_HUGE_2M, HUGE, "hugepages");
-        printf("hugepages: skipped but for %u refusals\n", refusals);
+        printf("hugepages: skipped, except %u refusals\n", refusals);
         return 0;
     }
     char free_now[48];
@@ -258,7 +259,7 @@ int main(int count, char **arguments)
             live(arguments[1], kind, tracker);
         }
     CHECK(probe().has_huge_2m == 1);
-    printf("hugepages: %u stores, %u commits exact for a second reader, %u restores, %u refusals that say how many "
+    printf("hugepages: %u stores, %u commits exact for a second reader, %u restores, %u refusals that say how many huge pages "
            "there are\n",
            store_count, commits, restores, refusals);
     return 0;

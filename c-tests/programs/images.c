@@ -1,6 +1,6 @@
-/* Images that remember what they were: going from one to the next costs the pages that differ, in a restore and in
- * an export, and not the module; and where what they remember is gone, it costs more and is as exact. A model that
- * holds the bytes of every commit decides. */
+/* Images that record how they differ from an earlier image: a restore from one image to the next, and an export,
+ * cost only the pages that differ, not the whole module. Where the earlier image is gone, they cost more and are as
+ * exact. A model holds the bytes of every commit. */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 
@@ -80,13 +80,13 @@ static void costs(const char *directory)
         uint64_t restored = stats(store).last_restored_pages;
         if (restored > worst) worst = restored;
         if (restored > DIRTY)
-            FAIL("from %" PRIu64 " to %" PRIu64 ": %" PRIu64 " pages were restored, %zu differ", n + 1, n, restored, differ);
+            FAIL("from commit %" PRIu64 " to %" PRIu64 ": %" PRIu64 " pages were restored, but only %zu differ", n + 1, n, restored, differ);
         uint64_t bytes = exported(store, n, n + 1);
         if (bytes > differ * (PAGE + 256) + 1024)
-            FAIL("exporting commit %" PRIu64 ": %" PRIu64 " bytes for %zu pages", n + 1, bytes, differ);
+            FAIL("exporting commit %" PRIu64 " took %" PRIu64 " bytes for %zu pages", n + 1, bytes, differ);
         jumps++;
     }
-    /* Where pages are is known anew: the files that they were in may go. */
+    /* After a restore the store knows from other files where the pages are: the earlier files may be deleted. */
     restore(store, &ram, 10);
     restore(store, &ram, 9);
     OK(store_delete_commit(store, 10));
@@ -94,7 +94,7 @@ static void costs(const char *directory)
     CHECK(access(path_in(directory, "ram_Commit10"), F_OK) != 0);
     memset(ram.memory, 0x5a, PAGES * PAGE);
     restore(store, &ram, 9);
-    /* Of the commit that the next one remembers nothing is left: the way there is longer, and right. */
+    /* The commit that the next image refers to is deleted: the restore costs more, and its bytes are right. */
     OK(store_delete_commit(store, COMMITS - 1));
     OK(store_persist(store, NULL));
     CHECK(access(path_in(directory, "ram_Commit19"), F_OK) != 0);
@@ -105,8 +105,8 @@ static void costs(const char *directory)
     forget_all();
 }
 
-/* A tree of commits, deleted and compacted at random, with writes after restores: what the store knows of where
- * pages are must not outlive the files that they were in. */
+/* A tree of commits, deleted and compacted at random, with writes after restores. The store must not read a page
+ * from a file that is gone. */
 static void at_random(const char *directory, uint64_t steps)
 {
     rng r = {seed() + 3};

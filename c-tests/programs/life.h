@@ -1,5 +1,5 @@
-/* A store's life, step by step, in every setting: every function of the library is called, each step by
- * itself, so that a program can look at, or forbid, what it does. Needs _GNU_SOURCE. */
+/* A store's life, step by step, in every setting. Every function of the library is called, and each step can run
+ * alone: a program can then observe or forbid what the step does. Needs _GNU_SOURCE. */
 #ifndef LIFE_H
 #define LIFE_H
 
@@ -22,10 +22,10 @@ static vmstore_capture *capture;
 static unsigned char *memory;
 static uint64_t commit;
 static unsigned readonly;
-static unsigned char *callers_memory; /* adopted, or a reservation */
+static unsigned char *callers_memory; /* adopted memory, or a reservation */
 static int callers_fd;
 
-/* Behind WRITTEN the module stays empty: a hole. */
+/* After the first WRITTEN pages the module stays empty: a hole. */
 enum { WRITTEN = 512, PAGES = WRITTEN + 512, GROWN = PAGES + 64, STRIDE = 2, RUN = 256 };
 
 static int has(const char *word)
@@ -36,7 +36,7 @@ static int has(const char *word)
     return 0;
 }
 
-/* What the caller of the library has before the life begins. */
+/* What the caller has to prepare before the store is opened. */
 static void begin_life(const setting *s, const char *in)
 {
     now = s;
@@ -56,7 +56,7 @@ static void begin_life(const setting *s, const char *in)
     }
 }
 
-/* With RLIMIT_FSIZE in the way a step may fail as it likes, but for an error it does not know. */
+/* With RLIMIT_FSIZE as an obstacle a step may fail, but only with VMSTORE_E_IO. */
 static void outcome(int status, const char *what)
 {
     if (status == VMSTORE_OK || (has("fails") && status == VMSTORE_E_IO)) return;
@@ -73,7 +73,7 @@ static void write_pages(void)
         memory[page * page_size()] = byte; /* together, as large runs are */
         if (has("caller")) OK(store_mark_dirty(module, page * page_size(), page_size()));
     }
-    memory[0] = 1; /* as before: it is compared with the head */
+    memory[0] = 1; /* the same byte as before: it is compared with the head */
     for (size_t page = 0; page < WRITTEN; page += has("caller") ? STRIDE : WRITTEN)
         OK(store_mark_dirty(module, page * page_size(), page_size()));
 }
@@ -175,7 +175,7 @@ static void do_list_modules(void)
 
 static void do_read(void)
 {
-    char bytes[16]; /* nothing may be mapped */
+    char bytes[16]; /* no module may be mapped */
     outcome(store_read(store, 1, "ram", 0, bytes, sizeof bytes), "store_read");
 }
 
@@ -196,7 +196,7 @@ static void make_stream(void)
 {
     int made = memfd_create("stream", MFD_CLOEXEC);
     CHECK(made >= 0);
-    stream = fcntl(made, F_DUPFD_CLOEXEC, 10); /* a host may have closed 0, 1 and 2 */
+    stream = fcntl(made, F_DUPFD_CLOEXEC, 10); /* above 2: the host may have closed descriptors 0, 1 and 2 */
     CHECK(stream >= 10 && close(made) == 0);
 }
 
@@ -217,7 +217,7 @@ static void do_delete(void)
     outcome(store_delete_commit(store, 2), "store_delete_commit");
 }
 
-/* So that there is something to be imported. */
+/* Makes a commit that another store can import. */
 static void delete_the_last(void)
 {
     OK(store_delete_commit(store, 3));
@@ -257,7 +257,7 @@ static void do_probe(void)
     outcome(store_probe(directory, &capabilities), "store_probe");
 }
 
-/* What the document says needs no system call. */
+/* The functions that need no system call, as the document says. */
 static void do_the_rest(void)
 {
     uint64_t number, numbers[16];
@@ -275,7 +275,8 @@ static void do_the_rest(void)
     OK(store_commit_user_data(store, 1, text, sizeof text, &count));
     OK(store_stats(store, &stats));
     CHECK(store_module_address(module) == memory && store_module_size(module) == PAGES * page_size());
-    (void)store_module_fd(module, &fd, &number); /* private memory has none, which is an error without a call, too */
+    /* Private memory has no descriptor: an error, also without a system call. */
+    (void)store_module_fd(module, &fd, &number);
     store_last_error(text, sizeof text);
     FAILS(store_find_commit(store, "nobody's", &number), VMSTORE_E_NOT_FOUND, "nobody");
     CHECK(store_strerror(VMSTORE_OK) && store_version() && store_abi_version() == VMSTORE_ABI_VERSION);
@@ -284,7 +285,7 @@ static void do_the_rest(void)
 typedef struct {
     const char *function, *words;
     void (*call)(void);
-    int strict;                         /* without the allocator's calls */
+    int strict;                         /* the allocator's calls are not allowed */
     void (*before)(void);
 } step;
 
@@ -297,16 +298,16 @@ static const step steps[] = {
     {"store_capture", "", do_capture, 1, write_pages},
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
     {"store_precopy", "", do_precopy, 0, write_pages},
-    {"store_capture", "", do_capture, 0, NULL}, /* which makes lists of what it takes over */
+    {"store_capture", "", do_capture, 0, NULL}, /* the capture makes new lists in place of those that it takes over */
     {"store_capture_cancel", "", do_capture_cancel, 0, NULL},
     {"store_capture", "", do_capture, 0, write_pages},
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
-    {"store_persist", "again", do_persist, 0, NULL}, /* of several files */
+    {"store_persist", "again", do_persist, 0, NULL}, /* several files */
     {"store_persist", "nothing", do_persist, 1, NULL},
     {"store_capture", "", do_capture, 1, write_few},
     {"store_capture_commit", "", do_capture_commit, 0, NULL},
-    {"store_persist", "little", do_persist, 0, NULL},
-    {"store_audit", "", do_audit, 0, NULL}, /* of several files */
+    {"store_persist", "small", do_persist, 0, NULL},
+    {"store_audit", "", do_audit, 0, NULL}, /* several files */
     {"store_restore", "", do_restore, 0, NULL},
     {"store_discard", "", do_discard, 0, NULL},
     {"store_audit", "", do_audit, 0, NULL},
@@ -328,7 +329,7 @@ static const step steps[] = {
     {"store_grow_module", "", do_grow, 0, NULL},
     {"store_close", "", do_close, 0, NULL},
     {"store_open", "again", do_open, 0, NULL},
-    {"store_read", "", do_read, 0, NULL}, /* of a commit whose index was not read */
+    {"store_read", "", do_read, 0, NULL}, /* of a commit whose index was not read yet */
     {"store_map_module", "again image", do_map, 0, NULL},
     {"store_audit", "image", do_audit, 0, NULL},
     {"store_unmap_module", "", do_unmap, 0, NULL},

@@ -1,7 +1,7 @@
-/* Mode x tracker x writer: whatever way bytes get into a module, the commit is exact, or the call is refused,
- * or it is one of the blind spots that docs/tracking.md names; then store_audit finds exactly the pages that
- * were missed, and the commit is exact once they are marked. No cell is silently wrong. Prints the table as
- * it was found, which is the one of the documentation. */
+/* Mode x tracker x writer. Whatever way bytes take into a module, the commit is exact, or the call is refused, or
+ * the case is one of the blind spots that docs/tracking.md names. In a blind spot store_audit finds exactly the
+ * pages that were missed, and the commit is exact once these pages are marked. No cell may be wrong without a
+ * report. Prints the table that was found, which must be the table of the documentation. */
 #define _GNU_SOURCE
 #include "writers.h"
 
@@ -9,7 +9,7 @@ enum { PAGES = 48, COLUMNS = 8, TRACKERS = 5 };
 
 static const struct {
     enum ground_mode mode;
-    int image; /* mapped from the image of an earlier process */
+    int image; /* mapped from the image that an earlier process left */
 } columns[COLUMNS] = {{PRIVATE_LAZY, 0}, {PRIVATE_LAZY, 1}, {SHARED, 0},      {MEMFD_OWN, 0},
                       {MEMFD_FD, 0},     {ADOPT_ANONYMOUS, 0}, {ADOPT_MEMFD, 0}, {ADOPT_FILE, 0}};
 
@@ -21,10 +21,10 @@ static const struct {
                         {VMSTORE_TRACKER_KERNEL, VMSTORE_MAP_FOREIGN_WRITERS},
                         {VMSTORE_TRACKER_CALLER, VMSTORE_MAP_FOREIGN_WRITERS}};
 
-/* What is expected, a letter for each of `trackers`. This is the table of docs/tracking.md, word for word:
+/* What is expected: one letter for each of `trackers`. This is the table of docs/tracking.md, word for word:
  *   +  the commit is exact          m  missed unless it is marked
  *   r  the next call is refused     =  nothing changes, and nothing is missed
- *   .  there is no such way in */
+ *   .  this writer cannot reach such a module */
 static const char *const expected[2 + WRITERS] = {
     "| written by                   | private | image | shared | memfd | fd    | adopted: anonymous | adopted: shared | adopted: private file |",
     "|------------------------------|---------|-------|--------|-------|-------|--------------------|-----------------|-----------------------|",
@@ -44,7 +44,7 @@ static const char *const expected[2 + WRITERS] = {
 static char directory[4096], scratch[4096];
 static unsigned cells, commits, missed_pages, audits, refusals, restores, skipped;
 
-/* The kernel pins no shared mapping of a file on a disk for long; of one on tmpfs it does. */
+/* The kernel does not allow long-term pins of a shared mapping of a file on a disk. On tmpfs it allows them. */
 static const char *stores_for(const char *stores, enum writer w, int column)
 {
     return w == IO_URING && columns[column].mode == SHARED ? directory_in_memory() : stores;
@@ -58,7 +58,7 @@ static char expected_of(enum writer w, int column, int tracker)
     return cell[1 + tracker];
 }
 
-/* How many pages the head has wrong, for a second reader; they must all be ones that were touched. */
+/* Counts the head's wrong pages, as a second reader sees them. All must be pages that were touched. */
 static size_t wrong_pages(const bank *b, const char *what)
 {
     vmstore *reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
@@ -68,7 +68,7 @@ static size_t wrong_pages(const bank *b, const char *what)
         if (memcmp(m.memory + page * PAGE, b->shadow + page * PAGE, PAGE) == 0) continue;
         int is_touched = 0;
         for (int i = 0; i < TOUCHED; i++) is_touched |= touched[i] == page;
-        if (!is_touched) FAIL("%s: page %zu is wrong, and nobody wrote there", what, page);
+        if (!is_touched) FAIL("%s: page %zu is wrong, although no writer wrote there", what, page);
         wrong++;
     }
     OK(store_close(reader));
@@ -93,7 +93,7 @@ static int maps_an_image(const vmstore_module_info *info, void *user_data)
 static void mark(bank *b, ways *way, enum writer w)
 {
     uint64_t bitmap[PAGES / 64 + 1] = {0};
-    if (w == KVM_VCPU) { /* the log is all that is told */
+    if (w == KVM_VCPU) { /* only KVM's dirty log is reported */
         vcpu_dirty_log(&way->guest, 0, bitmap);
         for (int i = 0; i < TOUCHED; i++) CHECK(bitmap[0] >> touched[i] & 1);
         OK(store_import_dirty_bitmap(b->handle, 0, bitmap, PAGES));
@@ -102,7 +102,7 @@ static void mark(bank *b, ways *way, enum writer w)
     for (int i = 0; i < TOUCHED; i++) OK(store_mark_dirty(b->handle, touched[i] * PAGE, PAGE));
 }
 
-/* The tracker says that something was mapped over the module; mapped anew, it has the head's bytes. */
+/* The tracker reports that something was mapped over the module. Mapped afresh, the module has the head's bytes. */
 static void refused_by_name(rng *r, vmstore *store, bank *b, const unsigned char *at_head)
 {
     uint64_t number = 0;
@@ -112,22 +112,22 @@ static void refused_by_name(rng *r, vmstore *store, bank *b, const unsigned char
     FAILS(store_capture(store, NULL, &capture), VMSTORE_E_INVALID, words);
     FAILS(store_restore(store, head(store), NULL), VMSTORE_E_INVALID, words);
     FAILS(store_audit(store, &number), VMSTORE_E_INVALID, words);
-    /* A module that is compared is left out of a precopy. */
+    /* A precopy leaves out a module that is compared. */
     if (!b->flags) FAILS(store_precopy(store, NULL, &number), VMSTORE_E_INVALID, words);
     CHECK(number == 0);
     refusals += 4 + !b->flags;
     OK(store_unmap_module(b->handle));
-    if (b->mode == MEMFD_FD) /* which does not have what was mapped over the module */
+    if (b->mode == MEMFD_FD) /* the memfd does not hold what was mapped over the module */
         CHECK(pread(b->fd, b->shadow, b->pages * PAGE, (off_t)b->fd_offset) == (ssize_t)(b->pages * PAGE));
     ground_after_unmap(b);
     map_bank(r, store, b, at_head);
     b->memory[0] ^= 1, b->shadow[0] ^= 1;
     OK(store_mark_dirty(b->handle, 0, 1));
     commit(store);
-    CHECK(wrong_pages(b, "mapped anew") == 0);
+    CHECK(wrong_pages(b, "mapped afresh") == 0);
 }
 
-/* One epoch of a cell that is not refused. Returns '+', 'm' or '='. */
+/* One round in a cell that is not refused. Returns '+', 'm' or '='. */
 static char epoch(vmstore *store, bank *b, ways *way, enum writer w, int marked, int audit_first, int compared,
                   uint64_t content)
 {
@@ -141,7 +141,7 @@ static char epoch(vmstore *store, bank *b, ways *way, enum writer w, int marked,
         write_page(way, w, touched[i], content + (uint64_t)i);
         changed += memcmp(before[i], b->shadow + touched[i] * PAGE, PAGE) != 0;
     }
-    /* Something else besides, which the commit has in any case. */
+    /* Another write besides, which the commit must have in any case. */
     fill(b->memory + 20 * PAGE, 64, content);
     memcpy(b->shadow + 20 * PAGE, b->memory + 20 * PAGE, 64);
     OK(store_mark_dirty(b->handle, 20 * PAGE, 64));
@@ -151,22 +151,22 @@ static char epoch(vmstore *store, bank *b, ways *way, enum writer w, int marked,
     commit(store);
     size_t wrong = wrong_pages(b, what);
     if (audit_first) {
-        /* It finds what neither tracker nor marks told of, all of it, and has made it dirty. */
+        /* The audit finds all pages that neither the tracker nor marks reported, and has marked them dirty. */
         if (wrong) FAIL("%s: %zu wrong pages after an audit", what, wrong);
-        if (found != 0 && found != changed) FAIL("%s: the audit found %" PRIu64 " pages of %zu", what, found, changed);
+        if (found != 0 && found != changed) FAIL("%s: the audit found %" PRIu64 " of %zu pages", what, found, changed);
         wrong = compared ? 0 : found;
     } else if (wrong) {
-        if (audit(store) != wrong) FAIL("%s: the audit does not find %zu pages", what, wrong);
+        if (audit(store) != wrong) FAIL("%s: the audit does not find the %zu wrong pages", what, wrong);
         commit(store);
         if (wrong_pages(b, what)) FAIL("%s: wrong pages after an audit", what);
     }
     CHECK(audit(store) == 0);
-    if (marked && (wrong || found)) FAIL("%s: missed though it was marked", what);
+    if (marked && (wrong || found)) FAIL("%s: pages were missed although they were marked", what);
     missed_pages += wrong;
     return changed == 0 ? '=' : wrong == changed ? 'm' : wrong == 0 ? '+' : '?';
 }
 
-/* Mapped as an earlier process left it, with pages of its own over the image. */
+/* Maps the module again as an earlier process left it, with pages of its own over the image. */
 static void map_again_from_image(rng *r, vmstore **store, bank *b, unsigned char *image, int compared)
 {
     int lazily = 0;
@@ -201,10 +201,10 @@ static char cell(const char *stores, enum writer w, int column, int tracker, int
         map_again_from_image(&r, &store, &b, image, compared);
         if (!compared) way.image = image;
     }
-    const char *why = writer_applies(w, &b) ? writer_begin(&way, w) : "there is no such way in";
+    const char *why = writer_applies(w, &b) ? writer_begin(&way, w) : "this writer cannot reach such a module";
     unsigned epochs = brief() ? 2 : 4;
     for (unsigned e = 0; !why && e < epochs; e++) {
-        /* Everything is private now, written, committed and armed again. */
+        /* Every touched page becomes private, is committed, and is tracked again. */
         uint64_t content = next(&r);
         for (int i = 0; i < TOUCHED; i++) write_page(&way, CPU_STORE, touched[i], content + (uint64_t)i);
         OK(store_mark_dirty(b.handle, 0, 10 * PAGE));
@@ -219,9 +219,9 @@ static char cell(const char *stores, enum writer w, int column, int tracker, int
             continue;
         }
         char now = epoch(store, &b, &way, w, marked, e % 2 && (!compared || !marked), compared, next(&r));
-        if (outcome && now != outcome) FAIL("%s: first %c, then %c", name, outcome, now);
+        if (outcome && now != outcome) FAIL("%s: the outcome was first %c, then %c", name, outcome, now);
         outcome = now;
-        /* A restore drops what it knows of, and that is everything but what was missed. */
+        /* A restore takes back all changes that it knows of. It does not know of missed ones. */
         if (outcome == 'm') continue;
         if (e % 2) {
             number = head(store);
@@ -260,7 +260,8 @@ int main(int count, char **arguments)
             printf(" `");
             for (int tracker = 0; tracker < TRACKERS; tracker++) {
                 char want = expected_of(w, column, tracker), found = '?';
-                /* Under valgrind a few cells are enough, and the kernel tracker is not there. In a brief run, every third. */
+                /* Under valgrind a few cells are enough, and the kernel tracker is missing. A brief run tries every
+                 * third cell. */
                 int wanted = slow() ? column == 1 || column == 4 : !brief() || ((int)w + column) % 3 == 0;
                 const char *stores = stores_for(arguments[1], w, column);
                 if (!there || !wanted || !have("a store in /dev/shm", stores ? NULL : "it cannot be written") || (!kernel && trackers[tracker].tracker == VMSTORE_TRACKER_KERNEL)) {
@@ -282,8 +283,8 @@ int main(int count, char **arguments)
         }
         putchar('\n');
     }
-    printf("matrix: %u cells exact, %u missed and exact once marked, %u refused, %u where nothing changes, %u without such "
-           "a way, %u not tried here; %u runs, %u commits compared, %u audits found %u missed pages, %u refusals, %u "
+    printf("matrix: %u cells exact, %u missed and exact once marked, %u refused, %u where nothing changes, %u that the writer "
+           "cannot reach, %u not tried here; %u runs, %u commits compared, %u audits found %u missed pages, %u refusals, %u "
            "restores\n",
            counts['+'], counts['m'], counts['r'], counts['='], counts['.'], skipped, cells, commits, audits, missed_pages,
            refusals, restores);

@@ -1,5 +1,5 @@
-/* What the programs that misuse the interface share: sentinels for out parameters, memory that ends at
- * a page nobody may touch, and every call on a handle that has to fail in one stated way. */
+/* Shared by the programs that misuse the interface: sentinels for out parameters, memory that ends at an
+ * inaccessible page, and every call on a handle that has to fail in one stated way. */
 #ifndef MISUSE_H
 #define MISUSE_H
 
@@ -12,12 +12,12 @@
 
 #include "check.h"
 
-/* Out parameters hold this before a call that fails, and must hold it afterwards. */
+/* Out parameters hold these values before a call that fails, and must still hold them afterwards. */
 #define SENTINEL UINT64_C(0xA5A5A5A5A5A5A5A5)
 #define SENTINEL_POINTER(type) ((type *)(uintptr_t)SENTINEL)
 #define GUARD 0x5A
 
-/* What is being tried now. When a check ends the program, this is printed after where it failed. */
+/* What the program tries now. When a check ends the program, this is printed after the place of the check. */
 static char trying_text[512];
 
 static inline void print_trying(void)
@@ -35,7 +35,7 @@ __attribute__((format(printf, 1, 2))) static inline void trying(const char *form
     va_end(arguments);
 }
 
-/* The one line that a program which passed prints. */
+/* The one line that a program prints when it has passed. */
 __attribute__((format(printf, 1, 2))) static inline int finished(const char *format, ...)
 {
     va_list arguments;
@@ -47,7 +47,7 @@ __attribute__((format(printf, 1, 2))) static inline int finished(const char *for
     return 0;
 }
 
-/* The call fails, with this status, and its text has both words. */
+/* The call must fail with this status, and its text must have both words. */
 #define FAILS_WITH(call, status, word, other_word)                                                 \
     do {                                                                                           \
         FAILS(call, status, word);                                                                 \
@@ -69,20 +69,20 @@ static inline uint64_t next_random(uint64_t *state)
     return *state * UINT64_C(2685821657736338717);
 }
 
-/* Whether everything is to be tried, and not only what CI has time for: VMSTORE_LONG is 20 or more. */
+/* Whether to try everything, and not only what CI has time for: VMSTORE_LONG is 20 or more. */
 static inline int is_long(void)
 {
     const char *text = getenv("VMSTORE_LONG");
     return text && atoi(text) >= 20;
 }
 
-/* A step through what is to be tried: 1, or a longer one where fewer rounds are enough. */
+/* The step through a list of cases: 1, or a longer step where fewer rounds are enough. */
 static inline size_t stride(size_t longer)
 {
     return brief() || slow() ? longer : 1;
 }
 
-/* Two pages, of which only the first can be touched; gives the address of the second. */
+/* Two pages, of which only the first is accessible. Returns the address of the second. */
 static inline unsigned char *end_of_memory(void)
 {
     size_t page = page_size();
@@ -107,7 +107,7 @@ static inline int exists(const char *path)
     return lstat(path, &status) == 0;
 }
 
-/* A text of `length` times the same character, in one of two buffers that take turns. */
+/* A text of `length` times the same character, in one of two buffers in turn. */
 static inline char *repeated(char character, size_t length)
 {
     static char texts[2][8192];
@@ -123,11 +123,11 @@ static inline int must_not_be_called(const vmstore_module_info *info, void *user
 {
     (void)info;
     (void)user_data;
-    FAIL("the callback of a call that fails was called");
+    FAIL("a call that fails called its callback");
 }
 
-/* Every function that takes a store, otherwise called well: each fails so and leaves its outputs alone.
- * Gives the number of calls. */
+/* Calls every function that takes a store, with otherwise valid arguments: each must fail with this status and
+ * leave its outputs unchanged. Returns the number of calls. */
 static inline unsigned store_calls_fail(vmstore *store, int status, const char *words)
 {
     union {
@@ -173,7 +173,7 @@ static inline unsigned store_calls_fail(vmstore *store, int status, const char *
     return 15;
 }
 
-/* Every function that takes a module, as above. */
+/* The same for every function that takes a module. */
 static inline unsigned module_calls_fail(vmstore_module *module, int status, const char *words)
 {
     int fd = -77;
@@ -191,7 +191,7 @@ static inline unsigned module_calls_fail(vmstore_module *module, int status, con
     return 9;
 }
 
-/* Every function that takes a capture, as above. */
+/* The same for every function that takes a capture. */
 static inline unsigned capture_calls_fail(vmstore_capture *capture, int status, const char *words)
 {
     uint64_t number = SENTINEL;

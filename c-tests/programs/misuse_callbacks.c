@@ -1,5 +1,5 @@
-/* Calls from inside callbacks: into the same store they are VMSTORE_E_BUSY and do no harm, into another
- * they work; and a callback that asks to stop leaves everything as it was. */
+/* Calls from inside callbacks: a call into the same store is VMSTORE_E_BUSY and does no harm, a call into another
+ * store works. A callback that asks to stop leaves everything unchanged. */
 #include "misuse.h"
 
 static const char *directory;
@@ -8,7 +8,7 @@ static vmstore_module *ram, *of_other;
 static unsigned refused, inside;
 static int stop;
 
-/* Everything that the rules say about a callback's calls. The getters and store_mark_dirty never wait. */
+/* All that the rules say about calls from a callback. The getters and store_mark_dirty never wait. */
 static void calls_inside(void)
 {
     uint64_t commit = 0;
@@ -19,7 +19,7 @@ static void calls_inside(void)
     FAILS(store_grow_module(ram, 16 * page_size()), VMSTORE_E_BUSY, "callback");
     FAILS(store_discard(ram, 0, page_size()), VMSTORE_E_BUSY, "callback");
     refused += 3;
-    /* A report never waits: one of a page that did not change. */
+    /* Marking never waits. The page that is marked did not change. */
     OK(store_mark_dirty(ram, 0, 1));
     OK(store_import_dirty_bitmap(ram, 0, &(uint64_t){1}, 1));
     CHECK(address != NULL && store_module_size(ram) == 8 * page_size());
@@ -82,7 +82,7 @@ static void from_progress(void)
         .struct_size = sizeof verify, .progress = progress, .user_data = &stop};
     unsigned before;
 
-    trying("a persist that is told to stop");
+    trying("a persist whose callback asks to stop");
     stop = 1, before = inside;
     FAILS(store_persist(store, &persist), VMSTORE_E_CANCELLED, "persist");
     CHECK(inside > before && unpersisted() == 3);
@@ -91,7 +91,7 @@ static void from_progress(void)
     OK(store_persist(store, &persist));
     CHECK(inside > before && unpersisted() == 0);
 
-    trying("a restore that is told to stop");
+    trying("a restore whose callback asks to stop");
     fill(9);
     stop = 1, before = inside;
     FAILS(store_restore(store, 1, &restore), VMSTORE_E_CANCELLED, "restore");
@@ -99,7 +99,7 @@ static void from_progress(void)
     stop = -1;
     FAILS(store_restore(store, 3, &restore), VMSTORE_E_CANCELLED, "restore");
     CHECK(filled_with(9) && head_of(store) == 3);
-    trying("a commit after a restore that was told to stop");
+    trying("a commit after a restore whose callback asked to stop");
     uint64_t commit = 0;
     OK(store_commit(store, NULL, &commit));
     CHECK(commit > 3);
@@ -110,7 +110,7 @@ static void from_progress(void)
     OK(store_restore(store, commit, &restore));
     CHECK(filled_with(9));
 
-    trying("a precopy that is told to stop, and calls from inside it");
+    trying("a precopy whose callback asks to stop, and calls from inside it");
     vmstore_precopy_options precopy = {
         .struct_size = sizeof precopy, .progress = progress, .user_data = &stop};
     uint64_t left = SENTINEL;
@@ -124,7 +124,7 @@ static void from_progress(void)
     OK(store_restore(store, commit, NULL));
     CHECK(filled_with(9));
 
-    trying("a verify that is told to stop");
+    trying("a verify whose callback asks to stop");
     stop = 1, before = inside;
     FAILS(store_verify(store, &verify), VMSTORE_E_CANCELLED, "verify");
     CHECK(inside > before);
@@ -142,7 +142,7 @@ static void from_a_listing(void)
     stop = 0, inside = 0;
     OK(store_list_modules(store, 0, one_module, &stop));
     CHECK(inside == 2);
-    trying("a listing that is told to stop");
+    trying("a listing whose callback asks to stop");
     stop = 1, inside = 0;
     OK(store_list_modules(store, 0, one_module, &stop));
     CHECK(inside == 1);
@@ -152,7 +152,8 @@ static void from_a_listing(void)
     OK(store_unmap_module(more));
 }
 
-/* With a capture outstanding, the capture's own calls are refused from inside a callback, and it survives. */
+/* With a capture outstanding: calls on the capture are refused from inside a callback, and the capture stays
+ * usable. */
 
 static vmstore_capture *outstanding;
 
@@ -197,8 +198,8 @@ static void with_a_capture(void)
     CHECK(filled_with(6));
 }
 
-/* A log callback has no handle yet while the store opens: what it can do is open the same directory, which
- * must not wait for itself. Later logs find the handle. */
+/* While the store opens, a log callback has no handle yet. It can open the same directory, and that call must not
+ * wait for the first open. Later log calls have the handle. */
 static vmstore *logged;
 static unsigned logs;
 
@@ -230,13 +231,13 @@ static void from_the_log(void)
     OK(store_map_module(opened, "ram", page_size(), NULL, &module));
     OK(store_commit(opened, NULL, &commit));
     OK(store_close(opened));
-    /* What a crash in the middle of a commit leaves: a module commit of no commit, and a link to it. */
+    /* What a crash in the middle of a commit leaves: a module commit that no commit names, and a link to it. */
     FILE *left = fopen(path_in(directory, "logged/ram_Commit2"), "w");
     CHECK(left && fputs("left over", left) >= 0 && fclose(left) == 0);
     CHECK(unlink(path_in(directory, "logged/ram_last")) == 0);
     CHECK(symlink("ram_Commit2", path_in(directory, "logged/ram_last")) == 0);
     OK(store_open(path_in(directory, "logged"), &options, &logged));
-    CHECK(logs > 0); /* "options->log is told of it" */
+    CHECK(logs > 0); /* the header says that options->log gets a line about it */
     CHECK(!exists(path_in(directory, "logged/ram_Commit2")));
     OK(store_map_module(logged, "ram", 0, NULL, &module));
     *(char *)store_module_address(module) = 1;

@@ -1,4 +1,4 @@
-/* The words about failures: store_strerror, the statuses, store_last_error by the rules of snprintf, one text
+/* The texts about failures: store_strerror, the statuses, store_last_error by the rules of snprintf, and one text
  * and one errno for each thread. */
 #include "misuse.h"
 
@@ -45,7 +45,7 @@ static void the_names(void)
     for (uint32_t i = 0; i < 6; i++) {
         trying("the name of mode %u", (unsigned)i);
         CHECK(strcmp(store_mode_name(i), modes[i]) == 0);
-        CHECK(store_mode_name(i | flags) == store_mode_name(i)); /* static, and flags do not count */
+        CHECK(store_mode_name(i | flags) == store_mode_name(i)); /* static, and flags make no difference */
     }
     for (uint32_t i = 0; i < 5; i++) {
         trying("the name of tracker %u", (unsigned)i);
@@ -66,7 +66,7 @@ static void the_version(void)
     CHECK(store_abi_version() == VMSTORE_ABI_VERSION);
 }
 
-/* With what is there as its last failure, every capacity gives the length of the whole text, and its beginning. */
+/* For the present last failure: every capacity gives the length of the whole text, and the beginning of the text. */
 static void every_capacity(void)
 {
     static char whole[1024], part[1100];
@@ -102,7 +102,7 @@ static void the_text(const char *directory)
     every_capacity();
     CHECK(store_last_errno() == 0);
 
-    /* A long path is cut in the text, and the text stays within what the header says. */
+    /* A long path is cut in the text, and the text is not longer than the header says. */
     const char *long_path = path_in(directory, repeated('p', 3000));
     trying("the text about a path of more than 3000 bytes");
     vmstore_open_options options = {.struct_size = sizeof options, .flags = VMSTORE_OPEN_NO_CREATE};
@@ -111,12 +111,12 @@ static void the_text(const char *directory)
     every_capacity();
     CHECK(store_last_errno() == ENAMETOOLONG);
 
-    trying("errno behind a failure, and none behind the next");
+    trying("the errno of a failure, and none for the next");
     FAILS(store_open(NULL, NULL, &store), VMSTORE_E_INVALID, "directory");
     CHECK(store_last_errno() == 0);
     CHECK(store_open(long_path, NULL, &store) < -4096);
 
-    trying("success leaves the text and the errno alone");
+    trying("a success does not change the text and the errno");
     store_last_error(before, sizeof before);
     OK(store_open(path_in(directory, "store"), NULL, &store));
     OK(store_close(store));
@@ -124,8 +124,8 @@ static void the_text(const char *directory)
     CHECK(strcmp(before, after) == 0 && store_last_errno() == ENAMETOOLONG);
 }
 
-/* The library speaks through its results: errno is the caller's only by accident, so it is not looked at
- * here, but a text that is not one line or has control characters would spoil a log. */
+/* The library reports by its results. It does not promise a value of errno, so errno is not checked here. A text
+ * that has several lines or control characters would spoil a log. */
 static void text_is_one_line(const char *directory)
 {
     static const char *const paths[] = {"line\nbreak/x", "tab\t/x", "escape\x1b[31m/x", "\xff\xfe/x", "quote\"/x"};
@@ -151,7 +151,7 @@ static void *other_thread(void *argument)
     snprintf(path, sizeof path, "%s/%s", thread_directory, name);
     for (int i = 0; i < 50; i++) {
         if (store_open(path, NULL, &store) != VMSTORE_E_IO) return "not VMSTORE_E_IO";
-        pthread_barrier_wait(&barrier); /* now all threads have failed, each in its own way */
+        pthread_barrier_wait(&barrier); /* now every thread has failed, each in its own way */
         store_last_error(text, sizeof text);
         if (!strstr(text, name)) return "a text of another thread";
         if (store_last_errno() != ENAMETOOLONG) return "an errno of another thread";
@@ -194,5 +194,5 @@ int main(int argc, char **argv)
     the_names();
     text_is_one_line(argv[1]);
     one_text_for_each_thread(argv[1]);
-    return finished("%d statuses, and the texts about failures, keep their rules", STATUSES);
+    return finished("%d statuses, and the texts about failures, follow their rules", STATUSES);
 }

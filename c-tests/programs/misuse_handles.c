@@ -1,5 +1,5 @@
-/* Handles that are stale, closed twice, of another kind, or invented: every function refuses each with
- * VMSTORE_E_HANDLE (address NULL, size 0), and what is open goes on undisturbed. */
+/* Handles that are stale, closed twice, of the wrong kind, or invented: every function refuses each of them with
+ * VMSTORE_E_HANDLE (address NULL, size 0). What is open keeps working. */
 #include "misuse.h"
 
 static unsigned long calls;
@@ -14,7 +14,7 @@ static void everything_refuses(uint64_t number)
 
 static void other_kinds(vmstore *store, vmstore_module *module, vmstore_capture *capture)
 {
-    trying("handles of another kind");
+    trying("handles of the wrong kind");
     calls += store_calls_fail((vmstore *)(void *)module, VMSTORE_E_HANDLE, "store");
     calls += store_calls_fail((vmstore *)(void *)capture, VMSTORE_E_HANDLE, "store");
     calls += module_calls_fail((vmstore_module *)(void *)store, VMSTORE_E_HANDLE, "module");
@@ -23,7 +23,7 @@ static void other_kinds(vmstore *store, vmstore_module *module, vmstore_capture 
     calls += capture_calls_fail((vmstore_capture *)(void *)module, VMSTORE_E_HANDLE, "capture");
 }
 
-/* One store, one module, one capture are open: no other number is a handle, however near. */
+/* One store, one module and one capture are open. No other number is a handle, however near it is. */
 static void near_misses(vmstore *store, vmstore_module *module, vmstore_capture *capture)
 {
     uint64_t numbers[3] = {(uintptr_t)store, (uintptr_t)module, (uintptr_t)capture};
@@ -64,7 +64,7 @@ static void invented(void)
     }
 }
 
-/* A handle that ended once stays ended, whatever is opened in its place. */
+/* A handle that has ended stays invalid, whatever is opened later. */
 static void stale(const char *directory)
 {
     enum { ROUNDS = 40 };
@@ -105,7 +105,7 @@ static void stale(const char *directory)
     }
 }
 
-/* Closing one of two stores ends its own modules and no others. */
+/* Closing one of two stores ends the modules of this store and no others. */
 static void only_its_own(const char *directory)
 {
     vmstore *first, *second;
@@ -165,5 +165,5 @@ int main(int argc, char **argv)
 
     stale(argv[1]);
     only_its_own(argv[1]);
-    return finished("%lu calls with stale, foreign and invented handles were refused", calls);
+    return finished("%lu calls with stale, wrong and invented handles were refused", calls);
 }

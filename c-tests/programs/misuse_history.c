@@ -1,5 +1,5 @@
-/* Commits that do not exist, room that is too small, labels and user data that break a rule, and ranges of
- * store_mark_dirty that overflow. */
+/* Commits that do not exist, output arrays that are too small, labels and user data that break a rule, and ranges
+ * of store_mark_dirty that overflow. */
 #include "misuse.h"
 
 static vmstore *store;
@@ -26,7 +26,7 @@ static void unknown_commits(void)
                    "commit", number);
         CHECK(byte == GUARD && length == (size_t)SENTINEL);
         refused += 3;
-        if (unknown[i] == 0) continue; /* means the head, or everything, below */
+        if (unknown[i] == 0) continue; /* 0 means the head, or everything, in these calls: see below */
         FAILS_WITH(store_list_modules(store, unknown[i], must_not_be_called, NULL), VMSTORE_E_NOT_FOUND,
                    "commit", number);
         FAILS_WITH(store_verify(store, &verify), VMSTORE_E_NOT_FOUND, "commit", number);
@@ -115,12 +115,12 @@ static void labels(void)
     strcat(text, "x");
     label(text, 1);
     text[254] = 0;
-    strcat(text, "\xc3\xa9"); /* 256 bytes, of which the 255th and 256th are one character */
+    strcat(text, "\xc3\xa9"); /* 256 bytes; the 255th and 256th are one character */
     label(text, 0);
 
     uint64_t commit = 0, again = 0;
     vmstore_commit_options none = {.struct_size = sizeof none, .label = ""};
-    trying("an empty label, which is none");
+    trying("an empty label, which means no label");
     OK(store_head(store, &commit));
     OK(store_commit(store, &none, &again));
     CHECK(commit == again);
@@ -161,7 +161,7 @@ static void user_data(void)
 
     uint64_t again = 0;
     vmstore_commit_options empty = {.struct_size = sizeof empty};
-    trying("NULL with length 0, which is none");
+    trying("NULL with length 0, which means no user data");
     OK(store_commit(store, &empty, &again));
     CHECK(commit == again);
 }
@@ -203,7 +203,7 @@ static void ranges(void)
     CHECK(fd == -77 && offset == SENTINEL);
 }
 
-/* Before the first commit there is nothing to find, and that is said in the same way. */
+/* Before the first commit nothing can be found. The calls report this in the same way. */
 static void empty_history(const char *directory)
 {
     vmstore *empty;
@@ -244,7 +244,7 @@ int main(int argc, char **argv)
     user_data();
     ranges();
     empty_history(argv[1]);
-    trying("the store after all that");
+    trying("the store after all refusals");
     OK(store_restore(store, 1, NULL));
     CHECK(all_bytes_are(store_module_address(module), page_size(), 1));
     OK(store_verify(store, NULL));

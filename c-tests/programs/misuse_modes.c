@@ -1,6 +1,6 @@
-/* Misuse of the mapping modes: combinations that make no sense, ranges that are taken, not mapped or not
- * writable, descriptors that cannot serve, memory that another userfaultfd has, damaged heads. Each call is
- * refused by name, and the caller's memory, descriptors and reservations are as they were. */
+/* Misuse of the mapping modes: combinations that make no sense, ranges that are in use, not mapped or not writable,
+ * descriptors that cannot serve, memory that another userfaultfd has registered, damaged heads. Each call is
+ * refused with a text that says why, and the caller's memory, descriptors and reservations do not change. */
 #include "misuse.h"
 
 #include <fcntl.h>
@@ -12,7 +12,8 @@ static const char *directory;
 static vmstore *store;
 static unsigned refused;
 
-/* The call fails so; the range around `options.address` and the module's name are as they were. */
+/* The call fails with this status and text. The range around `options.address` does not change, and no module has
+ * the name. */
 static void refuse(const char *what, uint64_t size, vmstore_map_options options, int status, const char *words)
 {
     vmstore_module *mapped = SENTINEL_POINTER(vmstore_module);
@@ -91,7 +92,7 @@ static void ranges(void)
     const size_t page = page_size();
     const uint32_t adopt = VMSTORE_MAP_ADOPT, reserved = VMSTORE_MAP_RESERVED;
     for (size_t at = 0; at < 6; at++) {
-        /* One page of six is not what it should be. */
+        /* One page of the six is not as the mode needs it. */
         const int invalid = VMSTORE_E_INVALID, exists_already = VMSTORE_E_EXISTS;
         unsigned char *memory = place(16, PROT_READ | PROT_WRITE), *wrong = memory + at * page;
         memset(memory, GUARD, 6 * page);
@@ -99,7 +100,7 @@ static void ranges(void)
         REFUSE("adopt a page that can only be read", 6 * page, invalid, "is not", .flags = adopt, .address = memory);
         CHECK(mprotect(wrong, page, PROT_NONE) == 0);
         REFUSE("adopt a page without access", 6 * page, invalid, "is not", .flags = adopt, .address = memory);
-#ifdef __GLIBC__ /* musl's malloc takes single pages from the kernel, and would be given this one */
+#ifdef __GLIBC__ /* musl's malloc takes single pages from the kernel, and would get this page */
         CHECK(munmap(wrong, page) == 0);
         REFUSE("adopt where nothing is mapped", 6 * page, invalid, "nothing is", .flags = adopt, .address = memory);
 #endif
@@ -132,7 +133,7 @@ static void ranges(void)
     }
 }
 
-/* Memory that is one module's already, or another's to grow into. */
+/* Memory that already belongs to a module, or into which a module may grow. */
 static void overlaps(void)
 {
     const size_t page = page_size();
@@ -207,13 +208,13 @@ static void descriptors(void)
     CHECK(fcntl(sealed, F_ADD_SEALS, F_SEAL_WRITE) == 0);
     REFUSE("sealed against writing", 4 * page, VMSTORE_E_INVALID, "F_SEAL_WRITE", .flags = flags, .fd = sealed);
 
-    trying("a descriptor that is not to be looked at");
+    trying("a descriptor that the library must ignore");
     vmstore_module *module;
     vmstore_map_options options = {.struct_size = sizeof options, .fd = 987654, .fd_offset = 3};
     OK(store_map_module(store, "unlooked", page, &options, &module));
     OK(store_unmap_module(module));
 
-    trying("the caller's descriptor after all that");
+    trying("the caller's descriptor after all refusals");
     CHECK(lseek(fd, 0, SEEK_CUR) == 12345 && memfd_pages(fd) == 8);
     unsigned char *all = mmap(NULL, 8 * page, PROT_READ, MAP_SHARED, fd, 0);
     CHECK(all != MAP_FAILED);
@@ -232,7 +233,7 @@ static void descriptors(void)
     refused++;
 }
 
-/* Offsets, lengths and bitmaps of the calls that report and discard. */
+/* Offsets, lengths and bitmaps of the calls that report and discard pages. */
 static void reports(void)
 {
     const size_t page = page_size();
@@ -272,10 +273,10 @@ int main(int argc, char **argv)
     overlaps();
     descriptors();
     reports();
-    trying("the store after all that");
+    trying("the store after all refusals");
     uint64_t commit;
     OK(store_commit(store, NULL, &commit));
     OK(store_verify(store, NULL));
     OK(store_close(store));
-    return finished("%u calls with impossible modes, ranges and descriptors were refused, and memory was as before", refused);
+    return finished("%u calls with impossible modes, ranges and descriptors were refused, and the memory did not change", refused);
 }

@@ -1,4 +1,4 @@
-/* Module ids, sizes and addresses: each rule of store_map_module, broken and just kept. */
+/* Module ids, sizes and addresses: each rule of store_map_module, once broken and once just kept. */
 #include "misuse.h"
 
 static const char *directory;
@@ -57,7 +57,7 @@ static void names(void)
     FAILS(store_map_module(store, repeated('b', 201), page_size(), NULL, &module), VMSTORE_E_INVALID, "200");
 }
 
-/* A name whose file names are as long as they get works through a whole life. */
+/* A name whose file names have the greatest length works through a whole life. */
 static void the_longest_name(void)
 {
     vmstore_module *module;
@@ -155,7 +155,7 @@ static void addresses(void)
     refused_address((void *)(uintptr_t)1, 4 * page, VMSTORE_E_INVALID);
     refused_address((void *)UINTPTR_MAX, 4 * page, VMSTORE_E_INVALID);
 
-    /* An occupied range is left as it is, also where only its first or last page is occupied. */
+    /* An occupied range is not changed, also where only its first or last page is occupied. */
     for (int part = 0; part < 3; part++) {
         unsigned char *other = place + (part == 2 ? 3 * page : 0);
         size_t length = part == 0 ? 4 * page : page;
@@ -167,7 +167,7 @@ static void addresses(void)
         CHECK(munmap(other, length) == 0);
     }
 
-    /* No process has these addresses; which error it is depends on what the kernel says first. */
+    /* No process has these addresses. Which error comes depends on what the kernel checks first. */
     const uintptr_t outside[] = {UINTPTR_MAX - page + 1, UINTPTR_MAX - 4 * page + 1, (uintptr_t)1 << 63};
     for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
         vmstore_map_options options = {.struct_size = sizeof options, .address = (void *)outside[i]};

@@ -1,5 +1,5 @@
-/* NULL in each place of every function, and flags, trackers and reserved fields that are not known: each call
- * is refused by name, and changes neither its outputs nor the store. */
+/* NULL in each place of every function, and flags, trackers and reserved fields with unknown values: each call is
+ * refused with a text that says why, and changes neither its outputs nor the store. */
 #include "misuse.h"
 
 static vmstore *store;
@@ -71,7 +71,7 @@ static void null_inputs(const char *directory)
     CHECK(capture == SENTINEL_POINTER(vmstore_capture));
 }
 
-/* A capture that is told of NULL for its output is not ended by it. */
+/* A call with NULL for its output does not end the capture. */
 static void null_for_a_capture(void)
 {
     vmstore_capture *capture;
@@ -92,7 +92,7 @@ static void null_handles(void)
     calls += capture_calls_fail(NULL, VMSTORE_E_HANDLE, "capture");
 }
 
-/* Where NULL is allowed, it means what the header says: defaults, or no room. */
+/* Where NULL is allowed, it means what the header says: the defaults, or no output. */
 static void null_that_is_allowed(const char *directory)
 {
     vmstore_capabilities capabilities = {.struct_size = sizeof capabilities};
@@ -121,12 +121,12 @@ static void null_that_is_allowed(const char *directory)
     CHECK(commit == 2);
 }
 
-/* Each bit of a flags field that the header does not define is refused, and the text has its hexadecimal value. */
+/* Each bit of a flags field that the header does not define is refused, and the text has the value in hexadecimal. */
 static void unknown_flags(const char *directory)
 {
     const uint32_t open_known =
         VMSTORE_OPEN_READ_ONLY | VMSTORE_OPEN_NO_CREATE | VMSTORE_OPEN_SALVAGE;
-    /* The lowest byte is the mode's number; misuse_modes.c tries those. */
+    /* The lowest byte is the mode's number: misuse_modes.c tries the modes. */
     const uint32_t map_known = 0xff | VMSTORE_MAP_EAGER | VMSTORE_MAP_RESERVED | VMSTORE_MAP_FD |
                                VMSTORE_MAP_HUGE_2M | VMSTORE_MAP_HUGE_1G | VMSTORE_MAP_FOREIGN_WRITERS;
     const char *untouched = path_in(directory, "never-made");

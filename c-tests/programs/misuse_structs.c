@@ -1,5 +1,5 @@
-/* struct_size: shorter structs, longer ones, and sizes that cannot be. Each struct is tried with every
- * length, with guard bytes on both sides, and where alignment allows it against a page nobody may touch. */
+/* struct_size: shorter structs, longer structs, and impossible sizes. Each struct is tried with every length, with
+ * guard bytes on both sides, and where alignment allows it directly before a page that cannot be accessed. */
 #include "misuse.h"
 
 #include <stdbool.h>
@@ -8,7 +8,7 @@ static const char *directory;
 static vmstore *store;
 static unsigned tried;
 
-/* One kind of struct: how to use one, and how to undo a use that succeeded. */
+/* One kind of struct: how to use it, and how to undo a use that succeeded. */
 struct kind {
     const char *name;
     size_t size;
@@ -90,7 +90,7 @@ static int use_import(void *options)
     CHECK(fd >= 0 && store_export(store, 0, 1, fd) == VMSTORE_OK && lseek(fd, 0, SEEK_SET) == 0);
     int status = store_import_with(store, fd, options, &there);
     close(fd);
-    CHECK(status != VMSTORE_OK || there == 1); /* it is here already */
+    CHECK(status != VMSTORE_OK || there == 1); /* the commit is already in this store */
     return status;
 }
 
@@ -125,8 +125,8 @@ static const struct kind kinds[] = {
     {"vmstore_capabilities", sizeof(vmstore_capabilities), true, use_probe},
 };
 
-/* What is behind struct_size is not the library's: it holds garbage that would be refused if it were read,
- * or nothing at all, and it is as it was afterwards. */
+/* The bytes behind struct_size do not belong to the struct. They hold garbage that would be refused if the library
+ * read it, or they cannot be accessed. Afterwards they must be unchanged. */
 static void shorter(const struct kind *kind, unsigned char *end)
 {
     const size_t align = sizeof(size_t);
@@ -157,7 +157,8 @@ static void shorter(const struct kind *kind, unsigned char *end)
     }
 }
 
-/* A newer caller's struct is taken when what is not known here is zero, and refused when not. */
+/* A longer struct, as a newer caller has it: accepted if all fields unknown to this version are zero, otherwise
+ * refused. */
 static void longer(const struct kind *kind, unsigned char *end)
 {
     const size_t more[] = {1, 7, 8, 24, 64, 1024};
@@ -188,7 +189,7 @@ static void longer(const struct kind *kind, unsigned char *end)
     }
 }
 
-/* No struct has these sizes, and nothing behind the first eight bytes is there to be read. */
+/* No struct has these sizes, and only the first eight bytes can be read. */
 static void impossible(const struct kind *kind, unsigned char *end)
 {
     const size_t sizes[] = {0, 1, 3, 7, (size_t)1 << 20, (size_t)1 << 40, (size_t)1 << 63, SIZE_MAX};
@@ -232,7 +233,7 @@ static void fields_are_honoured(void)
     OK(store_commit_user_data(store, commit, NULL, 0, &length));
     CHECK(length == 0);
 
-    /* The struct, its label and its bytes may lie where nobody can write. */
+    /* The struct, its label and its bytes may lie in memory that cannot be written. */
     unsigned char *memory = end_of_memory() - page_size();
     vmstore_commit_options *constant = (void *)memory;
     *constant = (vmstore_commit_options){.struct_size = sizeof *constant,
@@ -246,14 +247,14 @@ static void fields_are_honoured(void)
     OK(store_commit(store, constant, &commit));
     OK(store_commit_info(store, commit, &info));
     CHECK(strcmp(info.label, "constant") == 0 && info.user_data_length == 3);
-    /* Copied: what becomes of the caller's memory later does not matter. */
+    /* The library has copied the struct: later changes of the caller's struct make no difference. */
     CHECK(munmap(memory, 2 * page_size()) == 0);
     unsigned char bytes[4] = {GUARD, GUARD, GUARD, GUARD};
     OK(store_commit_user_data(store, commit, bytes, sizeof bytes, &length));
     CHECK(length == 3 && memcmp(bytes, "\0\1\2\x5A", 4) == 0);
 }
 
-/* As much of an info struct is filled as struct_size covers, with the same bytes as a whole one. */
+/* The call fills as much of an info struct as struct_size covers, with the same bytes as in a whole struct. */
 static void short_outputs_are_filled(void)
 {
     vmstore_commit_info whole = {.struct_size = sizeof whole}, part;

@@ -1,5 +1,5 @@
-/* What the programs that compare memory with a model share: seeded randomness, page contents, exact
- * comparison, directory listings, and the library's options filled in. Needs _GNU_SOURCE. */
+/* Shared by the programs that compare memory with a model: seeded randomness, page contents, exact comparison,
+ * directory listings, and the library's options filled in. Needs _GNU_SOURCE. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -14,7 +14,8 @@
 
 #define PAGE ((size_t)4096)
 
-/* Every module of these programs is given in these pages; a host with larger ones is skipped aloud. */
+/* All sizes in these programs are in pages of 4096 bytes. On a host with larger pages the program prints that it is
+ * skipped. */
 static inline void require_small_pages(const char *program)
 {
     if (sysconf(_SC_PAGESIZE) == (long)PAGE) return;
@@ -47,7 +48,7 @@ static inline uint64_t seed(void)
     return text ? strtoull(text, NULL, 0) : 20240229;
 }
 
-/* How many times as much as usual is to be tried: VMSTORE_LONG, 1 when it is not set. */
+/* How many times as much as usual is to be tried: VMSTORE_LONG, or 1 when it is not set. */
 static inline unsigned longer(void)
 {
     const char *text = getenv("VMSTORE_LONG");
@@ -93,14 +94,14 @@ static inline int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* As path_in, but kept for as long as the caller wants. */
+/* As path_in, but the text stays valid until the caller frees it. */
 static inline void name_directory(char path[4096], const char *stores, const char *name)
 {
     int length = snprintf(path, 4096, "%s/%s", stores, name);
     CHECK(length > 0 && length < 4096);
 }
 
-/* All names but `.` and `..`, sorted, each followed by a blank; a link as `name->target`. */
+/* All names except `.` and `..`, sorted, each followed by a blank; a link as `name->target`. */
 static inline const char *listing(const char *directory)
 {
     static char text[1 << 16];
@@ -128,7 +129,7 @@ static inline const char *listing(const char *directory)
     return text;
 }
 
-/* Copies a directory as it is: links, hard links, holes, modes. */
+/* Copies a directory with its links, hard links, holes and modes. */
 static inline void copy_directory(const char *from, const char *to)
 {
     extern char **environ;

@@ -1,7 +1,7 @@
-/* A random model over every mapping mode and tracker: modules of all kinds beside one another are written,
- * marked, imported, discarded, grown, precopied, committed in one step and in two, restored, deleted, compacted,
- * unmapped, and mapped again in another mode. After each commit a second, read-only opening has exactly the shadow's
- * bytes, and after each restore the memory has. */
+/* A random model over every mapping mode and tracker. Modules of all kinds are written side by side, marked,
+ * imported, discarded, grown, precopied, committed in one step and in two, restored, deleted, compacted, unmapped,
+ * and mapped again in another mode. After each commit a second, read-only opener reads exactly the shadow's bytes,
+ * and after each restore the memory holds them. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <sys/resource.h>
@@ -13,7 +13,7 @@ enum { BANKS = 3, KEPT = 10 };
 /* What a commit holds. */
 typedef struct {
     uint64_t number;
-    size_t pages[BANKS]; /* 0: it does not know the module */
+    size_t pages[BANKS]; /* 0: the commit does not have the module */
     unsigned char *bytes[BANKS];
 } kept;
 
@@ -23,7 +23,7 @@ static bank banks[BANKS];
 static kept history[KEPT], *head_kept;
 static unsigned kept_count;
 static int kernel; /* the kernel tracker works here */
-static int reported; /* nothing that a comparing module has was written since the last commit */
+static int reported; /* 1: no module that compares was written since the last commit */
 
 enum { WRITE, HIDDEN, MARK, IMPORT, DISCARD, GROW, GREW_NOT, PRECOPY, COMMIT, NOTHING, CAPTURE, CANCEL,
        FAILED, RESTORE, REFUSED, REMAP, REOPEN, AUDIT, PERSIST, DELETE, COMPACT, KINDS };
@@ -41,9 +41,9 @@ static int compares(const bank *b)
 
 static void choose(rng *r, bank *b)
 {
-    /* The lazy one more often: only mapped anew has it an image under it. */
+    /* The lazy mode more often: a module has an image under it only after it is mapped again. */
     b->mode = below(r, 3) ? (enum ground_mode)below(r, MODES) : PRIVATE_LAZY;
-    /* Valgrind (3.19) loses count of files that are mapped in many parts. */
+    /* Valgrind (3.19) miscounts files that are mapped in many parts. */
     if (slow() && b->mode == ADOPT_MIXED) b->mode = ADOPT_MEMFD;
     b->tracker = (uint32_t)below(r, 4);
     b->flags = below(r, 3) == 0 ? VMSTORE_MAP_FOREIGN_WRITERS : 0;
@@ -85,7 +85,7 @@ static kept *find(uint64_t number)
     return NULL;
 }
 
-/* Keeps what was committed, in the place of an older one that is not the head. */
+/* Records what was committed, in the slot of an older commit that is not the head. */
 static void keep(rng *r, uint64_t number, const kept *now)
 {
     kept *slot = find(number);
@@ -143,13 +143,13 @@ static void memory_is(const char *what)
         }
 }
 
-/* Reports some pages by a bitmap that begins before them and ends behind. */
+/* Reports some pages by a bitmap that begins before them and ends after them. */
 static void import(rng *r, bank *b, size_t first, size_t count)
 {
     uint64_t words[MOST_PAGES / 64 + 1] = {0};
     size_t start = below(r, first + 1), end = first + count + below(r, b->pages - first - count + 1);
     for (size_t bit = 0; bit < sizeof words * 8; bit++) {
-        /* What is behind the last bit is ignored. */
+        /* The library ignores what is behind the last bit. */
         int set = bit >= end - start ? (int)below(r, 2) : bit >= first - start && bit < first - start + count;
         words[bit / 64] = (words[bit / 64] & ~(UINT64_C(1) << bit % 64)) | (uint64_t)set << bit % 64;
     }
@@ -157,7 +157,7 @@ static void import(rng *r, bank *b, size_t first, size_t count)
     done[IMPORT]++;
 }
 
-/* One write, through the mapping or where only the shadow and the marks see it. */
+/* One write: through the mapping, or in a way that only the shadow and the marks know. */
 static void write_one(rng *r, bank *b)
 {
     static unsigned char bytes[6 * PAGE];
@@ -165,7 +165,7 @@ static void write_one(rng *r, bank *b)
     size_t length = below(r, 3) ? 1 + below(r, 64) : 1 + below(r, sizeof bytes - 1);
     if (length > size - offset) length = size - offset;
     if (below(r, 5)) fill(bytes, sizeof bytes, next(r));
-    else memset(bytes, 0, sizeof bytes); /* pages become zero, too */
+    else memset(bytes, 0, sizeof bytes); /* pages also become zero */
     int hidden = b->fd >= 0 && below(r, 3) == 0;
     if (hidden) CHECK(pwrite(b->fd, bytes, length, (off_t)(b->fd_offset + offset)) == (ssize_t)length);
     else memcpy(b->memory + offset, bytes, length);
@@ -197,7 +197,7 @@ static void write_all(rng *r, bank *b)
     if (compares(b)) reported = 0;
 }
 
-/* A commit that returned: the head already, or a new one. */
+/* After a commit returned: either it was already the head, or it is new. */
 static void committed(rng *r, uint64_t number, kept *now, uint64_t before)
 {
     now->number = number;
@@ -237,7 +237,7 @@ static void capture_now(rng *r, int cancel)
     done[CAPTURE]++;
 }
 
-/* No file may become longer than a few pages, so that most commits fail on the way. */
+/* No file may grow longer than a few pages: most commits fail on the way. */
 static void commit_that_fails(rng *r)
 {
     struct rlimit old, low;
@@ -285,12 +285,12 @@ static void audit(void)
 {
     uint64_t missed = UINT64_MAX;
     OK(store_audit(store, &missed));
-    if (missed && reported) FAIL("store_audit finds %" PRIu64 " pages that nobody reported", missed);
+    if (missed && reported) FAIL("store_audit finds %" PRIu64 " pages that no tracker reported", missed);
     reported = 1;
     done[AUDIT]++;
 }
 
-/* Any commit but the head, kept here or not. */
+/* Any commit except the head, whether or not the model still has it. */
 static void delete_one(rng *r)
 {
     static uint64_t numbers[4096];
@@ -331,7 +331,7 @@ static void remap(rng *r, bank *b)
     if (b->mapped) {
         OK(store_unmap_module(b->handle));
         ground_after_unmap(b);
-        if (below(r, 3) == 0) return; /* for a while it is carried over unmapped */
+        if (below(r, 3) == 0) return; /* for a while the module stays unmapped, and commits keep its bytes */
     }
     choose(r, b);
     map_one(r, b);
@@ -416,14 +416,14 @@ static void run(const char *stores, unsigned number, unsigned steps)
         banks[i].id = ids[i];
         choose(&r, &banks[i]);
     }
-    /* The first is each mode with each tracker in turn, the others as chance will. */
+    /* The first rounds try each mode with each tracker in turn. The later rounds choose at random. */
     banks[0].mode = slow() && number % MODES == ADOPT_MIXED ? ADOPT_MEMFD : number % MODES;
     banks[0].tracker = number / MODES % 4;
     banks[0].flags = number / MODES / 4 % 2 ? VMSTORE_MAP_FOREIGN_WRITERS : 0;
     if (!kernel && banks[0].tracker == VMSTORE_TRACKER_KERNEL) banks[0].tracker = 0;
     kept_count = 0, head_kept = NULL, reported = 0;
     open_and_map(&r);
-    /* Long runs of data in the images, so that lazy mappings map them. */
+    /* Long runs of data in the images: lazy mappings then map them. */
     for (int i = 0; i < BANKS; i++) write_all(&r, &banks[i]);
     commit_now(&r);
     for (unsigned i = 0; i < steps; i++) step(&r);
@@ -447,7 +447,7 @@ int main(int count, char **arguments)
     for (int i = 0; i < BANKS; i++) CHECK((banks[i].shadow = malloc(MOST_PAGES * PAGE)));
     unsigned runs = slow() ? MODES : brief() ? MODES * 4 : MODES * 8, steps = slow() ? 6 : brief() ? 40 : 160;
     for (unsigned number = 0; number < runs; number++) run(arguments[1], number, steps);
-    /* Nothing of this may have been left out by chance. */
+    /* Each of these must have happened at least once. */
     if (!slow() && !brief()) {
         for (int k = 0; k < KINDS; k++)
             if (done[k] == 0) FAIL("no %s were tried", kind_names[k]);

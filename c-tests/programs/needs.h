@@ -1,4 +1,4 @@
-/* Programs that need something of the host (/dev/kvm, io_uring) say aloud what they could not try; with
+/* Programs that need something from the host (/dev/kvm, io_uring) print what they could not try. With
  * VMSTORE_REQUIRE_ALL set, as in CI, they fail instead. Needs _GNU_SOURCE. */
 #ifndef NEEDS_H
 #define NEEDS_H
@@ -11,14 +11,14 @@
 static inline int everything_is_required(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return 0; /* as under valgrind: the plain run is the one that has to have everything */
+    return 0; /* as under valgrind: only the plain run must have everything */
 #else
     const char *value = getenv("VMSTORE_REQUIRE_ALL");
     return value && strcmp(value, "0") != 0 && !slow();
 #endif
 }
 
-/* Whether what `why_not` is about is there; `why_not` is NULL when it is. */
+/* Whether the host has the thing. `why_not` says why it is missing; NULL: it is there. */
 static inline int have(const char *what, const char *why_not)
 {
     if (!why_not) return 1;

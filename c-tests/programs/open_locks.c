@@ -1,5 +1,5 @@
-/* Who may open a store while it is open: no second writer, in this process or another; readers beside the
- * writer; and anyone as soon as the owner is dead, also when a fork of the owner lives on. */
+/* Who may open a store that is already open: no second writer, neither in this process nor in another; readers
+ * beside the writer; and any process as soon as the owner is dead, also while a fork of the owner lives on. */
 #include "misuse.h"
 
 #include <fcntl.h>
@@ -56,7 +56,7 @@ static void second_openers(void)
     for (int i = 0; i < 3; i++) is_locked(path);
     is_locked(link);
     is_locked(path_in(directory, "./store/../store/"));
-    /* A salvaging opener writes nothing, so it may be let in, but only as a reader. */
+    /* A salvaging opener writes nothing: it may be let in, but only as a reader. */
     int status = store_open(path, &salvage, &again);
     if (status == VMSTORE_OK) {
         uint64_t commit = SENTINEL;
@@ -171,9 +171,9 @@ static void readers(void)
     OK(store_close(writer));
 }
 
-/* The owner: opens, commits twice, tells, and waits to be killed. With `fork_too` it is a fork of it that
- * tells, and lives on. */
-static void own(const char *path, int fork_too, int tell)
+/* The owner: opens the store, commits twice, reports its process id, and waits to be killed. With `fork_too` a fork
+ * of the owner reports its own id, and lives on. */
+static void own(const char *path, int fork_too, int report)
 {
     vmstore *store;
     vmstore_module *module;
@@ -193,36 +193,36 @@ static void own(const char *path, int fork_too, int tell)
         CHECK(child >= 0);
         if (child > 0)
             for (;;) pause();
-        number = getpid(); /* told by the child itself, so that fork is over in it too */
+        number = getpid(); /* the child itself reports: then fork has returned in the child too */
         alarm(60);
     }
-    CHECK(write(tell, &number, sizeof number) == sizeof number);
+    CHECK(write(report, &number, sizeof number) == sizeof number);
     for (;;) pause();
 }
 
 static void after_the_owner_was_killed(int round, int fork_too)
 {
     char name[32];
-    int tell[2];
-    pid_t told = 0;
+    int report[2];
+    pid_t reporter = 0;
     snprintf(name, sizeof name, "killed-%d", round);
     const char *path = path_in(directory, name);
-    CHECK(pipe2(tell, O_CLOEXEC) == 0);
+    CHECK(pipe2(report, O_CLOEXEC) == 0);
     trying("opening after SIGKILL of the owner%s", fork_too ? ", of which a fork lives on" : "");
     pid_t owner = start();
     if (owner == 0) {
         alarm(60);
-        own(path, fork_too, tell[1]);
+        own(path, fork_too, report[1]);
         _exit(1);
     }
-    CHECK(close(tell[1]) == 0);
-    CHECK(read(tell[0], &told, sizeof told) == sizeof told && told > 0);
-    CHECK(fork_too ? told != owner : told == owner);
+    CHECK(close(report[1]) == 0);
+    CHECK(read(report[0], &reporter, sizeof reporter) == sizeof reporter && reporter > 0);
+    CHECK(fork_too ? reporter != owner : reporter == owner);
     is_locked(path);
     CHECK(kill(owner, SIGKILL) == 0);
     int status;
     CHECK(waitpid(owner, &status, 0) == owner && WIFSIGNALED(status));
-    if (fork_too) CHECK(kill(told, 0) == 0);
+    if (fork_too) CHECK(kill(reporter, 0) == 0);
 
     vmstore *store;
     vmstore_module *module;
@@ -238,38 +238,38 @@ static void after_the_owner_was_killed(int round, int fork_too)
     OK(store_commit(store, NULL, &commit));
     CHECK(commit == 3);
     if (fork_too) {
-        CHECK(kill(told, 0) == 0); /* still alive, so it was not its death that freed the lock */
-        CHECK(kill(told, SIGKILL) == 0);
+        CHECK(kill(reporter, 0) == 0); /* it is still alive: its death did not free the lock */
+        CHECK(kill(reporter, SIGKILL) == 0);
         trying("the new owner after the end of the old one's fork");
         is_locked(path);
     }
     OK(store_restore(store, 1, NULL));
     CHECK(all_bytes_are(memory, 2 * page_size(), 1));
     OK(store_close(store));
-    CHECK(close(tell[0]) == 0);
+    CHECK(close(report[0]) == 0);
     taken_over++;
 }
 
-/* A fork that lives on does not keep the store open after the owner has closed it, either: closing releases the lock
- * itself, and leaves nothing to what the child runs when it is forked, which a bare clone skips. */
+/* A fork that lives on does not keep the store open after the owner has closed it. Closing releases the lock
+ * itself. It does not depend on handlers that run in a forked child: a bare clone skips them. */
 static void after_the_owner_closed(int bare)
 {
     const char *path = path_in(directory, bare ? "closed-bare" : "closed");
     vmstore *store;
     char byte = 0;
-    int tell[2];
+    int report[2];
     trying("opening after closing, while a %s made in between lives on", bare ? "bare clone" : "fork");
-    CHECK(pipe2(tell, O_CLOEXEC) == 0);
+    CHECK(pipe2(report, O_CLOEXEC) == 0);
     OK(store_open(path, NULL, &store));
     fflush(NULL);
     pid_t child = bare ? (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
     CHECK(child >= 0);
     if (child == 0) {
         alarm(60);
-        if (write(tell[1], &byte, 1) != 1) _exit(1);
+        if (write(report[1], &byte, 1) != 1) _exit(1);
         for (;;) pause();
     }
-    CHECK(read(tell[0], &byte, 1) == 1);
+    CHECK(read(report[0], &byte, 1) == 1);
     is_locked(path);
     OK(store_close(store));
     OK(store_open(path, NULL, &store));
@@ -277,7 +277,7 @@ static void after_the_owner_closed(int bare)
     CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
     is_locked(path);
     OK(store_close(store));
-    CHECK(close(tell[0]) == 0 && close(tell[1]) == 0);
+    CHECK(close(report[0]) == 0 && close(report[1]) == 0);
     taken_over++;
 }
 

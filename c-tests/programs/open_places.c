@@ -1,5 +1,5 @@
-/* Something else in the store's place: a file, a foreign directory, a FIFO, a missing parent, directories that
- * may not be read or written, symlinks, long and odd paths. What was there stays as it was. */
+/* Something else at the store's path: a file, a directory of other files, a FIFO, a missing parent, directories
+ * that may not be read or written, symlinks, long and odd paths. What was there does not change. */
 #include "misuse.h"
 
 #include <fcntl.h>
@@ -66,7 +66,7 @@ static void files_and_foreign_directories(void)
     refuses(foreign, VMSTORE_OPEN_CREATE, VMSTORE_E_EXISTS, "foreign");
     refuses(fifo, VMSTORE_OPEN_CREATE, VMSTORE_E_EXISTS, "fifo");
     refuses("/dev/null", VMSTORE_OPEN_CREATE, VMSTORE_E_EXISTS, "/dev/null");
-    /* With the other flags either rule may be named first: in the way, or no store. */
+    /* With the other flags the error may be either: the path is in use, or it is no store. */
     for (size_t i = 1; i < 3; i++) {
         const char *const places[] = {file, foreign, fifo};
         for (size_t j = 0; j < 3; j++) {
@@ -84,7 +84,7 @@ static void files_and_foreign_directories(void)
         }
     }
     CHECK(file_holds(file, "mine") && file_holds(inside, "mine too") && !exists(hidden));
-    /* A file where the parent should be: in the way, or no such parent. */
+    /* A file at the path of the parent: the error may be either: in use, or no parent directory. */
     vmstore *below = SENTINEL_POINTER(vmstore);
     trying("a file in the place of the parent");
     int status = store_open(path_in(directory, "a-file/below"), NULL, &below);
@@ -92,12 +92,13 @@ static void files_and_foreign_directories(void)
     CHECK(below == SENTINEL_POINTER(vmstore) && file_holds(file, "mine"));
     refused++;
 
-    /* A hidden directory alone does not make a foreign directory a store. */
+    /* A hidden directory alone does not make a directory of other files a store. */
     CHECK(mkdir(hidden, 0755) == 0);
     refuses(foreign, VMSTORE_OPEN_CREATE, VMSTORE_E_EXISTS, "foreign");
     CHECK(file_holds(inside, "mine too"));
 
-    /* A store is not made in the directory of another, but beside what is only called like the hidden directory. */
+    /* A store is not made inside another store's directory. It is made beside a directory whose name is only
+     * similar to that of the hidden directory. */
     opens(path_in(directory, "outer"), VMSTORE_OPEN_CREATE);
     refuses(path_in(directory, "outer/inner"), VMSTORE_OPEN_CREATE, VMSTORE_E_INVALID, "outer/inner");
     CHECK(!exists(path_in(directory, "outer/inner")));
@@ -182,7 +183,7 @@ static void symlinks(void)
     refused++;
 }
 
-/* The child's own directory is its working directory: those above it need not let it through. */
+/* The child's working directory is the directory of the stores: it needs no access to the directories above. */
 static void run_as_nobody(void (*body)(void))
 {
     fflush(NULL);
@@ -200,7 +201,7 @@ static void run_as_nobody(void (*body)(void))
     if (!WIFEXITED(status) || WEXITSTATUS(status)) FAIL("the child ended with %#x", status);
 }
 
-/* The text names the path, or what inside of it was in the way. */
+/* The text names the path, or the file inside it that was in the way. */
 static void refuses_with_errno(const char *path, uint32_t flags, const char *inside)
 {
     vmstore_open_options options = {.struct_size = sizeof options, .flags = flags};
@@ -253,10 +254,10 @@ static void permissions(void)
     OK(store_close(store));
     snprintf(command, sizeof command, "chmod -R a+rX,a-w '%s'", path_in(directory, "readable-store"));
     CHECK(system(command) == 0);
-    if (getuid() == 0) CHECK(chmod(directory, 0755) == 0); /* for the child, which is somebody else */
+    if (getuid() == 0) CHECK(chmod(directory, 0755) == 0); /* for the child, which runs as another user */
     for (int i = 0; i < 3; i++) CHECK(chmod(path_in(directory, names[i]), modes[i]) == 0);
 
-    trying("directories that nobody may read or write");
+    trying("directories that may not be read or written");
     run_as_nobody(as_nobody);
     refused += 7;
 
@@ -287,7 +288,7 @@ static void probes(void)
     refused += 5;
 }
 
-/* The library names files as they are within the store: the text has to say which store. */
+/* The library names files relative to the store: the text must say which store. */
 static void damaged(void)
 {
     const char *path = path_in(directory, "damaged");

@@ -1,11 +1,11 @@
-/* Places for modules that are the caller's: ranges, reservations, memfds, and what the kernel says is mapped
+/* Places for modules that the caller provides: ranges, reservations, memfds. Also what the kernel says is mapped
  * where. Comes after misuse.h. */
 #ifndef PLACES_H
 #define PLACES_H
 
 #include <fcntl.h>
 
-/* A private anonymous range of its own. */
+/* A private anonymous range of its own pages. */
 static inline unsigned char *place(size_t pages, int access)
 {
     void *range = mmap(NULL, pages * page_size(), access, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -32,8 +32,8 @@ static inline size_t memfd_pages(int fd)
     return (size_t)status.st_size / page_size();
 }
 
-/* What is mapped in a range, a line for each page: access, offset, device and inode; to be freed. Mappings
- * that are cut or joined make no difference. */
+/* What is mapped in a range, a line for each page: access, offset, device and inode. The caller frees the text.
+ * Mappings that are split or merged make no difference. */
 static inline char *range_text(const void *address, size_t pages)
 {
     const size_t line_length = 80, page = page_size();
@@ -46,7 +46,7 @@ static inline char *range_text(const void *address, size_t pages)
     while (address && fgets(line, sizeof line, maps)) {
         if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s %" SCNxPTR " %15s %lu", &from, &to, access, &offset, device,
                    &inode) != 6)
-            FAIL("/proc/self/maps says: %s", line);
+            FAIL("a line of /proc/self/maps cannot be read: %s", line);
         for (size_t i = 0; i < pages; i++) {
             uintptr_t at = first + i * page;
             if (at < from || at >= to) continue;

@@ -1,7 +1,8 @@
-/* A polite guest in its host's process: a whole life of a store, in every setting, where clone and fork
- * are forbidden by seccomp, where the host owns every signal, and where descriptors 0, 1 and 2 are pipes that stay
- * empty, or are closed, and what the host writes to them hits no file of the store. A write beyond
- * RLIMIT_FSIZE is an error and not a signal, at every step. And two stores of one process do not meet. */
+/* The library does not disturb the process of its host. The program runs a whole life of a store, in every setting,
+ * while seccomp forbids clone and fork, the host owns every signal, and descriptors 0, 1 and 2 are pipes that must
+ * stay empty, or are closed. What the host writes to these descriptors must not reach a file of the store. A write
+ * beyond RLIMIT_FSIZE is an error and not a signal, at every step. Calls that fail print nothing either.
+ * two_stores.c tries two stores in one process. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <pthread.h>
@@ -13,7 +14,8 @@
 #include "needs.h"
 #include "sandbox.h"
 
-enum { REPORT = 200, SIGNALS = 64 }; /* a descriptor for what went wrong, when the usual ones are gone */
+/* REPORT: a descriptor for messages about failures, while the usual ones are closed. */
+enum { REPORT = 200, SIGNALS = 64 };
 
 static unsigned lives, steps_seen, limited, processes;
 
@@ -27,9 +29,9 @@ static unsigned lives, steps_seen, limited, processes;
         }                                                                                          \
     } while (0)
 
-static int at; /* the step */
+static int at; /* the number of the step */
 
-/* ---- what a host owns, and finds as it left it ---- */
+/* ---- what a host owns, and must find unchanged ---- */
 
 typedef struct {
     void *handlers[SIGNALS + 1];
@@ -73,7 +75,7 @@ static unsigned entries(const char *path)
     return count;
 }
 
-/* The host owns these; one signal is blocked, and stays so. */
+/* The host owns these signals. One of them is blocked, and stays blocked. */
 static void own_signals(void)
 {
     const int own[] = {SIGSEGV, SIGBUS, SIGXFSZ, SIGPIPE, SIGUSR1};
@@ -106,7 +108,7 @@ static void as_before(const belongings *before)
     look(&after);
     MUST(!memcmp(&after, before, sizeof after));
     MUST(signals_handled == 0);
-#ifndef __SANITIZE_THREAD__ /* which has a thread of its own */
+#ifndef __SANITIZE_THREAD__ /* it has a thread of its own */
     MUST(entries("/proc/self/task") == 3); /* `.`, `..` and the one thread */
 #endif
     steps_seen++;
@@ -124,7 +126,8 @@ static void print_anyway(void)
     }
 }
 
-enum { OPEN, CLOSED, CLOSED_LATER, DESCRIPTORS }; /* 0, 1 and 2: also closed while the store is open */
+/* The state of 0, 1 and 2; CLOSED_LATER: closed while the store is open. */
+enum { OPEN, CLOSED, CLOSED_LATER, DESCRIPTORS };
 
 static void live_politely(int descriptors, int sandboxed)
 {
@@ -141,11 +144,11 @@ static void live_politely(int descriptors, int sandboxed)
         if (at == 0 && descriptors == CLOSED_LATER) close(0), close(1), close(2), open_files -= 3;
         if (descriptors != OPEN) print_anyway();
     }
-    MUST(entries("/proc/self/fd") == open_files); /* nothing is left open */
+    MUST(entries("/proc/self/fd") == open_files); /* no descriptor is left open */
     _exit(0);
 }
 
-/* The life up to one step, which then has no room in any file. */
+/* The life up to one step, which then may write no byte to a file. */
 static void live_within_a_limit(int step)
 {
     static belongings before;
@@ -160,7 +163,7 @@ static void live_within_a_limit(int step)
     look(&before);
     steps[at].call();
     as_before(&before);
-    /* The host's own write beyond the limit is the host's own signal. */
+    /* The host's own write beyond the limit still gives the host its signal. */
     char path[4200];
     snprintf(path, sizeof path, "%s-own", directory);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -170,7 +173,7 @@ static void live_within_a_limit(int step)
     _exit(0);
 }
 
-/* Everything that can go wrong without a broken disk, with nobody to log to. */
+/* All failures that need no broken disk, with no log callback. */
 static void live_wrongly(void)
 {
     static belongings before;
@@ -189,7 +192,7 @@ static void live_wrongly(void)
     as_before(&before);
     MUST(store_close(store) == VMSTORE_OK);
     snprintf(path, sizeof path, "%s/ram_Commit1", directory);
-    MUST(truncate(path, 100) == 0); /* damage, which recovery meets */
+    MUST(truncate(path, 100) == 0); /* damage that recovery meets */
     snprintf(path, sizeof path, "%s/.vmstore/journal", directory);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     MUST(fd >= 0 && pwrite(fd, "????????", 8, 0) == 8);
@@ -200,7 +203,7 @@ static void live_wrongly(void)
     _exit(0);
 }
 
-/* In a process of its own, with pipes for descriptors 0 to 2, which must stay empty. */
+/* Runs in a process of its own, with pipes for descriptors 0 to 2, which must stay empty. */
 static void in_a_process(const char *stores, int setting_number, int kind, int argument)
 {
     int pipes[3][2], report[2];
@@ -249,7 +252,7 @@ int main(int count, char **arguments)
     CHECK(count == 2 && store_abi_version() == VMSTORE_ABI_VERSION);
     const char *fast = directory_in_memory(), *why_not = sandbox_why_not();
     const char *stores = fast ? fast : arguments[1];
-    /* A wrapper has descriptors and signals of its own, and may not know the kernel tracker's calls. */
+    /* A wrapper has descriptors and signals of its own, and may not know the calls of the kernel tracker. */
     if (slow()) return have("a life under a wrapper", why_not);
     int sandboxed = have("a host that forbids clone", why_not);
     for (int s = 0; s < SETTINGS; s++) {

@@ -1,7 +1,7 @@
-/* Precopy beside a writer that never stops: 50,000 pages a second at random places of 1 GiB, one in 64 of them
- * given back by a balloon. Rounds of precopy run, the writer pauses, and the capture copies what was written
- * since the last round and nothing else; a second reader has every byte. Reports what it reached; nothing here
- * depends on speed. */
+/* Precopy beside a writer that never stops: 50,000 pages a second at random places of 1 GiB, of which one in 64 is
+ * given back by a balloon. Rounds of precopy run, the writer pauses, and the capture copies only what was written
+ * since the last round. A second reader must read every byte. Reports the rates that it reached; no check depends
+ * on speed. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,7 +26,7 @@ static atomic_int pause_wanted, paused, stop;
 static unsigned long writes_in_all;
 static double written_in;
 
-/* Enough writes for the time that has passed, a hundred at a time. */
+/* Makes as many writes as the time that has passed requires, a hundred at a time. */
 static void *writer(void *argument)
 {
     rng r = {*(uint64_t *)argument};
@@ -48,7 +48,7 @@ static void *writer(void *argument)
         for (int i = 0; i < 100; i++, mine++) {
             size_t page = below(&r, pages), at = page * PAGE + below(&r, PAGE / 8) * 8;
             uint64_t value = next(&r);
-            if (value % 64 == 0) { /* a balloon, now and then */
+            if (value % 64 == 0) { /* now and then the balloon gives a page back */
                 memset(shadow + page * PAGE, 0, PAGE);
                 OK(store_discard(module, page * PAGE, PAGE));
             } else {
@@ -84,7 +84,7 @@ static void write_for(double time)
     while (seconds() < until) usleep(1000);
 }
 
-/* Pages among the writes from number `from` on, each once. */
+/* The pages of the writes from number `from` on, each counted once. */
 static uint64_t distinct_since(unsigned long from)
 {
     unsigned char *seen = calloc(1, pages);
@@ -100,7 +100,7 @@ static uint64_t distinct_since(unsigned long from)
 
 static unsigned long compared;
 
-/* The writer is paused. */
+/* Called while the writer is paused. */
 static void exact(const char *what)
 {
     vmstore *reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
@@ -158,8 +158,8 @@ static outcome with_precopy(vmstore *store, int room)
     pause_writer();
     outcome o = capture_now(store);
     o.left = left, o.rounds = rounds;
-    /* What was written while the last round ran or later, and nothing that was written before; all that was
-     * written after it. One write was under way when each number was taken. */
+    /* The capture copies no page that was last written before the last round, and every page that was written after
+     * it. The counters may be wrong by one: one write was under way when each was read. */
     uint64_t most = distinct_since(before_the_last ? before_the_last - 1 : 0);
     uint64_t least = distinct_since(after_the_last);
     if (room && o.copied > most)

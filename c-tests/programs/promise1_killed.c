@@ -1,8 +1,8 @@
-/* Promise 1: a killed process loses nothing committed. A child commits, persists, restores, deletes and
- * compacts, and says through a pipe what it begins and what has returned; it is killed with SIGKILL at random
- * moments. Every commit that returned must be there with its exact bytes, and every deleted one must not; the
- * commit or deletion that was under way, whole or not at all; the head must be the last one that returned, or
- * the one under way. */
+/* Promise 1: a killed process loses nothing committed. A child commits, persists, restores, deletes and compacts.
+ * Through a pipe it says what it begins and what has returned. SIGKILL kills it at random moments. Every commit
+ * that returned must be there with its exact bytes, and every deleted commit must be gone. A commit or deletion
+ * that was under way must be there whole or not at all. The head must be the last one that returned, or the one
+ * that was under way. */
 #define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
@@ -17,13 +17,14 @@ enum { MOST_COMMITS = 8192 };
 /* What goes through the pipe. A commit's bytes follow from its parent and its tag. */
 typedef struct {
     enum { READY, BEGIN_COMMIT, BEGIN_RESTORE, BEGIN_PERSIST, BEGIN_DELETE, BEGIN_COMPACT, DONE } what;
-    uint64_t tag, number; /* the target of a restore or deletion; at DONE, what the call gave */
+    uint64_t tag, number; /* the target of a restore or deletion; with DONE, what the call returned */
 } message;
 
-/* The model of one store: commits by number, exists only where acknowledged or found whole, and not deleted. */
+/* The model of one store: the commits by number. `exists` is set only for a commit that was acknowledged or found
+ * whole, and not deleted. */
 static struct {
     int exists;
-    uint64_t parent, tag; /* what it was made on, which may be gone */
+    uint64_t parent, tag; /* the commit that it was made on, which may be deleted */
 } known[MOST_COMMITS];
 static uint64_t model_head;
 
@@ -45,7 +46,7 @@ static void write_page(unsigned char *page, uint64_t tag, size_t number)
     else fill(page, PAGE, tag * ALL_PAGES + number);
 }
 
-/* The whole of both modules at a commit: newest writer first, up the chain of parents. */
+/* The whole of both modules at a commit: goes up the chain of parents, and takes each page from the newest writer. */
 static void bytes_of(uint64_t commit, unsigned char *all)
 {
     unsigned char have[ALL_PAGES] = {0};
@@ -73,9 +74,9 @@ static machine start(const char *directory, uint32_t mode)
     return m;
 }
 
-static void tell(int fd, message m)
+static void report(int fd, message m)
 {
-    CHECK(write(fd, &m, sizeof m) == sizeof m); /* below PIPE_BUF: whole or not at all */
+    CHECK(write(fd, &m, sizeof m) == sizeof m); /* below PIPE_BUF: written whole or not at all */
 }
 
 static void child(const char *directory, uint32_t mode, uint64_t content, int fd)
@@ -84,33 +85,33 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
     machine m = start(directory, mode);
     uint64_t commits[MOST_COMMITS], number;
     size_t count, pages[16];
-    tell(fd, (message){READY, 0, 0});
+    report(fd, (message){READY, 0, 0});
     OK(store_list_commits(m.store, commits, MOST_COMMITS, &count));
     uint64_t now = head(m.store);
     for (;;) {
         uint64_t kind = below(&r, 16), tag = next(&r);
         if (kind == 0 && count) {
             number = commits[below(&r, count)];
-            tell(fd, (message){BEGIN_RESTORE, 0, number});
+            report(fd, (message){BEGIN_RESTORE, 0, number});
             OK(store_restore(m.store, number, NULL));
-            tell(fd, (message){DONE, 0, number});
+            report(fd, (message){DONE, 0, number});
             now = number;
         } else if (kind == 3 && count > 1) {
             size_t at = below(&r, count);
             number = commits[at];
             if (number == now) continue;
-            tell(fd, (message){BEGIN_DELETE, 0, number});
+            report(fd, (message){BEGIN_DELETE, 0, number});
             OK(store_delete_commit(m.store, number));
-            tell(fd, (message){DONE, 0, number});
+            report(fd, (message){DONE, 0, number});
             memmove(commits + at, commits + at + 1, (--count - at) * sizeof *commits);
         } else if (kind == 4 && tag % 4 == 0) {
-            tell(fd, (message){BEGIN_COMPACT, 0, 0});
+            report(fd, (message){BEGIN_COMPACT, 0, 0});
             OK(store_compact(m.store, NULL));
-            tell(fd, (message){DONE, 0, 0});
+            report(fd, (message){DONE, 0, 0});
         } else if (kind <= 2) {
-            tell(fd, (message){BEGIN_PERSIST, 0, 0});
+            report(fd, (message){BEGIN_PERSIST, 0, 0});
             OK(store_persist(m.store, NULL));
-            tell(fd, (message){DONE, 0, 0});
+            report(fd, (message){DONE, 0, 0});
         } else {
             size_t writes = pages_of(tag, pages);
             for (size_t i = 0; i < writes; i++) {
@@ -118,11 +119,11 @@ static void child(const char *directory, uint32_t mode, uint64_t content, int fd
                 write_page(page < RAM_PAGES ? m.ram + page * PAGE : m.dev + (page - RAM_PAGES) * PAGE,
                            tag, page);
             }
-            /* The label makes a commit even of writes that changed nothing. */
+            /* With the label there is a commit even if the writes changed nothing. */
             vmstore_commit_options options = {.struct_size = sizeof options, .label = "k"};
-            tell(fd, (message){BEGIN_COMMIT, tag, 0});
+            report(fd, (message){BEGIN_COMMIT, tag, 0});
             OK(store_commit(m.store, &options, &number));
-            tell(fd, (message){DONE, tag, number});
+            report(fd, (message){DONE, tag, number});
             CHECK(count < MOST_COMMITS);
             commits[count++] = now = number;
         }
@@ -151,7 +152,7 @@ static void learn(uint64_t number, uint64_t parent, uint64_t tag)
     known[number].exists = 1, known[number].parent = parent, known[number].tag = tag;
 }
 
-/* Opens what the kill left behind, and holds it against what was acknowledged. */
+/* Opens what the kill left behind, and compares it with what was acknowledged. */
 static void check_after_kill(rng *r, const char *directory, uint32_t mode, int fd)
 {
     static uint64_t commits[MOST_COMMITS];
@@ -188,7 +189,7 @@ static void check_after_kill(rng *r, const char *directory, uint32_t mode, int f
             expected--;
         } else {
             if (fresh || begun.what != BEGIN_COMMIT)
-                FAIL("commit %" PRIu64 " was never begun", commits[i]);
+                FAIL("commit %" PRIu64 " exists, but was never begun", commits[i]);
             fresh = commits[i];
         }
     }
@@ -204,10 +205,10 @@ static void check_after_kill(rng *r, const char *directory, uint32_t mode, int f
     if (found_head != model_head && !head_is_new)
         FAIL("the head is %" PRIu64 " instead of %" PRIu64 " (under way: %d)", found_head, model_head,
              (int)begun.what);
-    if (fresh && found_head != fresh) FAIL("commit %" PRIu64 " is there and is not the head", fresh);
+    if (fresh && found_head != fresh) FAIL("commit %" PRIu64 " is there, but it is not the head", fresh);
     model_head = found_head;
 
-    /* The head comes up by mapping; the newest few and some others by restoring. */
+    /* The head is checked by mapping. The newest few and some other commits are checked by restoring. */
     uint32_t eager = below(r, 2) ? VMSTORE_MAP_EAGER : 0;
     now.ram = map(now.store, "ram", RAM_PAGES * PAGE, mode | eager, 0).memory;
     now.dev = map(now.store, "dev", (ALL_PAGES - RAM_PAGES) * PAGE, mode | eager, 0).memory;
@@ -233,7 +234,7 @@ static void one_kill(rng *r, const char *directory, uint32_t mode)
         child(directory, mode, content, ends[1]);
     }
     close(ends[1]);
-    /* One life in four is counted from the fork, and may end while the store is being opened. */
+    /* In one life of four the time counts from the fork: the child may be killed while it opens the store. */
     struct pollfd opened = {.fd = ends[0], .events = POLLIN};
     if (!from_the_fork) CHECK(poll(&opened, 1, 60000) == 1);
     usleep(life);
@@ -246,8 +247,8 @@ static void one_kill(rng *r, const char *directory, uint32_t mode)
     close(ends[0]);
 }
 
-/* Most stores are in memory, where calls take microseconds, so that a short life holds many of them and
- * kills come everywhere; the rest are where the caller says, which is usually a disk. */
+/* Most stores are in memory. Calls take microseconds there, so a short life has many calls and kills hit every
+ * place. The other stores are in the caller's directory, which is usually on a disk. */
 static char in_memory[] = "/dev/shm/vmstore-promise1-XXXXXX";
 
 static void remove_all(char *directory)
@@ -271,7 +272,7 @@ int main(int count, char **arguments)
     if (have_memory) atexit(remove_in_memory);
     rng r = {seed()};
     unsigned wanted = slow() ? 20 : brief() ? 60 : 2000 * longer();
-    /* 50 kills a store: a fast machine makes some thousands of commits between them. */
+    /* 50 kills for each store: a fast machine makes some thousands of commits in that time. */
     unsigned stores = wanted > 500 ? wanted / 50 : 10;
     for (unsigned s = 0; s < stores; s++) {
         char directory[4096], name[32];

@@ -1,6 +1,6 @@
-/* Promise 3: all or nothing. Calls are made to fail, by a file size limit at every step of their writing,
- * by a lack of descriptors, by a directory that cannot be changed, by a damaged commit file; after each
- * failure head, history, directory and memory are as before, and the next commit has every dirty page. */
+/* Promise 3: all or nothing. Calls are made to fail: by a file size limit at every step of their writing, by a lack
+ * of descriptors, by a directory that cannot be changed, by a damaged commit file. After each failure the head, the
+ * history, the directory and the memory are unchanged, and the next commit has every dirty page. */
 #define _GNU_SOURCE
 #include <linux/fs.h>
 #include <signal.h>
@@ -15,7 +15,7 @@
 static char directory[4096];
 static unsigned failures, successes;
 
-/* What must not be changed by a call that fails, and memory as the model has it. */
+/* What a call that fails must not change, and memory as the model has it. */
 typedef struct {
     vmstore *store;
     mapped ram, dev;
@@ -58,7 +58,8 @@ static scene set(const char *stores, const char *name, uint32_t mode)
     return s;
 }
 
-/* The pages that are dirty now are in the next commit: gone to another commit and back, they are there. */
+/* The pages that are dirty now must be in the next commit. The test commits, restores another commit, restores this
+ * one, and compares. */
 static void next_commit_is_exact(scene *s, const char *what)
 {
     uint64_t number = commit(s->store);
@@ -74,7 +75,7 @@ static void end(scene *s)
 {
     OK(store_verify(s->store, NULL));
     OK(store_close(s->store));
-    s->store = open_store(directory, 0); /* nothing of the failed calls was left for recovery to trip on */
+    s->store = open_store(directory, 0); /* recovery finds no leftovers of the failed calls that stop it */
     OK(store_verify(s->store, NULL));
     OK(store_close(s->store));
     free(s->want_ram), free(s->want_dev), free(s->files);
@@ -88,7 +89,7 @@ static void limit(int resource, rlim_t value)
     CHECK(setrlimit(resource, &r) == 0);
 }
 
-/* SIGXFSZ has its default action, which is to end the process: it must not come, now or later. */
+/* The default action of SIGXFSZ ends the process: the signal must not come, neither now nor later. */
 static void no_signal_waits(void)
 {
     sigset_t set;
@@ -112,7 +113,7 @@ static void file_size_limit(const char *stores, uint32_t mode)
     uint64_t number = 0;
     rng r = {seed()};
 
-    /* Each limit lets the writing come a little further: into pages, indexes, footers, the journal. */
+    /* With each limit the call can write more before it fails: pages, indexes, footers, the journal. */
     for (rlim_t bytes = 0; bytes < 30 * PAGE; bytes += bytes < 1024 ? 64 : bytes / 4) {
         char what[64];
         snprintf(what, sizeof what, "a limit of %lu bytes", (unsigned long)bytes);
@@ -166,7 +167,7 @@ static void file_size_limit(const char *stores, uint32_t mode)
     end(&s);
 }
 
-/* No descriptor is free: a call does without or fails, and either way is whole. */
+/* No descriptor is free: a call does without one or fails, and in both cases the store stays whole. */
 static void no_descriptors(const char *stores)
 {
     scene s = set(stores, "descriptors", VMSTORE_MAP_PRIVATE);
@@ -223,8 +224,8 @@ static void mutable_again(void)
 static void unwritable_directory(const char *stores)
 {
     scene s = set(stores, "unwritable", VMSTORE_MAP_PRIVATE);
-    int root = geteuid() == 0; /* whom modes do not stop */
-    atexit(mutable_again);     /* or nobody could remove it */
+    int root = geteuid() == 0; /* file modes do not stop root */
+    atexit(mutable_again);     /* otherwise the directory could not be removed */
     for (int i = 0; i < 3; i++) {
         uint64_t number;
         vmstore_module *other;
@@ -276,10 +277,10 @@ static void damaged_target(const char *stores, uint32_t mode)
         unchanged(&s, "a restore that met damage");
         flip("ram_Commit2", at);
         next_commit_is_exact(&s, "the commit after a restore that met damage");
-        OK(store_restore(s.store, 2, NULL)); /* mended: it can be restored */
+        OK(store_restore(s.store, 2, NULL)); /* after the repair the commit can be restored */
         OK(store_restore(s.store, 3, NULL));
     }
-    flip("dev_Commit2", 5); /* one module's damage keeps the other from moving too */
+    flip("dev_Commit2", 5); /* damage to one module also keeps the other module from moving */
     remember(&s);
     FAILS(store_restore(s.store, 2, NULL), VMSTORE_E_CORRUPT, "dev_Commit2");
     unchanged(&s, "damage in the other module");

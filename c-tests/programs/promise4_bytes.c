@@ -1,7 +1,7 @@
-/* Promise 4: no wrong bytes. One byte of a commit file is flipped, in each page's data, in the index, in
- * the footer; then every commit is brought up in every way that promises checking. Each must give the
- * exact bytes, or VMSTORE_E_CORRUPT with the name of the file and memory as it was. Commits that do not
- * need the file are not disturbed. */
+/* Promise 4: no wrong bytes. One byte of a commit file is flipped: in the data of each page, in the index, in the
+ * footer. Then every commit is read in every way that promises to check it. Each way must give the exact bytes, or
+ * VMSTORE_E_CORRUPT with the name of the file and unchanged memory. Commits that do not need the file are not
+ * affected. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -12,7 +12,7 @@ enum { COMMITS = 4, RAM = 0, DEV = 1 };
 static const char *const names[2] = {"ram", "dev"};
 static const size_t sizes[2] = {RAM_PAGES * PAGE, DEV_PAGES * PAGE};
 
-/* The model: bytes at each commit, and which commit's file holds each page's bytes (0: a zero page). */
+/* The model: the bytes at each commit, and which commit's file holds each page's bytes (0: a zero page). */
 static unsigned char *at[COMMITS + 1][2];
 static int holder[COMMITS + 1][2][RAM_PAGES];
 static const int parent[COMMITS + 1] = {0, 0, 1, 2, 1};
@@ -50,19 +50,19 @@ static void make_store(const char *stores)
             CHECK((at[n][i] = malloc(sizes[i])));
             memcpy(at[n][i], m[i].memory, sizes[i]);
         }
-        if (n == 2) OK(store_persist(store, NULL)); /* two are in `commits`, two in the journal */
+        if (n == 2) OK(store_persist(store, NULL)); /* two commits are in `commits`, two in the journal */
     }
     OK(store_verify(store, NULL));
     OK(store_close(store));
 }
 
-/* What is damaged now: `page` is the page whose data was hit, or -1 for index and footer. */
+/* The present damage: `page` is the page whose data was hit, or -1 for index and footer. */
 static struct {
     char file[32];
     int module, commit, page;
 } damage;
 
-/* A commit needs the files of its line of ancestors, and no others. */
+/* A commit needs the files of its own ancestors, and no others. */
 static int may_need(int commit)
 {
     for (; commit; commit = parent[commit])
@@ -82,7 +82,7 @@ static void refusal(int status, int commit, const char *what)
         FAIL("%s of commit %d with damage in %s (page %d): %s: %s", what, commit, damage.file,
              damage.page, store_strerror(status), last_error());
     if (!may_need(commit))
-        FAIL("%s of commit %d does not need %s, and was refused", what, commit, damage.file);
+        FAIL("%s of commit %d was refused, although it does not need %s", what, commit, damage.file);
     refused++;
 }
 
@@ -95,7 +95,7 @@ static void delivered(const mapped *m, int module, int commit, const char *what)
     exact++;
 }
 
-/* Brings a commit up the way a fresh process does: the head moved there, then each module mapped. */
+/* Reads a commit as a fresh process does: moves the head to it, then maps each module. */
 static void fresh(vmstore *store, int commit)
 {
     int status = store_restore(store, (uint64_t)commit, NULL);
@@ -113,14 +113,14 @@ static void fresh(vmstore *store, int commit)
             continue;
         }
         if (must_refuse(commit, i))
-            FAIL("commit %d was mapped in spite of damage in %s", commit, damage.file);
+            FAIL("commit %d was mapped despite damage in %s", commit, damage.file);
         m.memory = store_module_address(m.handle);
         delivered(&m, i, commit, "eager map");
         OK(store_unmap_module(m.handle));
     }
 }
 
-/* In place, from one commit to another, with both modules mapped and intact before the damage came. */
+/* In place, from one commit to another. Both modules were mapped, intact, before the damage was made. */
 static void in_place(vmstore *store, const mapped m[2], int from, int to)
 {
     if ((int)head(store) != from) {
@@ -137,11 +137,11 @@ static void in_place(vmstore *store, const mapped m[2], int from, int to)
     for (int i = 0; i < 2; i++) delivered(&m[i], i, reached, "restore");
     CHECK((int)head(store) == reached);
     if (status != VMSTORE_OK) return;
-    /* A page that differs from `from` was read, so its damage must have been seen. */
+    /* The library had to read a page that differs from `from`, so it had to notice the damage. */
     for (int i = 0; i < 2; i++)
         if (must_refuse(to, i) && memcmp(at[from][i] + (size_t)damage.page * PAGE,
                                          at[to][i] + (size_t)damage.page * PAGE, PAGE))
-            FAIL("restored %d from %d in spite of damage in %s", to, from, damage.file);
+            FAIL("commit %d was restored from commit %d despite damage in %s", to, from, damage.file);
 }
 
 static void verified(vmstore *store)
@@ -153,7 +153,7 @@ static void verified(vmstore *store)
         int hole = damage.commit == 1 && damage.page >= 0 && zero_page[damage.module][damage.page];
         if (status == VMSTORE_OK) {
             if (commit && !must_refuse(commit, damage.module)) continue;
-            if (!hole) FAIL("verify of %d does not see damage in %s (page %d)", commit, damage.file,
+            if (!hole) FAIL("verify of commit %d does not report damage in %s (page %d)", commit, damage.file,
                             damage.page);
             harmless++;
         } else {
@@ -162,7 +162,7 @@ static void verified(vmstore *store)
     }
 }
 
-/* `held` is open with both modules mapped from before the damage; others open the store damaged. */
+/* `held` has had both modules mapped since before the damage. Other openers open the damaged store. */
 static void one_flip(vmstore *held, const mapped m[2], rng *r, off_t offset, int page, off_t size)
 {
     char path[4200];
@@ -188,7 +188,7 @@ static void one_flip(vmstore *held, const mapped m[2], rng *r, off_t offset, int
     CHECK(pwrite(fd, &byte, 1, offset) == 1 && close(fd) == 0);
 }
 
-/* The same from a writer that opens the damaged store, now and then: it is slower. */
+/* The same with a writer that opens the damaged store. It is slower, so it is done less often. */
 static void one_writer(off_t offset)
 {
     char path[4200];
@@ -218,7 +218,7 @@ static void every_file(rng *r, unsigned tail_flips)
             snprintf(damage.file, sizeof damage.file, "%s_Commit%d", names[i], commit);
             CHECK(lstat(path_in(directory, damage.file), &s) == 0 && S_ISREG(s.st_mode));
 
-            /* An image has each page at its place; a delta has its pages packed, in page order. */
+            /* An image has each page at its place. A delta has its pages packed, in page order. */
             int image = s.st_size > (off_t)sizes[i];
             for (size_t page = 0; page < pages; page++)
                 if (image || holder[commit][i][page] == commit) data_pages[count++] = (int)page;
@@ -262,7 +262,7 @@ int main(int count, char **arguments)
     rng r = {seed()};
     every_file(&r, brief() ? 4 : 24);
 
-    /* Nothing of all that is left: the store is intact again. */
+    /* All damage is repaired: the store is intact again. */
     memset(&damage, 0, sizeof damage);
     vmstore *store = open_store(directory, 0);
     OK(store_verify(store, NULL));
@@ -270,7 +270,7 @@ int main(int count, char **arguments)
     OK(store_close(store));
     for (int n = 1; n <= COMMITS; n++) free(at[n][0]), free(at[n][1]);
     printf("promise 4: seed %" PRIu64 ": %u flipped bytes: %u times the exact bytes, %u times refused "
-           "by name, %u flips in holes\n",
+           "with the file's name, %u flips in holes\n",
            seed(), flips, exact, refused, harmless);
     return 0;
 }

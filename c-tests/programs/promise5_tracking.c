@@ -1,8 +1,7 @@
-/* Promise 5: dirty tracking is complete. Random writers of every kind that the header says are seen write
- * into module memory and into a shadow copy: stores, read(2) from a pipe and from a file, readv,
- * process_vm_writev, MADV_DONTNEED. After each commit a second, read-only opening of the store must show
- * the shadow's bytes. Writers that the kernel tracker cannot see are exact once marked, and exact under
- * the comparing tracker without marks. */
+/* Promise 5: dirty tracking is complete. Random writers of every kind that the header lists as seen write into
+ * module memory and into a shadow copy: stores, read(2) from a pipe and from a file, readv, process_vm_writev,
+ * MADV_DONTNEED. After each commit a second, read-only opener must read the shadow's bytes. Writers that the kernel
+ * tracker cannot see are exact once marked, and exact under the comparing tracker without marks. */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -19,7 +18,7 @@ typedef struct {
     mapped m;
     unsigned char *shadow;
     int fd;                /* of a shared module */
-    unsigned char *second; /* another mapping of it */
+    unsigned char *second; /* a second mapping of the same file */
 } bank;
 
 enum {
@@ -31,7 +30,7 @@ enum {
     READV_ACROSS,
     VM_WRITEV,
     DONTNEED,
-    PWRITE_FD, /* from here on: not seen by the kernel tracker */
+    PWRITE_FD, /* from here on: the kernel tracker does not see them */
     OTHER_MAPPING,
     PUNCH_HOLE,
     KINDS
@@ -53,7 +52,7 @@ static int write_one(rng *r, bank *b, int hidden, size_t *offset, size_t *length
     unsigned char *memory = b->m.memory;
     int kind = (int)below(r, b->fd >= 0 && hidden ? KINDS : PWRITE_FD);
 
-    /* Most writes begin and end anywhere, and lie across page borders. */
+    /* Most writes begin and end at any byte, and cross page borders. */
     *offset = first * PAGE + below(r, PAGE);
     *length = 1 + below(r, sizeof bytes - 1);
     if (*offset + *length > size) *length = size - *offset;
@@ -88,14 +87,14 @@ static int write_one(rng *r, bank *b, int hidden, size_t *offset, size_t *length
     case VM_WRITEV: {
         struct iovec from = {bytes, *length}, to = {memory + *offset, *length};
         if (process_vm_writev(getpid(), &from, 1, &to, 1, 0) == (ssize_t)*length) break;
-        kind = STORE_PAGES; /* a wrapper or a policy forbids it */
+        kind = STORE_PAGES; /* a wrapper or a policy forbids process_vm_writev */
         memcpy(memory + *offset, bytes, *length);
         break;
     }
     case DONTNEED:
         *offset = first * PAGE, *length = count * PAGE;
         CHECK(madvise(memory + *offset, *length, MADV_DONTNEED) == 0);
-        if (b->fd < 0) memset(bytes, 0, *length); /* private and never from an image: zeros now */
+        if (b->fd < 0) memset(bytes, 0, *length); /* private memory without an image: zeros now */
         else memcpy(bytes, b->shadow + *offset, *length); /* a file keeps its bytes */
         break;
     case PWRITE_FD:
@@ -122,7 +121,7 @@ static int write_one(rng *r, bank *b, int hidden, size_t *offset, size_t *length
     return kind >= PWRITE_FD;
 }
 
-/* What somebody else sees who opens the store now. */
+/* What another process sees that opens the store now. */
 static void second_reader(bank banks[2], uint64_t number, const char *what)
 {
     vmstore *reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
@@ -148,7 +147,7 @@ static void shared_ways_in(bank *b, uint32_t mode)
     CHECK(b->second != MAP_FAILED);
 }
 
-/* `hidden`: with writers that the kernel tracker misses; they are marked where `mark` says so. */
+/* `hidden`: uses the writers that the kernel tracker misses. They are marked if `mark` says so. */
 static void run(const char *stores, uint32_t mode, uint32_t tracker, int hidden, int mark,
                 unsigned rounds)
 {
@@ -167,7 +166,7 @@ static void run(const char *stores, uint32_t mode, uint32_t tracker, int hidden,
         shared_ways_in(&banks[i], mode);
     }
     for (unsigned round = 0; round < rounds; round++) {
-        /* Few writes or none, and now and then a storm. */
+        /* Few writes or none, and sometimes very many. */
         uint64_t count = below(&r, 10) == 0 ? 60 : below(&r, 8);
         while (count--) {
             bank *b = &banks[below(&r, 4) == 0];
@@ -189,7 +188,7 @@ static void run(const char *stores, uint32_t mode, uint32_t tracker, int hidden,
             }
             kept_number[kept_count++] = number;
         }
-        /* Restoring writes too: what it wrote must not be mistaken, nor what is written on top missed. */
+        /* A restore writes memory too. Its writes are not the guest's, and writes after it must not be missed. */
         if (kept_count && below(&r, 5) == 0) {
             unsigned k = (unsigned)below(&r, kept_count);
             OK(store_restore(store, kept_number[k], NULL));

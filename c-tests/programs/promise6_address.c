@@ -1,6 +1,6 @@
-/* Promise 6: memory keeps its address. Over restores a module stays where it is, the mapping in
- * /proc/self/maps stays the same mapping of the same file, and a KVM memory slot over it goes on working:
- * a real-mode guest counts in the module, is put back by a restore, and counts on from there. */
+/* Promise 6: memory keeps its address. Over restores a module stays at its address, /proc/self/maps shows the same
+ * mapping of the same file, and a KVM memory slot over the module keeps working: a real-mode guest counts in the
+ * module, a restore resets the counter, and the guest counts on from there. */
 #define _GNU_SOURCE
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
@@ -11,7 +11,7 @@
 static char directory[4096];
 static unsigned restores;
 
-/* ---- the mapping as the kernel tells it ---- */
+/* ---- the mapping as the kernel shows it ---- */
 
 typedef struct {
     unsigned long start, end, offset, inode;
@@ -35,7 +35,7 @@ static region region_of(const void *address)
     FAIL("%p is not mapped", address);
 }
 
-/* Neighbours may merge with a private mapping and move its ends; the page itself stays where it is. */
+/* A private mapping may be merged with its neighbours, which moves its ends. The page itself stays at its address. */
 static void stays(const void *address, const region *before, int whole)
 {
     region now = region_of(address);
@@ -62,8 +62,8 @@ static void address_stays(const char *stores, uint32_t mode, int reopened)
         memset(ram.memory + 40 * PAGE, 0, 3 * PAGE);
         CHECK(commit(store) == 2);
     } else {
-        /* An exact address: where nothing is, and where something is. */
-        void *far = (void *)(uintptr_t)0x100000000000; /* where nothing is put by chance */
+        /* An exact address: one that is free, and one that is in use. */
+        void *far = (void *)(uintptr_t)0x100000000000; /* nothing is mapped here by chance */
         void *wanted = mmap(far, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         CHECK(wanted != MAP_FAILED);
         vmstore_map_options options = {
@@ -80,7 +80,7 @@ static void address_stays(const char *stores, uint32_t mode, int reopened)
     fill(two + 9 * PAGE, 20 * PAGE, 2);
     memset(two + 40 * PAGE, 0, 3 * PAGE);
 
-    /* A pointer into the middle, as a device thread would hold one. */
+    /* A pointer into the middle, as a device thread may have one. */
     volatile unsigned char *held = ram.memory + 11 * PAGE + 5;
     region before = region_of(ram.memory);
     for (int i = 0; i < 20; i++) {
@@ -101,7 +101,7 @@ static void address_stays(const char *stores, uint32_t mode, int reopened)
         CHECK(before.permissions[3] == 'p');
     }
 
-    /* Protections and advice on the range survive, because nothing is mapped over it. */
+    /* Protections and advice on the range survive, because the restore maps nothing over the range. */
     CHECK(madvise(ram.memory + 30 * PAGE, PAGE, MADV_DONTFORK) == 0);
     OK(store_restore(store, 1, NULL));
     region middle = region_of(ram.memory + 30 * PAGE);
@@ -112,7 +112,7 @@ static void address_stays(const char *stores, uint32_t mode, int reopened)
     void *address = ram.memory;
     OK(store_unmap_module(ram.handle));
     void *again = mmap(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    CHECK(again == address && munmap(again, size) == 0); /* unmapping freed the whole range */
+    CHECK(again == address && munmap(again, size) == 0); /* the unmap freed the whole range */
     OK(store_restore(store, 2, NULL));
     OK(store_close(store));
     free(one), free(two), free(three);
@@ -141,7 +141,7 @@ static int start_guest(guest *g, unsigned char *memory)
     }
     g->machine = ioctl(g->kvm, KVM_CREATE_VM, 0);
     CHECK(g->machine >= 0);
-    /* Old Intel processors emulate real mode with this; others do not know the call. */
+    /* Old Intel processors need this to emulate real mode. Other processors do not know the call. */
     (void)ioctl(g->machine, KVM_SET_TSS_ADDR, 0xfffbd000ul);
     struct kvm_userspace_memory_region slot = {
         .slot = 0, .memory_size = GUEST_SIZE, .userspace_addr = (uintptr_t)memory};
@@ -168,7 +168,7 @@ static void count_on(guest *g, unsigned times)
         int status = ioctl(g->vcpu, KVM_RUN, 0);
         if (status < 0 && errno == EINTR) continue;
         CHECK(status == 0);
-        if (g->run->exit_reason != KVM_EXIT_HLT) FAIL("KVM exit %u", g->run->exit_reason);
+        if (g->run->exit_reason != KVM_EXIT_HLT) FAIL("the guest left KVM with exit reason %u instead of a halt", g->run->exit_reason);
         times--;
     }
 }
@@ -195,7 +195,7 @@ static void guest_counts_on(const char *stores, uint32_t mode, uint32_t tracker)
         OK(store_close(store));
         return;
     }
-    /* Commit n is made with the counter at 10 n; a tracker blind to the guest would lose the counting. */
+    /* Commit n has the counter at 10 n. A tracker that does not see the guest's writes would lose counts. */
     enum { COMMITS = 12 };
     for (uint32_t n = 1; n <= COMMITS; n++) {
         count_on(&g, 10);
@@ -208,11 +208,12 @@ static void guest_counts_on(const char *stores, uint32_t mode, uint32_t tracker)
         OK(store_restore(store, n, NULL));
         restores++;
         CHECK(counter(ram.memory) == 10 * n);
-        count_on(&g, more); /* the slot shows the restored page, and the guest's writes show here */
+        /* The guest sees the restored page through the slot, and the program sees the guest's writes. */
+        count_on(&g, more);
         if (counter(ram.memory) != 10 * n + more)
-            FAIL("the guest counted to %u from %u in %u steps", counter(ram.memory), 10 * n, more);
+            FAIL("the guest counted to %u, from %u in %u steps", counter(ram.memory), 10 * n, more);
         counted += more;
-        if (i % 6 == 0 && more) { /* and what it counted after a restore is in the next commit */
+        if (i % 6 == 0 && more) { /* what the guest counted after a restore is in the next commit */
             uint64_t number = commit(store);
             OK(store_restore(store, 1, NULL));
             OK(store_restore(store, number, NULL));

@@ -1,5 +1,5 @@
-/* Reading commits without mapping them: whole modules and odd ranges of them at every commit of a branching
- * history, against a model; and the files that hold them, against the directory. */
+/* Reads commits without mapping them: whole modules and ranges of any offset and length, at every commit of a
+ * branching history, against a model. Also lists the files that hold them, against the directory. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -7,7 +7,7 @@ enum { COMMITS = 40, PAGES = 40, MODULES = 2 };
 
 static const char *const names[MODULES] = {"late", "ram"};
 static unsigned char (*at)[MODULES][PAGES * 4096]; /* the bytes of each commit */
-static unsigned long reads, files_told;
+static unsigned long reads, files_reported;
 
 static struct {
     const char *directory;
@@ -19,7 +19,7 @@ static int hear(const vmstore_file_info *file, void *user_data)
 {
     CHECK(user_data == &heard && file->struct_size == sizeof *file);
     CHECK(file->module_commit <= heard.commit && file->parent < file->module_commit);
-    /* Each chain goes down to an image, and only then comes the next module. */
+    /* Each chain goes down to an image. The next module comes after that. */
     if (heard.below) CHECK(!strcmp(heard.module, file->module_id) && heard.below == file->module_commit);
     else CHECK(strcmp(heard.module, file->module_id) < 0);
     snprintf(heard.module, sizeof heard.module, "%s", file->module_id);
@@ -31,22 +31,22 @@ static int hear(const vmstore_file_info *file, void *user_data)
     CHECK(stat(path, &found) == 0 && (uint64_t)found.st_size == file->length);
     CHECK(file->module_size == PAGES * PAGE && file->data_pages + file->zero_pages <= PAGES);
     CHECK(file->length > (file->parent ? file->data_pages * PAGE : file->module_size));
-    files_told++;
+    files_reported++;
     return ++heard.calls == heard.limit;
 }
 
-/* All files: each once, parents before what was made on them. */
+/* All files: each file once, and a parent before the files that were made on it. */
 static int hear_all(const vmstore_file_info *file, void *user_data)
 {
-    static unsigned char told[MODULES][COMMITS + 1];
+    static unsigned char reported[MODULES][COMMITS + 1];
     int m = !strcmp(file->module_id, names[1]);
-    if (heard.calls == 0) memset(told, 0, sizeof told);
-    CHECK(user_data == &heard && !strcmp(file->module_id, names[m]) && !told[m][file->module_commit]);
+    if (heard.calls == 0) memset(reported, 0, sizeof reported);
+    CHECK(user_data == &heard && !strcmp(file->module_id, names[m]) && !reported[m][file->module_commit]);
     CHECK(strcmp(heard.module, file->module_id) < 0 || heard.below < file->module_commit);
-    CHECK(file->parent == 0 || told[m][file->parent]);
+    CHECK(file->parent == 0 || reported[m][file->parent]);
     snprintf(heard.module, sizeof heard.module, "%s", file->module_id);
     heard.below = file->module_commit;
-    told[m][file->module_commit] = 1;
+    reported[m][file->module_commit] = 1;
     heard.calls++;
     return 0;
 }
@@ -58,7 +58,7 @@ static void check_all(vmstore *store)
     OK(store_list_files(store, 0, hear_all, &heard));
     for (const char *name = listing(heard.directory); (name = strstr(name, "_Commit")); name++)
         there++;
-    /* Each link names the file that it leads to. */
+    /* Each link must give the file that it points to. */
     CHECK(there == heard.calls + MODULES);
 }
 
@@ -103,7 +103,7 @@ int main(int count, char **arguments)
             else memset(page, 0, PAGE);
         }
         uint64_t made = commit(store);
-        if (made < n) { /* nothing really changed */
+        if (made < n) { /* no byte really changed */
             n--;
             continue;
         }
@@ -118,7 +118,7 @@ int main(int count, char **arguments)
     FAILS(store_read(store, 5, "ram", PAGES * PAGE - 15, some, 16), VMSTORE_E_INVALID, "within module");
     FAILS(store_read(store, 5, "ram", UINT64_MAX, some, 16), VMSTORE_E_INVALID, "within module");
     OK(store_read(store, 5, "ram", PAGES * PAGE, NULL, 0));
-    /* A length that is refused is no room that may be written to. */
+    /* After a refused length the output must not be written. */
     memset(some, 0xa5, sizeof some);
     FAILS(store_read(store, 5, "ram", 0, some, SIZE_MAX), VMSTORE_E_INVALID, "within module");
     FAILS(store_read(store, COMMITS + 1, "ram", 0, some, SIZE_MAX), VMSTORE_E_NOT_FOUND, "commit");
@@ -136,7 +136,7 @@ int main(int count, char **arguments)
                 vmstore_commit_info known = info(store, n);
                 check_commit(store, &r, n, (int)known.modules);
             }
-        /* Some go, and chains become images; what is left reads as before. */
+        /* Some commits are deleted, and chains become images. The commits that are left read as before. */
         if (round) break;
         for (uint64_t n = 5; n <= COMMITS; n += 5)
             if (n != head(store)) OK(store_delete_commit(store, n));
@@ -144,7 +144,7 @@ int main(int count, char **arguments)
         OK(store_compact(store, &images));
     }
     check_all(store);
-    /* A reader beside the writer reads the same; a flipped bit is told. */
+    /* A reader beside the writer reads the same bytes. A flipped bit is reported. */
     vmstore *reader = open_store(heard.directory, VMSTORE_OPEN_READ_ONLY);
     check_commit(reader, &r, 1, 1);
     char path[4096];
@@ -160,7 +160,7 @@ int main(int count, char **arguments)
     FAILS(store_read(reader, 1, "ram", page * PAGE, some, 1), VMSTORE_E_CORRUPT, "ram_Commit1");
     OK(store_close(reader));
     OK(store_close(store));
-    printf("read: seed %" PRIu64 ": %lu reads as in the model, %lu files told as they are\n", seed(), reads, files_told);
+    printf("read: seed %" PRIu64 ": %lu reads as in the model, %lu files reported exactly\n", seed(), reads, files_reported);
     free(at);
     return 0;
 }

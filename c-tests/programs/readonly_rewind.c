@@ -1,12 +1,12 @@
-/* A read-only opening maps a commit, its guest writes, and the memory goes back in place, again and again:
- * over an image, over pages laid over it, and into holes, which are not tracked before the first restore.
- * Every byte is the commit's each time, and no more pages are put back than can have changed. */
+/* A read-only opener maps a commit, its guest writes, and a restore takes the memory back in place, again and
+ * again: over an image, over pages that were laid over the image, and in holes, which are not tracked before the
+ * first restore. Every byte is the commit's each time, and no more pages are restored than can have changed. */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 
 #include "model.h"
 
-/* Data in the first pages of each stripe, then a hole with a few pages of later commits in it. */
+/* Each stripe has data in its first pages. The rest is a hole, with a few pages of later commits in it. */
 enum { STRIPES = 8, DATA = 300, STRIPE = 1500, PAGES = STRIPES * STRIPE, COMMITS = 5 };
 
 static unsigned char *kept[COMMITS];
@@ -46,7 +46,7 @@ static void one(rng *r, mapped *m)
         CHECK(*(volatile unsigned char *)at == *at);
         looked++;
         return;
-    case 1: /* the host takes pages away: seen but where the image shows through (the header says so) */
+    case 1: /* the host drops pages: the tracker sees this except where the image shows through (the header says so) */
         page = in_a_hole(r), count = 1 + below(r, 3);
         while (page + count > PAGES || (page + count - 1) % STRIPE < DATA) count--;
         CHECK(madvise(m->memory + page * PAGE, count * PAGE, MADV_DONTNEED) == 0);
@@ -57,7 +57,7 @@ static void one(rng *r, mapped *m)
         OK(store_discard(m->handle, page * PAGE, count * PAGE));
         discarded++;
         break;
-    case 3: /* a page of zeros that is there */
+    case 3: /* a present page of zeros */
         memset(at, 0, PAGE);
         wrote++;
         break;
@@ -92,7 +92,7 @@ int main(int count, char **arguments)
         uint32_t eager = below(&r, 4) ? 0 : VMSTORE_MAP_EAGER;
         mapped m = map(store, "ram", PAGES * PAGE, eager, VMSTORE_TRACKER_AUTO);
         same(m.memory, kept[from], PAGES * PAGE, "as mapped");
-        if (below(&r, 2)) { /* once more, without having read all of it */
+        if (below(&r, 2)) { /* maps again before all of the mapping was read */
             OK(store_unmap_module(m.handle));
             m = map(store, "ram", PAGES * PAGE, eager, VMSTORE_TRACKER_AUTO);
         }
@@ -103,10 +103,11 @@ int main(int count, char **arguments)
             same(m.memory, kept[to], PAGES * PAGE, "restored in place");
             size_t differ = may_differ(kept[from], kept[to]);
             uint64_t pages = stats(store).last_restored_pages;
-            /* The first time also what mapping laid over the image: at most what later commits have changed. */
+            /* The first restore also restores the pages that were laid over the image: at most all that later
+             * commits changed. */
             size_t laid = k == 0 ? 18 * COMMITS : 0;
             if (kernel_tracker() && pages > differ + laid)
-                FAIL("%" PRIu64 " pages were put back where %zu can have changed", pages, differ);
+                FAIL("%" PRIu64 " pages were restored, but only %zu can have changed", pages, differ);
             put_back += pages, could += differ;
             memset(touched, 0, sizeof touched);
             from = to, restores++;
@@ -115,7 +116,7 @@ int main(int count, char **arguments)
     }
     for (int c = 0; c < COMMITS; c++) free(kept[c]);
     printf("readonly_rewind: %u mappings, %u restores in place exact, after %lu writes, %lu pages dropped, %lu discarded, "
-           "%lu read; %lu pages put back where %lu can have changed\n",
+           "%lu read; %lu pages restored of %lu that can have changed\n",
            mappings, restores, wrote, dropped, discarded, looked, put_back, could);
     return 0;
 }

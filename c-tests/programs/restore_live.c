@@ -1,8 +1,7 @@
-/* Restoring in place under what already uses the memory: a live KVM slot, io_uring buffers that pinned its
- * pages, and a second process that mapped it. Each writes, each looks on from its own side, and after
- * every restore all of them meet the restored bytes: no slot is registered twice, nothing is pinned twice
- * and nothing is mapped twice. What a writer behind the tracker's back is marked to have written is in the
- * next commit. */
+/* Restores in place while others use the memory: a live KVM slot, io_uring buffers that have its pages pinned, and
+ * a second process that has it mapped. Each of them writes and reads in its own way. After every restore all of
+ * them must read the restored bytes, although no slot is registered again, nothing is pinned again and nothing is
+ * mapped again. Writes that the tracker cannot see are marked, and are in the next commit. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <sys/socket.h>
@@ -19,14 +18,14 @@ static unsigned restores, commits_made;
 static unsigned long written[4], looked[4];
 enum { PROCESS, GUEST, DEVICE, PEER };
 
-/* ---- the peer: another process with a mapping of its own, made from the descriptor ---- */
+/* ---- the peer: another process with its own mapping, made from the descriptor ---- */
 
 typedef struct {
     pid_t pid;
     int socket;
 } peer;
 
-/* What the parent asks for: map it, show a page, fill a page. */
+/* What the parent asks for: map the memory, show a page, fill a page. */
 typedef struct {
     int what; /* 'm', 's', 'f' */
     int fd;
@@ -68,7 +67,7 @@ static void serve(int socket, pid_t parent)
     }
 }
 
-/* Forked before there is a store: it has nothing of the parent's but the socket. */
+/* Forked before there is a store: the peer inherits only the socket. */
 static peer start_peer(void)
 {
     int pair[2];
@@ -98,12 +97,12 @@ static void end_peer(const peer *p)
     CHECK(waitpid(p->pid, &status, 0) == p->pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* ---- one module and all who use it ---- */
+/* ---- one module and all that use it ---- */
 
 typedef struct {
     const char *name, *stores;
     uint32_t flags, tracker;
-    int again; /* the store is opened a second time first: private memory then begins as a mapped image */
+    int again; /* the store is opened a second time first: private memory is then mapped from an image */
 } setting;
 
 static struct {
@@ -114,10 +113,10 @@ static struct {
     peer peer;
     vcpu guest;
     uring device;
-    int has[4];           /* which of the four there are */
-    int file;             /* what the device reads from and writes to */
-    uint64_t first;       /* commits there were before at[0] */
-    unsigned char *now, *seen, *at[COMMITS]; /* what memory holds, and held at each commit */
+    int has[4];           /* which of the four writers there are */
+    int file;             /* the device reads from this file and writes to it */
+    uint64_t first;       /* the number of commits before at[0] */
+    unsigned char *now, *seen, *at[COMMITS]; /* what memory holds now, and what it held at each commit */
 } t;
 
 static int is_mode(const setting *s, uint32_t mode)
@@ -125,7 +124,7 @@ static int is_mode(const setting *s, uint32_t mode)
     return (s->flags & 255) == mode;
 }
 
-/* Maps the module in the setting's way. What the caller owns outlives the store. */
+/* Maps the module as the setting says. What the caller owns stays after the store is closed. */
 static void map_module(const setting *s)
 {
     vmstore_map_options options = {
@@ -183,7 +182,7 @@ static void attach(const setting *s)
     t.has[DEVICE] = have("memory pinned by io_uring", uring_open(&t.device));
     if (t.has[DEVICE]) {
         const char *why = uring_pin(&t.device, t.ram.memory, SIZE);
-        /* The kernel pins no shared pages of a file on a disk for long: there is no such device then. */
+        /* The kernel does not allow long-term pins of shared pages of a file on a disk: no device in this setting. */
         if (why && is_mode(s, VMSTORE_MAP_SHARED) && !on_tmpfs(directory)) {
             uring_close(&t.device);
             t.has[DEVICE] = 0;
@@ -201,7 +200,7 @@ static void detach(void)
     close(t.file);
     OK(store_verify(t.store, NULL));
     OK(store_close(t.store));
-    if (t.own) CHECK(munmap(t.own, SIZE) == 0); /* still the caller's */
+    if (t.own) CHECK(munmap(t.own, SIZE) == 0); /* the memory still belongs to the caller */
     if (t.own_fd >= 0) close(t.own_fd);
     for (int i = 0; i < COMMITS; i++) {
         free(t.at[i]);
@@ -209,7 +208,7 @@ static void detach(void)
     }
 }
 
-/* One of the four writes somewhere; what the tracker in use cannot see is marked. */
+/* One of the four writes somewhere. What the tracker in use cannot see is marked. */
 static void write_somewhere(const setting *s, rng *r)
 {
     int who;
@@ -241,7 +240,7 @@ static void write_somewhere(const setting *s, rng *r)
     written[who]++;
 }
 
-/* All four see the same bytes, the right ones. */
+/* All four must read the same, right bytes. */
 static void everyone_sees(const char *when, rng *r)
 {
     char what[128];
@@ -292,7 +291,7 @@ static void try_setting(const setting *s)
     }
     unsigned rounds = slow() ? 3 : brief() ? 8 : 30;
     for (unsigned round = 0; round < rounds; round++) {
-        /* Some of it uncommitted, which the restore has to take back, too. */
+        /* Some writes stay uncommitted: the restore must take them back too. */
         for (unsigned n = 0; n < round % 3 * 10; n++) write_somewhere(s, &r);
         int i = (int)below(&r, COMMITS);
         OK(store_restore(t.store, t.first + 1 + (uint64_t)i, NULL));
@@ -300,7 +299,7 @@ static void try_setting(const setting *s)
         memcpy(t.now, t.at[i], SIZE);
         everyone_sees("after a restore", &r);
         if (round % 2 == 0) continue;
-        /* Writes after a restore reach everyone, and a commit: the next restore brings them back. */
+        /* Writes after a restore reach all four, and the next commit: a later restore brings them back. */
         for (unsigned n = 0; n < 20; n++) write_somewhere(s, &r);
         everyone_sees("after a restore and writes", &r);
         uint64_t number = commit(t.store);
@@ -353,7 +352,7 @@ int main(int count, char **arguments)
         for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) try_setting(&shared[i]);
     }
     printf("restored in place %u times, %u commits; writes by process %lu, guest %lu, device %lu, peer %lu; all "
-           "memory seen right by each: %lu, %lu, %lu, %lu times\n",
+           "bytes read right by each: %lu, %lu, %lu, %lu times\n",
            restores, commits_made, written[PROCESS], written[GUEST], written[DEVICE], written[PEER],
            looked[PROCESS], looked[GUEST], looked[DEVICE], looked[PEER]);
     return 0;

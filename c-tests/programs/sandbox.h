@@ -1,4 +1,4 @@
-/* seccomp filters from lists of system calls, for this thread and those it makes. Needs _GNU_SOURCE. */
+/* seccomp filters from lists of system calls, for this thread and the threads that it starts. Needs _GNU_SOURCE. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 
@@ -28,7 +28,7 @@ typedef struct {
 typedef struct {
     struct sock_filter code[1024];
     unsigned short length;
-    unsigned otherwise; /* what is done with every other call */
+    unsigned otherwise; /* what is done with all other calls */
 } sandbox;
 
 static inline void sandbox_add(sandbox *s, unsigned short code, uint32_t k, unsigned char yes, unsigned char no)
@@ -41,7 +41,7 @@ static inline void sandbox_add(sandbox *s, unsigned short code, uint32_t k, unsi
     sandbox_add(s, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field), 0, 0)
 #define SANDBOX_RETURN(s, action) sandbox_add(s, BPF_RET | BPF_K, action, 0, 0)
 
-/* Begins a filter that does `otherwise` with calls that no rule is about. */
+/* Begins a filter. It does `otherwise` with the calls that have no rule. */
 static inline void sandbox_begin(sandbox *s, unsigned otherwise)
 {
     s->length = 0;
@@ -52,7 +52,7 @@ static inline void sandbox_begin(sandbox *s, unsigned otherwise)
     SANDBOX_LOAD(s, nr);
 }
 
-/* Does `action` with one call. */
+/* Adds a rule: does `action` with one call. */
 static inline void sandbox_rule(sandbox *s, sandbox_call call, unsigned action)
 {
     if (call.argument < 0) {
@@ -60,7 +60,7 @@ static inline void sandbox_rule(sandbox *s, sandbox_call call, unsigned action)
         SANDBOX_RETURN(s, action);
         return;
     }
-    /* The lower half of the argument, which is all that the kernel looks at in these calls. */
+    /* The lower half of the argument. The kernel ignores the upper half in these calls. */
     sandbox_add(s, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call.number, 0, 4);
     sandbox_add(s, BPF_LD | BPF_W | BPF_ABS,
                 (uint32_t)offsetof(struct seccomp_data, args) + 8 * (uint32_t)call.argument, 0, 0);
@@ -74,7 +74,7 @@ static inline void sandbox_allow(sandbox *s, int number)
     sandbox_rule(s, (sandbox_call){number, -1, 0}, SECCOMP_RET_ALLOW);
 }
 
-/* From here on, and for ever. */
+/* Installs the filter, which can never be removed. */
 static inline void sandbox_enter(sandbox *s)
 {
     SANDBOX_RETURN(s, s->otherwise);
@@ -84,7 +84,7 @@ static inline void sandbox_enter(sandbox *s)
         FAIL("the seccomp filter is refused: %s", strerror(errno));
 }
 
-/* NULL, or why filters mean nothing here. */
+/* Returns NULL, or why filters do not work as they should here. */
 static inline const char *sandbox_why_not(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -1,6 +1,6 @@
-/* docs/system-calls.md, enforced: every step of a store's life is made in a process of its own, which may
- * from that step on only do what the document's table for it allows, or is killed. Then one line after
- * the other is left out, and must be missed in some step. */
+/* Enforces docs/system-calls.md. Every step of a store's life is made in a process of its own. During this step the
+ * process may make only the calls that the document's table for the step allows: any other call kills it. Then each
+ * line of the tables is left out in turn, and some step must be killed without it. */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@
 
 /* ---- filters ---- */
 
-/* The allocator's calls are not for strict steps; but comparing reads files, and that allocates. */
+/* Strict steps may not use the allocator's calls. But a comparison reads files, and reading files allocates. */
 static int may_allocate(const setting *s, const step *p)
 {
     return !p->strict || (p->call == do_capture && (has_word(s->words, "compare", 7) || has_word(s->words, "eager", 5)));
@@ -34,8 +34,8 @@ static int concerns(const rule *r, const setting *s, const step *p)
            (!strcmp(r->section, p->function) || (may_allocate(s, p) && !strcmp(r->section, ALLOCATOR)));
 }
 
-/* Says which call was not allowed: in the second run of a process that was killed in the first. */
-static void tell(int number, siginfo_t *info, void *context)
+/* Prints the call that was not allowed. Used in a second run of a step whose first run was killed. */
+static void print_call(int number, siginfo_t *info, void *context)
 {
     char text[256];
     const ucontext_t *c = context;
@@ -51,7 +51,7 @@ static void tell(int number, siginfo_t *info, void *context)
     _exit(write(2, text, (size_t)length) < 0);
 }
 
-/* Allows what the document does for a step, but for one call, and this program's own exit. */
+/* Allows what the document allows for a step, except one call, and also this program's own exit. */
 static void enter(const step *p, const char *without, unsigned otherwise)
 {
     static sandbox s;
@@ -75,14 +75,14 @@ static void *filtered_step(void *unused)
 {
     const step *p = &steps[filtered.step];
     (void)unused;
-    void *volatile warm = malloc(1 << 10); /* so that this thread has an arena */
+    void *volatile warm = malloc(1 << 10); /* after this the thread has an arena */
     free(warm);
     enter(p, filtered.without, filtered.otherwise);
     p->call();
     _exit(0);
 }
 
-/* Vectors get mappings of their own, as those of larger modules do: there is no room in the heap. */
+/* Fills the heap: vectors then get mappings of their own, as those of larger modules do. */
 static void eager_allocator(void)
 {
 #ifdef __GLIBC__
@@ -94,14 +94,14 @@ static void eager_allocator(void)
 #endif
 }
 
-/* Lives up to a step, and makes that one under its filter. */
+/* Lives up to a step, and makes this step under its filter. */
 static void live(void)
 {
     if (has("eager")) eager_allocator();
     for (int i = 0; i < filtered.step; i++) {
         if (steps[i].before) steps[i].before();
         steps[i].call();
-        /* The capture before this one was cancelled only to be made again: nothing is missing. */
+        /* The capture of the step before was cancelled only to be made again here. Nothing is lost. */
     }
     const step *p = &steps[filtered.step];
     if (p->before) p->before();
@@ -119,7 +119,7 @@ static void live(void)
 
 static unsigned processes;
 
-/* Waits for a process that calls the library under a filter. Says whether the filter killed it. */
+/* Waits for a process that calls the library under a filter. Returns whether the filter killed it. */
 static int was_killed(pid_t child, const char *what)
 {
     int status;
@@ -142,7 +142,7 @@ static pid_t fork_quietly(void)
     return child;
 }
 
-/* Makes a step under its filter, `without` one call if that is not NULL. Says whether it was killed. */
+/* Makes a step under its filter, without one call if `without` is not NULL. Returns whether the process was killed. */
 static int killed(const char *stores, const setting *s, int number, const char *without)
 {
     char what[256];
@@ -159,8 +159,8 @@ static int killed(const char *stores, const setting *s, int number, const char *
     return was_killed(child, what);
 }
 
-/* The same once more, to say which call the filter does not have. A pipe takes the text, because a file
- * may be past its limit. */
+/* Runs the step again to print the call that the filter does not allow. The text goes through a pipe, because a
+ * file may be past its size limit. */
 static void explain(const char *stores, const setting *s, int number)
 {
     int ends[2];
@@ -168,7 +168,7 @@ static void explain(const char *stores, const setting *s, int number)
     CHECK(pipe(ends) == 0);
     pid_t child = fork_quietly();
     if (child == 0) {
-        struct sigaction action = {.sa_sigaction = tell, .sa_flags = SA_SIGINFO};
+        struct sigaction action = {.sa_sigaction = print_call, .sa_flags = SA_SIGINFO};
         sigaction(SIGSYS, &action, NULL);
         dup2(ends[1], 2);
         char fresh[4096];
@@ -182,11 +182,11 @@ static void explain(const char *stores, const setting *s, int number)
     text[length < 0 ? 0 : length] = 0;
     close(ends[0]);
     waitpid(child, NULL, 0);
-    fprintf(stderr, "%s [%s; %s] was killed for %s", steps[number].function, s->words,
+    fprintf(stderr, "%s [%s; %s] was killed for making %s", steps[number].function, s->words,
             steps[number].words, text);
 }
 
-/* No line too few: every step in every setting is let live; a fifth of them in a brief run. */
+/* No line is missing: every step in every setting must survive. A brief run tries a fifth of them. */
 static unsigned nothing_is_missing(const char *on_disk, const char *fast)
 {
     unsigned made = 0, wrong = 0;
@@ -199,18 +199,18 @@ static unsigned nothing_is_missing(const char *on_disk, const char *fast)
             explain(stores, &settings[s], i);
             wrong++;
         }
-    if (wrong) FAIL("%u steps make calls that docs/system-calls.md has not", wrong);
+    if (wrong) FAIL("%u steps make calls that docs/system-calls.md does not list", wrong);
     return made;
 }
 
-/* No line too many: without it, some step for which it is there is killed. */
+/* No line is superfluous: without each line, a step that needs it must be killed. */
 static unsigned nothing_is_idle(const char *stores)
 {
     unsigned tried = 0, wrong = 0;
     for (int r = 0; r < RULES; r++) {
         int relevant = 0, missed = 0;
 #ifndef __GLIBC__
-        if (!strcmp(rules[r].section, ALLOCATOR)) continue; /* musl makes some of them for larger modules only */
+        if (!strcmp(rules[r].section, ALLOCATOR)) continue; /* musl makes some of these calls only for larger modules */
 #endif
         for (int i = 0; i < STEPS && !missed; i++)
             for (int s = 0; s < SETTINGS && !missed; s++) {
@@ -220,11 +220,11 @@ static unsigned nothing_is_idle(const char *stores)
             }
         tried += relevant;
         if (relevant && !missed) {
-            fprintf(stderr, "%s: nothing misses %s [%s]\n", rules[r].section, rules[r].call, rules[r].when);
+            fprintf(stderr, "%s: no step needs %s [%s]\n", rules[r].section, rules[r].call, rules[r].when);
             wrong++;
         }
     }
-    if (wrong) FAIL("%u lines of docs/system-calls.md are there for no reason", wrong);
+    if (wrong) FAIL("%u lines of docs/system-calls.md are needed by no step", wrong);
     return tried;
 }
 
@@ -232,12 +232,13 @@ int main(int count, char **arguments)
 {
     CHECK(count == 2);
     if (!have("a seccomp filter", sandbox_why_not())) return 0;
-    CHECK(store_abi_version() == VMSTORE_ABI_VERSION); /* dlopen, if it is to be opened, is not a call of the library's */
+    /* Makes the dlopen shim open the library now: that is no call of the library. */
+    CHECK(store_abi_version() == VMSTORE_ABI_VERSION);
     const char *fast = directory_in_memory();
     if (!fast) fast = arguments[1];
     unsigned made = nothing_is_missing(arguments[1], fast);
     unsigned tried = brief() ? 0 : nothing_is_idle(fast);
-    printf("%u steps lived with what docs/system-calls.md allows; %u lines were left out%s; %u processes\n",
-           made, tried, brief() ? " (brief)" : " in turn, and missed", processes);
+    printf("%u steps survived with what docs/system-calls.md allows; %u lines were left out%s; %u processes\n",
+           made, tried, brief() ? " (brief)" : " in turn, and each was needed", processes);
     return 0;
 }

@@ -1,7 +1,7 @@
-/* A VMM whose threads run under filters made from docs/system-calls.md: its own thread may make no system
- * call in the library but ioctl(PAGEMAP_SCAN), and captures; a storage thread commits, persists and
- * restores. The store was opened and its modules were mapped before. And two threads inside one store at
- * a time need the lock's call, and no other beside their own. */
+/* A VMM whose threads run under filters made from docs/system-calls.md. The VMM's own thread takes captures, and
+ * may make no system call in the library except ioctl(PAGEMAP_SCAN). A storage thread commits, persists and
+ * restores. The store was opened and its modules were mapped before. Then two threads use one store at a time:
+ * besides their own calls they need only the lock's call. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -21,15 +21,15 @@ static unsigned char *memory;
 static char directory[4096];
 static unsigned runs;
 
-/* ---- the VMM's own thread and a storage thread hand each other captures and commits through pipes ---- */
+/* ---- the VMM's own thread and a storage thread pass captures and commits to each other through pipes ---- */
 
 typedef struct {
-    vmstore_capture *capture; /* to be committed, or NULL: then to be restored */
+    vmstore_capture *capture; /* the capture to commit; NULL: restore `commit` instead */
     uint64_t commit;
 } order;
 
 static int to_storage[2], to_vmm[2];
-static const char *storage_without; /* a call that its filter lacks */
+static const char *storage_without; /* a call that the storage thread's filter does not allow */
 
 static void pass(int pipe, void *what, size_t length, int out)
 {
@@ -71,7 +71,7 @@ static void open_and_map(uint32_t mode)
     memory = store_module_address(module);
 }
 
-/* Round r writes r all over every third page, from page r modulo 3 on. */
+/* Round r fills every third page with r, from page r modulo 3 on. */
 static void write_round(unsigned char *to, unsigned round)
 {
     for (size_t page = round % 3; page < PAGES; page += 3) memset(to + page * page_size(), (int)round, page_size());
@@ -91,7 +91,7 @@ static void vmm(uint32_t mode, const char *without)
     CHECK(pthread_create(&thread, NULL, storage, NULL) == 0);
 
     sandbox_begin(&s, SECCOMP_RET_KILL_PROCESS);
-    /* Not more than this, whatever the document says. */
+    /* No more than this call, whatever the document says. */
     if (!without || without[0])
         sandbox_rule(&s, (sandbox_call){SYS_ioctl, 1, PAGEMAP_SCAN}, SECCOMP_RET_ALLOW);
     sandbox_allow(&s, SYS_read);
@@ -107,7 +107,7 @@ static void vmm(uint32_t mode, const char *without)
         if (store_capture(store, NULL, &o.capture)) _exit(8);
         for (size_t page = 0; page < PAGES; page++) then[round][page] = model[page * page_size()];
         pass(to_storage[1], &o, sizeof o, 1);
-        memset(memory + 17 * page_size(), 0xEE, page_size()); /* the guest goes on meanwhile */
+        memset(memory + 17 * page_size(), 0xEE, page_size()); /* the guest goes on during the commit */
         memset(model + 17 * page_size(), 0xEE, page_size());
         pass(to_vmm[0], &o, sizeof o, 0);
         commits[round] = o.commit;
@@ -131,7 +131,7 @@ static int slow_progress(uint64_t done, uint64_t total, void *user_data)
     (void)done, (void)total, (void)user_data;
     inside = 1;
     for (int i = 0; i < 400 && !waited_for; i++) usleep(1000);
-    usleep(100000); /* by now the other thread waits */
+    usleep(100000); /* by now the other thread waits for the lock */
     return 0;
 }
 
@@ -191,17 +191,17 @@ int main(int count, char **arguments)
     const char *stores = arguments[1];
     const uint32_t modes[] = {VMSTORE_MAP_PRIVATE, VMSTORE_MAP_SHARED};
     for (int i = 0; i < 2; i++) CHECK(!killed(stores, "vmm", modes[i], NULL));
-    /* Filters that cannot fail would prove nothing. "" takes the one ioctl from the VMM's own thread. */
+    /* The filters must be able to fail. "" takes ioctl(PAGEMAP_SCAN) from the VMM's own thread. */
     const char *const missed[] = {"", "openat", "pwritev", "renameat", "rt_sigprocmask", "ioctl(PAGEMAP_SCAN)"};
     for (size_t i = 0; i < sizeof missed / sizeof *missed; i++) {
         if (killed(stores, "vmm", VMSTORE_MAP_PRIVATE, missed[i])) continue;
-        FAIL("without \"%s\" the VMM lived on", missed[i]);
+        FAIL("the VMM survived without \"%s\"", missed[i]);
     }
     CHECK(!killed(stores, "two threads", 0, NULL));
     CHECK(killed(stores, "two threads", 0, "futex"));
     CHECK(killed(stores, "two threads", 0, "sched_yield"));
     printf("a VMM thread that may only ioctl(PAGEMAP_SCAN) captured %d times in each of 2 modes, a storage thread wrote and "
-           "restored; %zu filters that lack one call killed\n",
+           "restored; %zu filters without one call killed\n",
            ROUNDS, sizeof missed / sizeof *missed + 2);
     return 0;
 }

@@ -1,9 +1,9 @@
-/* Soak: commits, persists, restores, deletions, compactions with retention, reads, unmappings and reopenings by chance,
- * with a model that holds the full bytes of every commit; and again and again the store is brought to the same state and
- * descriptors, mappings, resident memory and disk blocks are counted. After a warm-up they stay where they are. An
- * allocator may settle later than that, and moves a little for ever (musl's has a mapping for each group of blocks):
- * what grew is watched for as long again, once, and has to have stopped; what leaks goes on.
- * VMSTORE_SOAK says for how many seconds. */
+/* Soak: random commits, persists, restores, deletions, compactions with retention, reads, unmaps and reopens, with
+ * a model that holds the full bytes of every commit. Again and again the store is brought to the same state, and
+ * descriptors, mappings, resident memory and disk blocks are counted. After a warm-up these numbers must not grow.
+ * An allocator may need longer to settle, and its numbers always vary slightly (musl's has a mapping for each group
+ * of blocks). Therefore a number that grew is watched once more for the same time: it must then have stopped. A
+ * leak does not stop. VMSTORE_SOAK is the number of seconds. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -43,7 +43,7 @@ static double entries(const char *path)
     CHECK(stream != NULL);
     while (readdir(stream)) count++;
     closedir(stream);
-    return count - 3; /* `.`, `..` and the stream's own, where it is of descriptors */
+    return count - 3; /* `.`, `..`, and the descriptor of the directory stream itself */
 }
 
 static double lines(const char *path)
@@ -65,7 +65,7 @@ static double resident(void)
     return (double)pages * (double)PAGE / 1024;
 }
 
-/* Names of one file are counted once: a link to what was seen has an inode that was seen. */
+/* Counts each file once: a file with n names counts as an n-th part at each name. Symbolic links are skipped. */
 static double blocks_in(const char *path)
 {
     double sum = 0;
@@ -99,7 +99,7 @@ static int find(uint64_t number)
     return -1;
 }
 
-/* One that is there; 0 is possible only before the first commit. */
+/* A random existing commit; 0 is possible only before the first commit. */
 static int any(void)
 {
     for (;;) {
@@ -148,7 +148,7 @@ static void restore_it(int i)
     restores++;
 }
 
-/* Keeps so many of the newest, and the head: here and there. */
+/* Keeps this many of the newest commits, and the head. Used now and then. */
 static void compact_it(size_t keep)
 {
     vmstore_compact_options options = {
@@ -226,7 +226,7 @@ static void step(void)
     if (count + 4 > MOST) compact_it(KEPT);
 }
 
-/* The same state every time: one commit, all of it persisted, opened anew. */
+/* The same state every time: one commit, all of it persisted, freshly opened. */
 static void sample(void)
 {
     commit_it();
@@ -239,7 +239,7 @@ static void sample(void)
     s[BLOCKS] = blocks_in(directory) + blocks_in(path_in(directory, ".vmstore"));
 }
 
-/* What a kind grows by between two samples, by least squares, from sample `from` on. */
+/* The growth of a kind between two samples, by least squares, from sample `from` on. */
 static double slope(size_t from, int kind)
 {
     double n = (double)(sampled - from), x = 0, y = 0, xx = 0, xy = 0;
@@ -264,30 +264,30 @@ static double grown(size_t from, int kind)
     return slope(from, kind) * (double)(sampled - 1 - from);
 }
 
-/* The kind that grew, by its slope, by more than it may from sample `from` on; -1 if none did. */
+/* The kind whose slope from sample `from` on is more than allowed; -1 if there is none. */
 static int grows(size_t from)
 {
     static const double most[KINDS] = {MODULES, 2, 1024, 64};
     for (int kind = 0; kind < KINDS; kind++) {
-        /* A sanitizer keeps what was freed, in mappings of its own. */
+        /* A sanitizer keeps freed memory, in mappings of its own. */
         if ((kind == RESIDENT || kind == MAPPINGS) && !memory_is_ours()) continue;
         if (grown(from, kind) > most[kind]) return kind;
     }
     return -1;
 }
 
-/* Of each module an image and a newer file may be kept open for reading, or one, or none. */
+/* For each module two files may be kept open for reading: an image and a newer file. It may also be one, or none. */
 static void check_descriptors(size_t from)
 {
     for (size_t i = from; i < sampled; i++) {
         double change = samples[i][DESCRIPTORS] - samples[from][DESCRIPTORS];
         if (change > 2 * MODULES || change < -2 * MODULES)
-            FAIL("%.0f descriptors, and then %.0f, in sample %zu of %zu", samples[from][DESCRIPTORS],
+            FAIL("the number of descriptors went from %.0f to %.0f in sample %zu of %zu", samples[from][DESCRIPTORS],
                  samples[i][DESCRIPTORS], i, sampled);
     }
 }
 
-/* So many seconds, and enough samples for a slope, whatever the host. */
+/* Runs for this many seconds, and until there are enough samples for a slope on any host. */
 static void go_on(double length)
 {
     double begun = seconds();
@@ -308,7 +308,7 @@ int main(int count, char **arguments)
     name_directory(path, arguments[1], "store");
     directory = path;
     r.state = seed();
-    memset(model, 1, sizeof model); /* its pages are there from the beginning, and so are those of the samples */
+    memset(model, 1, sizeof model); /* the model's pages are resident from the beginning, and so are the samples' */
     memset(model, 0, sizeof model);
     memset(samples, 1, sizeof samples);
     store = open_store(directory, 0);
@@ -322,13 +322,13 @@ int main(int count, char **arguments)
     }
     int kind = grows(from);
     if (kind >= 0)
-        FAIL("%s grow by %.1f in %zu samples: from %.0f to %.0f", kinds[kind], grown(from, kind), sampled - from,
+        FAIL("%s grew by %.1f in %zu samples: from %.0f to %.0f", kinds[kind], grown(from, kind), sampled - from,
              samples[from][kind], samples[sampled - 1][kind]);
     check_descriptors(from);
     OK(store_close(store));
     printf("soak of %.0f s, seed %" PRIu64 ": %lu commits, %lu persists, %lu restores, %lu deletions, %lu compactions, ",
            seconds() - begun, seed(), commits, persists, restores, deletions, compactions);
-    printf("%lu reads, %lu unmappings, %lu reopenings; %zu samples:", reads, unmappings, reopenings, sampled - from);
+    printf("%lu reads, %lu unmaps, %lu reopens; %zu samples:", reads, unmappings, reopenings, sampled - from);
     for (kind = 0; kind < KINDS; kind++)
         printf(" %.0f to %.0f %s (%+.3f a sample)%s", samples[from][kind], samples[sampled - 1][kind], kinds[kind],
                slope(from, kind), kind + 1 < KINDS ? "," : "\n");

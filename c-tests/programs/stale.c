@@ -1,5 +1,5 @@
-/* A reader beside a writer that deletes and compacts: what it can still have is exact, and what it cannot is
- * VMSTORE_E_STALE, never damage. Opened again, it has all that is there. */
+/* A reader beside a writer that deletes and compacts. What the reader can still read is exact. What it cannot read
+ * is VMSTORE_E_STALE, and never damage. After it is opened again, the reader has everything. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -8,7 +8,7 @@ enum { PAGES = 64, COMMITS = 6 };
 static unsigned exact, stale, reopened, answers, behind;
 static unsigned char bytes[COMMITS + 1][PAGES * PAGE];
 
-/* Restores and maps a commit in a reader; says whether the reader could. */
+/* Restores and maps a commit in a reader. Returns whether the reader could do so. */
 static int look(vmstore *reader, uint64_t number)
 {
     vmstore_map_options options = {.struct_size = sizeof options, .flags = VMSTORE_MAP_EAGER};
@@ -41,7 +41,7 @@ static int a_file(const vmstore_file_info *file, void *user_data)
     return 0;
 }
 
-/* The same without mapping anything. */
+/* The same without mapping any module. */
 static void ask(vmstore *reader, uint64_t number, const char *clone)
 {
     static unsigned char got[PAGES * PAGE];
@@ -81,7 +81,7 @@ static void round_of(const char *directory, int compacts)
     OK(store_persist(writer, NULL));
     for (uint64_t gone = 1; gone < COMMITS; gone++) {
         reader = open_store(directory, VMSTORE_OPEN_READ_ONLY);
-        /* Its indexes are those of now. */
+        /* The fresh reader has the present indexes. */
         for (uint64_t number = gone; number <= COMMITS; number++) CHECK(look(reader, number));
         OK(store_delete_commit(writer, gone));
         OK(store_persist(writer, NULL));
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
     name_directory(directory, argv[1], "compacts");
     round_of(directory, 1);
     CHECK(stale > 0 && behind > 0 && answers > 0);
-    printf("stale: seed %" PRIu64 ": %u looks exact, %u of a reader that fell behind, %u readers opened again; "
-           "unmapped: %u calls answered, %u behind\n", seed(), exact, stale, reopened, answers, behind);
+    printf("stale: seed %" PRIu64 ": %u reads exact, %u stale, %u readers opened again; "
+           "unmapped: %u calls answered, %u stale\n", seed(), exact, stale, reopened, answers, behind);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* The table of the store's directory, step by step: after each call `ls` shows exactly the files that
- * the design promises, the `_last` links point where they must, and the memory has the right bytes. */
+/* The store's directory, step by step: after each call `ls` shows exactly the files that the design promises, the
+ * `_last` links point to the right files, and the memory has the right bytes. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -20,7 +20,7 @@ static void private_to_owner(const char *name, mode_t mode)
 {
     struct stat s;
     CHECK(lstat(name ? path_in(directory, name) : directory, &s) == 0);
-    if ((s.st_mode & 07777) != mode) FAIL("%s has mode %o", name, s.st_mode & 07777);
+    if ((s.st_mode & 07777) != mode) FAIL("%s has mode %o instead of %o", name, s.st_mode & 07777, mode);
 }
 
 static void walk(const char *stores, uint32_t mode)
@@ -47,7 +47,7 @@ static void walk(const char *stores, uint32_t mode)
     struct stat s;
     CHECK(stat(path_in(directory, "ModId1"), &s) == 0 && s.st_size == (off_t)SIZE1);
     if (mode == VMSTORE_MAP_PRIVATE && s.st_blocks)
-        FAIL("a fresh backing file has %ld blocks", (long)s.st_blocks);
+        FAIL("a new backing file has %ld blocks instead of none", (long)s.st_blocks);
     if (mode == VMSTORE_MAP_SHARED && s.st_blocks * 512 < (off_t)SIZE1)
         FAIL("a shared backing file has only %ld blocks reserved", (long)s.st_blocks);
 
@@ -73,7 +73,7 @@ static void walk(const char *stores, uint32_t mode)
            "ModId2 ModId2_Commit1 ModId2_Commit2 ModId2_last->ModId2_Commit2 commits ");
     private_to_owner("commits", 0600);
 
-    /* Uncommitted writes are dropped: also on a page that both commits agree on. */
+    /* The restore drops uncommitted writes, also on a page that is the same in both commits. */
     fill(m1.memory + 9 * PAGE, PAGE, 99);
     const char *at_one =
         ".vmstore ModId1 ModId1_Commit1 ModId1_Commit2 ModId1_last->ModId1_Commit1 "

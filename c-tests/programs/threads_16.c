@@ -1,7 +1,7 @@
-/* Sixteen threads at once over one store, and then over four: they write memory and mark it, discard, commit, capture,
- * restore, persist, read, diff, list, delete, compact and verify, and a model that holds the full bytes of every commit
- * decides. Threads that write memory hold a lock for reading, and what needs writers to be paused holds it for writing,
- * as the contract wants; everything else goes on beside. Made to be run under ThreadSanitizer, too. */
+/* Sixteen threads at once over one store, and then over four stores: they write memory and mark it, discard,
+ * commit, capture, restore, persist, read, diff, list, delete, compact and verify. A model holds the full bytes of
+ * every commit. Threads that write memory hold a lock for reading, and calls that need the writers paused hold it
+ * for writing, as the contract demands. All other calls run at the same time. Also runs under ThreadSanitizer. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,13 +16,13 @@ static const size_t first_of[MODULES] = {0, 8};
 
 typedef unsigned char image[ALL_PAGES][PAGE];
 
-/* One store and what is known of it. */
+/* One store and what the test knows about it. */
 typedef struct {
     vmstore *store;
     mapped modules[MODULES];
-    pthread_rwlock_t guest; /* written: the guest is paused */
-    image now;              /* under `guest`; each page is one writer's */
-    pthread_mutex_t lock;   /* of what follows */
+    pthread_rwlock_t guest; /* held for writing: the guest is paused */
+    image now;              /* under `guest`; each page has one writer */
+    pthread_mutex_t lock;   /* of the fields below */
     image *at[MOST];        /* by number; never freed before the end */
     uint64_t known[MOST];
     size_t count;
@@ -40,8 +40,8 @@ static int is_module(int m, size_t page) { return page >= first_of[m] && page < 
 
 static int module_of(size_t page) { return is_module(1, page); }
 
-/* Notes what a commit holds, and whether it is to stay, before anyone else knows of it. It may be known: nothing had
- * changed, and it was the head. */
+/* Records what a commit holds, and whether it is to stay, before other threads know its number. They may know it
+ * already, if nothing had changed and the commit was the head. */
 static void learn(world *w, uint64_t number, const image *bytes, int stays)
 {
     CHECK(number > 0 && number < MOST);
@@ -58,7 +58,7 @@ static void learn(world *w, uint64_t number, const image *bytes, int stays)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* Any commit that was made, whether or not it is still there; 0 when there is none. */
+/* Any commit that was made, whether or not it still exists; 0 when there is none. */
 static uint64_t any(world *w, rng *r, image **bytes)
 {
     uint64_t number = 0;
@@ -72,7 +72,7 @@ static uint64_t any(world *w, rng *r, image **bytes)
     return number;
 }
 
-/* The outcome of a call about a commit: done (1), or it is rightly not there (0). */
+/* The outcome of a call about a commit: 1 if the call succeeded, 0 if the commit is rightly gone. */
 static int there(world *w, int status, uint64_t number, const char *call)
 {
     if (status == VMSTORE_OK) return 1;
@@ -86,7 +86,7 @@ static int there(world *w, int status, uint64_t number, const char *call)
     return 0;
 }
 
-/* Writes, marks and discards pages that are this thread's own. */
+/* Writes, marks and discards pages that belong to this thread. */
 static void write_some(world *w, rng *r, size_t part, size_t parts)
 {
     pthread_rwlock_rdlock(&w->guest);
@@ -104,12 +104,12 @@ static void write_some(world *w, rng *r, size_t part, size_t parts)
         }
     }
     pthread_rwlock_unlock(&w->guest);
-    /* What did not change may be marked at any time. */
+    /* A page that did not change may be marked at any time. */
     int m = (int)below(r, MODULES);
     OK(store_mark_dirty(w->modules[m].handle, below(r, pages_of[m]) * PAGE, PAGE));
 }
 
-/* Commits that are to stay have a label: that is the rule of compactions. */
+/* Commits that are to stay have a label, which is the rule of the compactions. */
 static vmstore_commit_options options_of(rng *r, int *stays)
 {
     *stays = below(r, 3) != 0;
@@ -181,25 +181,25 @@ static void read_one(world *w, rng *r)
         same(buffer, (*bytes)[first_of[m]] + offset, length, "what was read");
 }
 
-static int hear(const char *id, uint64_t offset, uint64_t length, void *told)
+static int hear(const char *id, uint64_t offset, uint64_t length, void *reported)
 {
     int m = strcmp(id, names[1]) == 0;
-    memset((char *)told + first_of[m] + offset / PAGE, 1, length / PAGE);
+    memset((char *)reported + first_of[m] + offset / PAGE, 1, length / PAGE);
     return 0;
 }
 
 static void diff_two(world *w, rng *r)
 {
     image *a, *b;
-    char told[ALL_PAGES] = {0};
+    char reported[ALL_PAGES] = {0};
     uint64_t from = any(w, r, &a), to = any(w, r, &b);
     if (!from || !to) return;
-    int status = store_diff(w->store, from, to, NULL, hear, told);
+    int status = store_diff(w->store, from, to, NULL, hear, reported);
     if (status == VMSTORE_E_NOT_FOUND && atomic_load(&w->may_go[from])) return;
     if (!there(w, status, to, "diff")) return;
     for (size_t page = 0; page < ALL_PAGES; page++)
-        if (told[page] != (memcmp((*a)[page], (*b)[page], PAGE) != 0))
-            FAIL("from %" PRIu64 " to %" PRIu64 ": page %zu is told wrongly", from, to, page);
+        if (reported[page] != (memcmp((*a)[page], (*b)[page], PAGE) != 0))
+            FAIL("from %" PRIu64 " to %" PRIu64 ": page %zu is reported wrongly", from, to, page);
 }
 
 static void delete_one(world *w, rng *r)
@@ -207,7 +207,7 @@ static void delete_one(world *w, rng *r)
     image *bytes;
     uint64_t number = any(w, r, &bytes);
     if (!number) return;
-    /* The head stays, and may go later for all that is known. */
+    /* The call refuses the head. The test marks it as well: it may be gone later. */
     atomic_store(&w->may_go[number], 1);
     there(w, store_delete_commit(w->store, number), number, "delete");
 }
@@ -275,7 +275,7 @@ static void begin(world *w, const char *directory, const char *name, unsigned wa
     memset(w, 0, sizeof *w);
     pthread_rwlockattr_t kind;
     CHECK(pthread_rwlockattr_init(&kind) == 0);
-#ifdef __GLIBC__ /* whose readers would keep writers out for ever */
+#ifdef __GLIBC__ /* the readers of glibc's lock would otherwise keep writers out for ever */
     CHECK(pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
 #endif
     CHECK(pthread_rwlock_init(&w->guest, &kind) == 0 && pthread_mutex_init(&w->lock, NULL) == 0);
@@ -285,7 +285,7 @@ static void begin(world *w, const char *directory, const char *name, unsigned wa
     atomic_store(&w->wanted, wanted);
 }
 
-/* Everything that must be there is, and is right: before and after it is opened anew. */
+/* Everything that must exist does exist and is right, before and after the store is opened again. */
 static unsigned long end(world *w, const char *directory, const char *name)
 {
     unsigned long right = 0;

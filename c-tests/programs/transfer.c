@@ -1,6 +1,6 @@
-/* Export and import: a branching history goes into other stores, as a whole and in steps, through files and a
- * pipe, with its bytes and unique ids; what is there already changes nothing; and a stream that is cut, flipped
- * or put in another order anywhere is refused, with nothing imported. A model decides. */
+/* Export and import: a branching history goes into other stores, as a whole and in steps, through files and a pipe,
+ * with its bytes and unique ids. Commits that are already there change nothing. A stream that is cut, flipped or
+ * reordered anywhere is refused, and nothing is imported. A model holds the expected bytes. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sys/mman.h>
@@ -72,7 +72,7 @@ static int import(vmstore *store, const void *bytes, size_t length, uint64_t *co
     return status;
 }
 
-/* Commit `there` of `store` is commit `n` of the source. */
+/* Commit `there` of `store` must be commit `n` of the source. */
 static void check_commit(vmstore *store, uint64_t n, uint64_t there)
 {
     vmstore_commit_info i = info(store, there);
@@ -109,7 +109,7 @@ static void into_others(const char *stores)
     size_t length, count = path_to(COMMITS, path);
     unsigned char *bytes = stream_of(0, COMMITS, &length);
 
-    /* All of it, into a new store; the last becomes its head. Then once more: nothing changes. */
+    /* All of it, into a new store, whose head is then the last commit. Then the same stream again: nothing changes. */
     char directory[4096];
     name_directory(directory, stores, "new");
     vmstore *store = open_store(directory, 0);
@@ -123,7 +123,7 @@ static void into_others(const char *stores)
     store = open_store(directory, VMSTORE_OPEN_NO_CREATE);
     for (size_t i = 0; i < count; i++) check_commit(store, path[i], i + 1);
 
-    /* The other branches in steps; each costs its delta. */
+    /* The other branches in steps. Each step has the size of its delta. */
     uint64_t number[COMMITS + 1] = {0};
     for (size_t i = 0; i < count; i++) number[path[i]] = i + 1;
     free(bytes);
@@ -131,7 +131,7 @@ static void into_others(const char *stores)
         if (number[n]) continue;
         bytes = stream_of(parent[n], n, &length);
         if (length > changed[n] * (PAGE + 256) + 1024)
-            FAIL("a step of %" PRIu64 " pages is %zu bytes long", changed[n], length);
+            FAIL("the stream of a step of %" PRIu64 " pages has %zu bytes", changed[n], length);
         OK(import(store, bytes, length, &number[n]));
         free(bytes);
         check_commit(store, n, number[n]);
@@ -141,7 +141,7 @@ static void into_others(const char *stores)
     OK(store_persist(store, NULL));
     OK(store_close(store));
 
-    /* Into a store with a history and mapped memory of its own, which notice nothing; and it goes on. */
+    /* Into a store with a history and mapped memory of its own, which do not change. Then the store goes on. */
     store = open_store(path_in(stores, "own"), 0);
     mapped ram = map(store, "ram", 2 * PAGE, 0, VMSTORE_TRACKER_AUTO);
     bytes = stream_of(0, COMMITS, &length);
@@ -211,11 +211,11 @@ static void bad_streams(const char *stores)
         memcpy(bad, bytes, length);
         bad[flip] ^= (unsigned char)(1 << flip % 8);
         int status = import(store, bad, length, &there);
-        if (status != VMSTORE_E_CORRUPT) FAIL("a flip of byte %zu: %s", flip, store_strerror(status));
+        if (status != VMSTORE_E_CORRUPT) FAIL("a stream with byte %zu flipped gave %s", flip, store_strerror(status));
         nothing_came(store, directory, 1);
     }
     for (size_t a = 0; a + 1 < frames; a++) {
-        /* Two frames change places; one is missing; one comes twice. */
+        /* Two frames are exchanged; one is missing; one comes twice. */
         size_t first = starts[a + 1] - starts[a], second = starts[a + 2] - starts[a + 1];
         memcpy(bad, bytes, length);
         memcpy(bad + starts[a], bytes + starts[a + 1], second);
@@ -260,7 +260,7 @@ static void through_a_pipe(const char *stores)
     check_commit(store, COMMITS, there);
     OK(store_close(store));
     close(ends[0]);
-    /* Nobody reads: an error, and no SIGPIPE. */
+    /* The pipe has no reader: an error, and no SIGPIPE. */
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
     close(ends[0]);
     CHECK(store_export(source, 0, COMMITS, ends[1]) == VMSTORE_E_IO && store_last_errno() == EPIPE);
@@ -271,43 +271,43 @@ static void through_a_pipe(const char *stores)
 static struct {
     unsigned long calls, until;
     uint64_t done, total;
-} told;
+} heard;
 
 static int hear(uint64_t done, uint64_t total, void *user_data)
 {
-    CHECK(user_data == &told && done <= total && done >= told.done);
-    told.done = done, told.total = total;
-    return ++told.calls == told.until;
+    CHECK(user_data == &heard && done <= total && done >= heard.done);
+    heard.done = done, heard.total = total;
+    return ++heard.calls == heard.until;
 }
 
-/* Progress on both sides, to the end; and cancelled at every call, with nothing imported. */
+/* Progress on both sides, to the end. Then cancelled at every call, with nothing imported. */
 static void with_progress(const char *directory)
 {
-    vmstore_transfer_options options = {.struct_size = sizeof options, .progress = hear, .user_data = &told};
+    vmstore_transfer_options options = {.struct_size = sizeof options, .progress = hear, .user_data = &heard};
     uint64_t there = 0;
     int fd = memfd_create("stream", MFD_CLOEXEC);
     CHECK(fd >= 0);
-    memset(&told, 0, sizeof told);
+    memset(&heard, 0, sizeof heard);
     OK(store_export_with(source, 0, COMMITS, fd, &options));
-    unsigned long calls = told.calls;
-    uint64_t total = told.total;
-    CHECK(calls > 3 && told.done == total && total > 0);
+    unsigned long calls = heard.calls;
+    uint64_t total = heard.total;
+    CHECK(calls > 3 && heard.done == total && total > 0);
     for (unsigned long until = 1; until <= calls; until++, cancelled++) {
         int cut = memfd_create("stream", MFD_CLOEXEC);
-        memset(&told, 0, sizeof told), told.until = until;
+        memset(&heard, 0, sizeof heard), heard.until = until;
         FAILS(store_export_with(source, 0, COMMITS, cut, &options), VMSTORE_E_CANCELLED, "export");
         close(cut);
     }
     vmstore *store = open_store(directory, 0);
     for (unsigned long until = 1;; until++, cancelled++) {
         CHECK(lseek(fd, 0, SEEK_SET) == 0);
-        memset(&told, 0, sizeof told), told.until = until;
+        memset(&heard, 0, sizeof heard), heard.until = until;
         int status = store_import_with(store, fd, &options, &there);
         if (status == VMSTORE_OK) break;
-        CHECK(status == VMSTORE_E_CANCELLED && told.calls == until && there == 0 && commit_count(store) == 0);
+        CHECK(status == VMSTORE_E_CANCELLED && heard.calls == until && there == 0 && commit_count(store) == 0);
     }
-    /* The stream tells how much is in it. */
-    CHECK(told.total == total && told.calls > 3);
+    /* The progress of an import gives the stream's total. */
+    CHECK(heard.total == total && heard.calls > 3);
     check_commit(store, COMMITS, there);
     OK(store_close(store));
     close(fd);
@@ -323,7 +323,7 @@ int main(int count, char **arguments)
     bad_streams(arguments[1]);
     through_a_pipe(arguments[1]);
     with_progress(path_in(arguments[1], "progress"));
-    /* And from a store whose files are images of compacted chains. */
+    /* Also from a store whose files are images of compacted chains. */
     vmstore_compact_options images = {.struct_size = sizeof images, .image_percent = 1};
     OK(store_compact(source, &images));
     char again[4096];

@@ -1,6 +1,6 @@
-/* Two stores in one process do not meet: modules of one name, errors, an outstanding capture, a failed sync that
- * poisons, and a close are one store's own. And children that do all a child can do to what it inherited - write,
- * unmap, close every descriptor, exec, exit - leave their parent's store as it was. */
+/* Two stores in one process do not affect each other: modules of the same name, errors, an outstanding capture, a
+ * failed sync that poisons, and a close belong to one store alone. Children do all that a child can do to what it
+ * inherited - write, unmap, close every descriptor, exec, exit - and their parent's store must not change. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -32,7 +32,7 @@ static void begin(side *s, const char *name, uint32_t mode)
     s->memory = store_module_address(s->module);
 }
 
-/* Writes all pages, commits, and sees the commit before come back exactly. */
+/* Writes all pages, commits, and restores the commit before exactly. */
 static void works(side *s, unsigned char byte)
 {
     uint64_t number;
@@ -48,7 +48,7 @@ static void works(side *s, unsigned char byte)
     checks++;
 }
 
-/* In a thread whose syncs fail, because a filter says so. */
+/* In a thread whose syncs fail, because a filter makes them fail. */
 static void *persist_on_a_broken_disk(void *argument)
 {
     static sandbox s;
@@ -70,7 +70,7 @@ static void two_stores(void)
     begin(&b, "b", VMSTORE_MAP_SHARED);
     works(&a, 1), works(&b, 2), works(&a, 3), works(&b, 4);
 
-    trying("a capture of one");
+    trying("a capture of one store");
     memset(a.memory, 5, PAGES * page_size());
     OK(store_capture(a.store, NULL, &capture));
     FAILS(store_commit(a.store, NULL, &number), VMSTORE_E_BUSY, "capture");
@@ -79,13 +79,13 @@ static void two_stores(void)
     a.now = 5;
     works(&a, 7);
 
-    trying("an error of one");
+    trying("an error of one store");
     FAILS(store_restore(a.store, 99, NULL), VMSTORE_E_NOT_FOUND, "/a:");
     works(&b, 8);
     FAILS(store_restore(b.store, 99, NULL), VMSTORE_E_NOT_FOUND, "/b:");
 
     if (have("a failed sync", sandbox_why_not())) {
-        trying("a poisoned one");
+        trying("a poisoned store beside another");
         CHECK(pthread_create(&thread, NULL, persist_on_a_broken_disk, &a) == 0 && pthread_join(thread, NULL) == 0);
         vmstore_stats stats = {.struct_size = sizeof stats};
         OK(store_stats(a.store, &stats));
@@ -96,7 +96,7 @@ static void two_stores(void)
         OK(store_stats(b.store, &stats));
         CHECK(!stats.poisoned);
     }
-    trying("a closed one");
+    trying("a closed store beside another");
     OK(store_close(a.store));
     works(&b, 10);
     store_calls_fail(a.store, VMSTORE_E_HANDLE, "store");
@@ -190,6 +190,6 @@ int main(int count, char **arguments)
     hostile_children("private", VMSTORE_MAP_PRIVATE);
     hostile_children("shared", VMSTORE_MAP_SHARED);
     hostile_children("memfd", VMSTORE_MAP_MEMFD);
-    return finished("two stores of one process: %u commits undisturbed; %u hostile children, and their parent was exact", checks,
+    return finished("two stores of one process: %u commits undisturbed; %u hostile children, and the commits of their parent were exact", checks,
                     children);
 }

@@ -1,5 +1,5 @@
-/* io_uring with one pinned range, by system calls alone: a writer that reaches memory by its pages and not
- * through this process's page tables, as a device's DMA does. Needs _GNU_SOURCE.
+/* io_uring with one pinned range, by system calls alone. It is a writer that reaches the pages of memory directly
+ * and not through this process's page tables, as a device's DMA does. Needs _GNU_SOURCE.
  *
  *     uring u;
  *     if (have("io_uring", uring_open(&u))) {
@@ -29,7 +29,7 @@ typedef struct {
     unsigned long done;  /* operations completed */
 } uring;
 
-/* Returns NULL, or why there is none here. */
+/* Returns NULL, or why there is no io_uring on this host. */
 static inline const char *uring_open(uring *u)
 {
     memset(u, 0, sizeof *u);
@@ -89,7 +89,7 @@ static inline void uring_transfer(uring *u, int operation, int fd, uint64_t offs
     do
         submitted = syscall(__NR_io_uring_enter, u->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0);
     while (submitted < 0 && errno == EINTR);
-    if (submitted != 1) FAIL("io_uring_enter gives %ld: %s", submitted, strerror(errno));
+    if (submitted != 1) FAIL("io_uring_enter returned %ld: %s", submitted, strerror(errno));
 
     _Atomic unsigned *first = (_Atomic unsigned *)(void *)(u->ring + u->params.cq_off.head);
     _Atomic unsigned *last = (_Atomic unsigned *)(void *)(u->ring + u->params.cq_off.tail);
@@ -101,7 +101,7 @@ static inline void uring_transfer(uring *u, int operation, int fd, uint64_t offs
     CHECK(outcome.user_data == u->done);
     if (outcome.res != (int)length)
         FAIL("io_uring moved %d of %zu bytes: %s", outcome.res, length,
-             outcome.res < 0 ? strerror(-outcome.res) : "short");
+             outcome.res < 0 ? strerror(-outcome.res) : "too few");
     u->done++;
 }
 

@@ -1,4 +1,4 @@
-/* A KVM guest that stores and loads bytes where it is told: a writer that reaches memory through a KVM
+/* A KVM guest that stores and loads bytes at given addresses. It is a writer that reaches memory through a KVM
  * memory slot and not through this process's page tables. Needs _GNU_SOURCE.
  *
  *     vcpu v;
@@ -9,8 +9,8 @@
  *         vcpu_close(&v);
  *     }
  *
- * Its code is in a page of its own at VCPU_CODE, in the slot VCPU_CODE_SLOT; everything below is the
- * caller's to fill with slots. */
+ * The guest's code is in a page of its own at VCPU_CODE, in the slot VCPU_CODE_SLOT. The caller may fill all
+ * addresses below with slots. */
 #ifndef VCPU_H
 #define VCPU_H
 
@@ -36,8 +36,8 @@ typedef struct {
     unsigned long runs; /* how often the vCPU ran */
 } vcpu;
 
-/* 32-bit code without paging. ecx times: the byte in al goes to edi, which then grows by edx. Then one
- * byte is loaded from esi, and the vCPU halts. */
+/* 32-bit code without paging. Stores the byte in al at edi, then adds edx to edi, ecx times. Then loads one byte
+ * from esi, and the vCPU halts. */
 static const unsigned char vcpu_code[] = {
     0x85, 0xc9,       /*       test ecx, ecx  */
     0x74, 0x07,       /*       jz   load      */
@@ -49,7 +49,7 @@ static const unsigned char vcpu_code[] = {
     0xf4,             /*       hlt            */
 };
 
-/* Puts `length` bytes at `memory` into the guest at `address`; length 0 takes the slot out. `flags` may be
+/* Puts `length` bytes at `memory` into the guest at `address`; length 0 removes the slot. `flags` may be
  * KVM_MEM_LOG_DIRTY_PAGES. */
 static inline void vcpu_slot(vcpu *v, unsigned number, uint64_t address, void *memory, uint64_t length,
                              unsigned flags)
@@ -63,22 +63,22 @@ static inline void vcpu_slot(vcpu *v, unsigned number, uint64_t address, void *m
         FAIL("KVM_SET_USER_MEMORY_REGION(slot %u): %s", number, strerror(errno));
 }
 
-/* Makes a machine with one vCPU and no memory but its code. Returns NULL, or why there is none here. */
+/* Makes a machine with one vCPU and with no memory except its code. Returns NULL, or why this is impossible here. */
 static inline const char *vcpu_open(vcpu *v)
 {
     memset(v, 0, sizeof *v);
     v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (v->kvm < 0) return errno == ENOENT ? "there is no /dev/kvm" : "/dev/kvm cannot be opened";
-    /* It gives up where the thread has anything pending, as it may have when an io_uring was closed. */
+    /* This call fails if the thread has a signal or other work pending, as may be after an io_uring was closed. */
     do v->machine = ioctl(v->kvm, KVM_CREATE_VM, 0);
     while (v->machine < 0 && errno == EINTR);
     if (v->machine < 0) {
         static char why[128];
-        snprintf(why, sizeof why, "KVM makes no machine here: %s", strerror(errno));
+        snprintf(why, sizeof why, "KVM cannot make a machine: %s", strerror(errno));
         close(v->kvm);
         return why;
     }
-    /* Old Intel processors emulate a guest without paging with these two; others do not know them. */
+    /* Old Intel processors need these two to emulate a guest without paging. Other processors do not know them. */
     uint64_t identity_map = 0xfffbc000u;
     (void)ioctl(v->machine, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
     (void)ioctl(v->machine, KVM_SET_TSS_ADDR, 0xfffbd000ul);
@@ -113,7 +113,7 @@ static inline unsigned char vcpu_run(vcpu *v, struct kvm_regs r)
     while (ioctl(v->cpu, KVM_RUN, 0))
         if (errno != EINTR) FAIL("KVM_RUN: %s", strerror(errno));
     if (v->run->exit_reason != KVM_EXIT_HLT)
-        FAIL("the guest left with exit reason %u and not by its halt", v->run->exit_reason);
+        FAIL("the guest left KVM with exit reason %u instead of a halt", v->run->exit_reason);
     CHECK(ioctl(v->cpu, KVM_GET_REGS, &r) == 0);
     v->runs++;
     return (unsigned char)r.rbx;
@@ -131,7 +131,7 @@ static inline void vcpu_store(vcpu *v, uint32_t address, unsigned char byte)
     vcpu_fill(v, address, 0, 1, byte);
 }
 
-/* What the guest finds at `address`. */
+/* The byte that the guest reads at `address`. */
 static inline unsigned char vcpu_load(vcpu *v, uint32_t address)
 {
     return vcpu_run(v, (struct kvm_regs){.rsi = address});
@@ -154,7 +154,7 @@ static inline void vcpu_close(vcpu *v)
 
 #else
 
-/* No guest code for this processor was written. */
+/* There is no guest code for this processor. */
 typedef struct {
     unsigned long runs;
 } vcpu;

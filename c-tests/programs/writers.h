@@ -1,5 +1,5 @@
-/* Every way in which bytes get into a module's memory, each a function that writes the pages it is given and
- * the shadow. Comes after grounds.h. */
+/* Every way in which bytes get into a module's memory. Each is a function that writes the pages that it is given,
+ * and the shadow. Comes after grounds.h. */
 #ifndef WRITERS_H
 #define WRITERS_H
 
@@ -24,7 +24,7 @@ enum writer {
     MAPPED_OVER,
     WRITERS
 };
-/* As docs/tracking.md names them. */
+/* The names that docs/tracking.md uses. */
 static const char *const writer_names[WRITERS] = {
     "store by this process",
     "read(2)",
@@ -38,21 +38,21 @@ static const char *const writer_names[WRITERS] = {
     "fallocate(PUNCH_HOLE)",
     "mmap(MAP_FIXED) over it"};
 
-/* Two neighbours and one apart. */
+/* Two neighbouring pages and one further away. */
 enum { TOUCHED = 3 };
 static const size_t touched[TOUCHED] = {3, 4, 9};
 
 /* What the writers need for one module. */
 typedef struct {
     bank *b;
-    const unsigned char *image; /* the bytes of the image under it, or NULL */
+    const unsigned char *image; /* the bytes of the image under the module, or NULL */
     const char *scratch;        /* a file that may be written */
-    int source, direct;         /* that file, as usual and with O_DIRECT */
+    int source, direct;         /* this file, opened as usual and with O_DIRECT */
     uring ring;
     vcpu guest;
 } ways;
 
-/* NULL when the writer can be tried on this host. */
+/* Returns NULL when the writer can be tried on this host. */
 static inline const char *writer_missing(enum writer w, const char *scratch)
 {
     uring ring;
@@ -68,13 +68,14 @@ static inline const char *writer_missing(enum writer w, const char *scratch)
     return why;
 }
 
-/* Whether there is such a way into a module of this mode. */
+/* Whether this writer can reach a module of this mode. */
 static inline int writer_applies(enum writer w, const bank *b)
 {
     return (w != SECOND_PROCESS && w != PWRITE && w != PUNCH_HOLE) || b->fd >= 0;
 }
 
-/* Before the last commit: opens, pins, registers. NULL, or why this memory cannot have this writer. */
+/* What must happen before the last commit: opens, pins, registers. Returns NULL, or why this memory cannot have
+ * this writer. */
 static inline const char *writer_begin(ways *way, enum writer w)
 {
     const char *why = NULL;
@@ -101,7 +102,7 @@ static inline void writer_end(ways *way, enum writer w)
     if (w == KVM_VCPU) vcpu_close(&way->guest);
 }
 
-/* Another process maps the same file and writes there. */
+/* Another process maps the same file and writes into it. */
 static inline void store_elsewhere(const bank *b, size_t page, const unsigned char *bytes)
 {
     int status;
@@ -117,7 +118,7 @@ static inline void store_elsewhere(const bank *b, size_t page, const unsigned ch
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
-/* Another process copies into this one. Where that is forbidden, this one into itself. */
+/* Another process copies into this one. Where this is forbidden, this process copies into itself. */
 static inline void copied_from_elsewhere(unsigned char *to, const unsigned char *bytes)
 {
     struct iovec from = {(void *)(uintptr_t)bytes, PAGE}, into = {to, PAGE};
@@ -132,7 +133,7 @@ static inline void copied_from_elsewhere(unsigned char *to, const unsigned char 
     if (status != 0) CHECK(process_vm_writev(getpid(), &from, 1, &into, 1, 0) == (ssize_t)PAGE);
 }
 
-/* Writes one page of memory, and of the shadow. */
+/* Writes one page of the memory and of the shadow. */
 static inline void write_page(ways *way, enum writer w, size_t page, uint64_t content)
 {
     static unsigned char bytes[PAGE] __attribute__((aligned(4096)));
@@ -157,7 +158,7 @@ static inline void write_page(ways *way, enum writer w, size_t page, uint64_t co
     case PROCESS_VM_WRITEV:
         copied_from_elsewhere(memory, bytes);
         break;
-    case KVM_VCPU: /* one byte, which is enough to make the page another */
+    case KVM_VCPU: /* one byte, which is enough to change the page */
         memcpy(bytes, shadow, PAGE);
         bytes[77] ^= (unsigned char)(content | 1);
         vcpu_store(&way->guest, (uint32_t)(page * PAGE + 77), bytes[77]);

@@ -12,7 +12,7 @@ use std::path::Path;
 use support::{PAGE, Rig, Vmm, run, vmstore};
 use vmstore::{OpenOptions, Store};
 
-/// A label beyond ASCII, with characters of two columns.
+/// A label outside ASCII, with characters that take two columns.
 const LABEL: &str = "p\u{e4}tch \u{4e2d}\u{6587}";
 
 /// Unique ids differ from run to run. Returns pairs of an id and the text that replaces it.
@@ -95,7 +95,7 @@ fn screens(name: &str, store: &Path, commands: &[&[&str]]) {
                 )
                 .expect("a string grows");
             }
-            // Escapes become text that a reader of a difference can see.
+            // Escapes become visible text.
             let shown = shown.replace('\u{1b}', "^");
             let how = if locale == "C" { "ascii" } else { colour };
             insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {

@@ -38,11 +38,11 @@ fn every_level(kind: &str, cycle: &Cycle, directory: &Path) -> (u64, u64, u64) {
                     )
                 };
                 assert!(output.status.success(), "{}", what());
-                let told = String::from_utf8_lossy(&output.stdout);
-                let told = told.lines().find_map(|line| line.strip_prefix("refused "));
-                let told = told.unwrap().parse::<u64>().unwrap();
-                enough = if told == 0 { enough + 1 } else { 0 };
-                refused += told;
+                let said = String::from_utf8_lossy(&output.stdout);
+                let count = said.lines().find_map(|line| line.strip_prefix("refused "));
+                let count = count.unwrap().parse::<u64>().unwrap();
+                enough = if count == 0 { enough + 1 } else { 0 };
+                refused += count;
                 cycle.check(&store, Expected::ALL, &what);
                 tried += 1;
                 std::fs::remove_dir_all(&store).unwrap();

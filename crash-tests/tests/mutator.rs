@@ -315,7 +315,7 @@ fn a_directory_that_others_change_does_no_harm() {
         "a file outside was changed"
     );
     let changes: u64 = mutator.done.iter().sum();
-    let told = text(&output);
+    let said = text(&output);
     // The output is "opened 1000 times: mapped 1790, verified ...". Each kind of call must have succeeded sometimes.
     let wanted = [
         ("mapped", 20),
@@ -326,13 +326,13 @@ fn a_directory_that_others_change_does_no_harm() {
         ("committed", 250),
     ];
     for (kind, one_in) in wanted {
-        let count = told.split(&format!("{kind} ")).nth(1).map(|rest| {
+        let count = said.split(&format!("{kind} ")).nth(1).map(|rest| {
             let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
             digits.unwrap().parse::<u64>().unwrap()
         });
         assert!(
             count.is_some_and(|n| n >= rounds / one_in),
-            "{kind}: {told}"
+            "{kind}: {said}"
         );
     }
     println!(
@@ -369,10 +369,10 @@ fn a_lazily_mapped_image_that_others_cut_is_sigbus_there_and_nowhere_else() {
     let output = mutator.besiege(victim);
     let seed = setting("VMSTORE_SEED", 1);
     assert!(output.status.success(), "seed {seed}: {}", text(&output));
-    let told = String::from_utf8_lossy(&output.stdout);
-    println!("{}", told.trim());
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{}", said.trim());
     assert!(
-        !told.contains(" 0 with SIGBUS"),
+        !said.contains(" 0 with SIGBUS"),
         "no round ended with SIGBUS"
     );
 }

@@ -142,7 +142,7 @@ impl<'a> Recording<'a> {
 }
 
 /// A part of the message of cycle.c about a lost commit.
-const LOST: &str = "were promised";
+const LOST: &str = "must be there";
 
 /// A failure after a power cut.
 enum Failure {

@@ -20,17 +20,17 @@ use support::{read, source};
 #[derive(Default)]
 struct Control {
     name: String,
-    /// The tests that are to miss it, as a filter of `cargo test`.
+    /// The tests that must fail without it, as a filter of `cargo test`.
     search: String,
     file: String,
-    /// What is there, and what stands in its place.
+    /// The text in the source, and the text in its place.
     edits: Vec<(String, String)>,
 }
 
 /// Which control is taken out: its number, from 1 on.
 const SWITCH: &str = "VMSTORE_TAKEN_OUT";
 
-/// What the copy of the library has beside the library.
+/// What the copy has in addition to the library.
 const SWITCHES: &str = r#"
 /// Whether a negative control is taken out.
 pub(crate) fn taken_out(number: usize) -> bool {
@@ -89,7 +89,7 @@ fn controls() -> Vec<Control> {
     all
 }
 
-/// The tests that fail with one control taken out, or none (0); nothing when the copy does not build.
+/// The tests that fail with one control taken out; 0: with no control taken out. Empty when the copy does not build.
 fn failures(tree: &Path, target: &Path, number: usize, searches: &[&str]) -> Vec<String> {
     let mut command = Command::new(env!("CARGO"));
     command
@@ -117,7 +117,7 @@ fn failures(tree: &Path, target: &Path, number: usize, searches: &[&str]) -> Vec
     failed
 }
 
-/// Every text is there, once: a control that takes out nothing would say nothing.
+/// Every text of the list occurs once: a control that takes out nothing would prove nothing.
 #[test]
 fn every_control_takes_something_out() {
     let mut wrong = Vec::new();
@@ -133,7 +133,7 @@ fn every_control_takes_something_out() {
             if found != 1 {
                 wrong.push(format!("{name}: {file} has {found} times: {from}"));
             }
-            assert!(to.contains("OUT"), "{name}: it has no switch");
+            assert!(to.contains("OUT"), "{name}: the text has no switch");
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

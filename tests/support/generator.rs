@@ -21,7 +21,7 @@ const PARTS: [(&str, &str); 12] = [
     ("errors", "ERROR TEXTS AND VERSIONS"),
 ];
 
-/// What stands between the preface and the parts. C89 has no compound literals, and gcc has them there
+/// The text between the preface and the parts. C89 has no compound literals, and gcc has them there
 /// as an extension; C++ has no designated initialisers before C++20.
 const BEGIN: &str = r#"#ifndef VMSTORE_H
 #define VMSTORE_H
@@ -62,7 +62,7 @@ const END: &str = r"
 #endif /* VMSTORE_H */
 ";
 
-/// No line of the header is longer.
+/// The longest line of the header.
 const WIDTH: usize = 100;
 
 /// The whole header, from the sources below `root`.

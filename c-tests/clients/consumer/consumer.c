@@ -1,4 +1,4 @@
-/* The least that proves an installed vmstore works: it commits, changes, restores and looks.
+/* The smallest program that shows that an installed vmstore works: it commits, changes, restores and compares.
  * argv[1] is a directory that does not exist yet; prints the version of the library. */
 #include <vmstore.h>
 

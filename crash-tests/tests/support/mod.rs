@@ -154,7 +154,7 @@ pub(crate) struct Said {
     pub(crate) gone: u64,
     pub(crate) kept_gone: u64,
     /// Calls of the library that returned an error.
-    pub(crate) told: u64,
+    pub(crate) failed: u64,
 }
 
 /// What a check must find: the least and the greatest number of the last commit, and of the deletions.
@@ -189,7 +189,7 @@ impl Said {
             "kept" => (self.kept, self.kept_gone) = (number(), self.gone),
             "going" => self.going = number(),
             "gone" => self.gone = number(),
-            "told" => self.told = number(),
+            "failed" => self.failed = number(),
             _ => {}
         }
     }

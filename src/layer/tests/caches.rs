@@ -32,7 +32,7 @@ fn a_bounded_number_of_files_stays_open() {
         crate::Result::Ok(())
     };
     (1..=COMMITS).try_for_each(read).unwrap();
-    assert_eq!(files.open_files(), 0, "none unless it is said");
+    assert_eq!(files.open_files(), 0, "no file is kept open by default");
     let opens = Counted::of(&files, "open");
     layers.set_most_open(3);
     for commit in [1, 2, 3, 1, 2, 3] {
@@ -46,7 +46,7 @@ fn a_bounded_number_of_files_stays_open() {
     layers.set_most_open(0);
     assert_eq!(files.open_files(), 0);
     (1..=COMMITS).try_for_each(read).unwrap();
-    // And once for the index that was forgotten.
+    // And once for the index that was dropped from the cache.
     assert_eq!((opens.take(), files.open_files()), (COMMITS + 1, 0));
 }
 
@@ -67,7 +67,7 @@ fn an_index_is_read_once_and_a_small_one_with_its_checksums() {
 
 #[test]
 fn a_large_index_comes_in_pieces_and_a_long_list_is_read_twice() {
-    // Thirty runs, or two checksums, are one piece here.
+    // Thirty runs, or two checksums, are one piece in this test.
     let apart: Vec<u64> = (0..62).step_by(2).collect();
     let (files, layers) = written(
         62,
@@ -87,7 +87,7 @@ fn a_large_index_comes_in_pieces_and_a_long_list_is_read_twice() {
     }
 }
 
-/// An index of so many runs and data pages, of which nothing is on the disk.
+/// An index with this many runs and data pages, which is not on the disk.
 fn index(commit: u64, runs: u64, data_pages: u64) -> Arc<Index> {
     let mut index = Index {
         module: "a".into(),
@@ -118,24 +118,27 @@ fn unused_indexes_go_when_they_take_too_much_memory() {
     const LIMIT: u64 = 64 << 20;
     let (_, layers) = chain(1);
     let there = |commit| layers.index("a", commit).is_ok();
-    // Eight bytes a checksum, 32 a run, 256 for the rest.
+    // Eight bytes for each checksum, 32 for each run, 256 for the rest.
     for runs in [1, 3] {
         let most = (LIMIT - 256 - 32 * runs) / 8;
         for (data_pages, stays) in [(most, true), (most + 1, false)] {
             layers.remember(index(11, runs, data_pages));
             layers.remember(index(12, 1, 1));
             assert_eq!(there(11), stays, "{data_pages} pages in {runs} runs");
-            // In use it stays, and counts.
+            // An index in use stays in the cache, and counts.
             let held = index(13, runs, most + 1);
             layers.remember(held.clone());
             layers.remember(index(14, 1, 1));
             layers.remember(index(15, 1, 1));
-            assert!(!there(11) && !there(12) && !there(14), "for lack of room");
+            assert!(
+                !there(11) && !there(12) && !there(14),
+                "dropped because memory is limited"
+            );
             assert!(there(13) && there(15));
             drop(held);
             layers.remember(index(16, 1, 1));
             assert!(!there(13) && !there(15) && there(16));
-            // What is forgotten no longer counts.
+            // A dropped index no longer counts.
             layers.remember(index(17, 1, most + 1));
             layers.forget("a", 17);
             layers.remember(index(18, 1, 1));

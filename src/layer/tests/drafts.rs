@@ -1,4 +1,4 @@
-//! Module commits in the making: which pages they take, and where those are written.
+//! Module commits while they are written: which pages they take, and where these pages are written.
 
 use std::io::IoSlice;
 
@@ -26,7 +26,7 @@ fn draft(layers: &LayerFiles, parent: Option<&Index>) -> Draft {
     }
 }
 
-/// Feeds it runs of pages that are full of these bytes each.
+/// Gives the draft runs of pages, each page full of one byte.
 fn feed(draft: &mut Draft, layers: &LayerFiles, table: &PageTable, runs: &[(u64, &[u8])]) {
     let size = layers.page_size as usize;
     let captured: Vec<(Run, Vec<u8>)> = runs
@@ -46,7 +46,7 @@ fn feed(draft: &mut Draft, layers: &LayerFiles, table: &PageTable, runs: &[(u64,
     draft.feed(&mut reading, layers, table, captured).unwrap();
 }
 
-/// Gives it its name and reads its pages back: page and byte.
+/// Gives the draft its name and reads its pages back: page and byte.
 fn read_back(files: &dyn Files, layers: &LayerFiles, made: &Finished) -> Vec<(u64, u8)> {
     assert_eq!(made.temporary, temporary());
     files
@@ -113,7 +113,7 @@ fn many_zero_pages_need_no_room_but_their_runs() {
 fn an_image_has_each_page_in_its_place_and_neighbours_in_one_write() {
     let (files, layers) = written(PAGES, &[]);
     let mut draft = draft(&layers, None);
-    assert!(!draft.is_empty(), "it says that all is zero");
+    assert!(!draft.is_empty(), "the image says that all pages are zero");
     let table = PageTable::new(PAGES).unwrap();
     let writes = Counted::of(&files, "write");
     let runs: [(u64, &[u8]); 4] = [(0, &[0, 90]), (2, &[91]), (4, &[92]), (6, &[93, 0])];
@@ -153,7 +153,7 @@ fn a_delta_without_pages_counts_if_the_module_has_grown() {
         } else {
             draft.discard(&layers);
         }
-        assert!(!there(), "it is given up");
+        assert!(!there(), "the draft is discarded");
     }
 }
 

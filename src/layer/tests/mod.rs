@@ -1,4 +1,4 @@
-//! Tests of module commits: writing and reading them, writing them anew, and the caches.
+//! Tests of module commits: writing, reading and rewriting them, and the caches.
 
 mod caches;
 mod drafts;

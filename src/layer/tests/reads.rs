@@ -1,4 +1,4 @@
-//! Reading pages: in how many reads, and what an error names.
+//! Reading pages: how many reads it takes, and what an error names.
 
 use std::io::IoSlice;
 
@@ -16,7 +16,7 @@ fn piece(layers: &LayerFiles, commit: u64, start: u64, count: u64) -> Piece {
     }
 }
 
-/// Start and count of what was handed out, each with its bytes looked at.
+/// The start and count of each run that was returned, after its bytes were checked.
 fn read(layers: &LayerFiles, pieces: &[(u64, u64, u64)]) -> crate::Result<Vec<(u64, u64)>> {
     let mut seen = Vec::new();
     let commit_of = |page| {
@@ -48,7 +48,7 @@ fn neighbouring_pages_are_read_together() {
             .unwrap();
     }
     let reads = Counted::of(&files, "read");
-    // Four pages are the most of one read here.
+    // In this test one read returns at most four pages.
     for (pieces, wanted, count) in [
         (
             &[(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1)][..],
@@ -81,12 +81,12 @@ fn a_damaged_page_is_named_with_its_file() {
         file.write_at(&[IoSlice::new(&[0])], at).unwrap();
         let pieces = [[(1, 1, 3)].as_slice(), &[(2, 1, 1), (2, 3, 1)]];
         let damaged = read(&layers, pieces[commit as usize - 1]).unwrap_err();
-        let told = damaged.to_string();
+        let message = damaged.to_string();
         assert!(
             matches!(&damaged, Error::Corrupt { .. })
-                && told.contains(&format!("page {page} "))
-                && told.contains(&place.name),
-            "{told}"
+                && message.contains(&format!("page {page} "))
+                && message.contains(&place.name),
+            "{message}"
         );
     }
     assert_eq!(read(&layers, &[(1, 3, 2)]).unwrap(), [(3, 2)]);
@@ -105,7 +105,7 @@ fn pages_are_compared_with_those_on_the_disk() {
         !reading.page_is(&delta, 2, &full(byte(1, 2))),
         "it has none"
     );
-    // Cut, with the same bytes in memory.
+    // The file is cut, and memory has the same bytes.
     let file = files
         .open(&Place::root("a_Commit2"), Access::Write)
         .unwrap();

@@ -1,4 +1,4 @@
-//! Files that were written anew: what they hold and remember, and the ways between commits over them.
+//! Files that were rewritten: what they hold and record, and the changes between commits that are read from them.
 
 use std::sync::Arc;
 
@@ -34,22 +34,22 @@ impl WrittenChain {
         }
     }
 
-    /// Writes a commit anew with all below it down to `last`; whether it is an image and what it remembers, and that
-    /// all of its bytes are told of.
+    /// Rewrites a commit, merged with all below it down to `last`. Checks that all bytes are reported as progress.
+    /// Returns the shape of the new file, and its record of the former base.
     fn rewrite_layer(&self, commit: u64, last: u64, former: u64) -> (Shape, Option<Former>) {
         let mut chain = self.layers.chain("a", commit, self.size).unwrap();
         chain.retain(|index| index.commit >= last);
         let temporary = Place::hidden("new-images");
-        let mut told = 0;
-        let mut tell = |bytes| {
-            told += bytes;
+        let mut reported = 0;
+        let mut report = |bytes| {
+            reported += bytes;
             Ok(())
         };
-        let made = rewrite_layer(&self.layers, &chain, former, &temporary, &mut tell).unwrap();
-        assert_eq!(told, made.index.data_pages() * self.layers.page_size);
-        assert_eq!(told, pages_of(&chain) * self.layers.page_size);
+        let made = rewrite_layer(&self.layers, &chain, former, &temporary, &mut report).unwrap();
+        assert_eq!(reported, made.index.data_pages() * self.layers.page_size);
+        assert_eq!(reported, pages_of(&chain) * self.layers.page_size);
         let length = made.file.len().unwrap();
-        assert_eq!(made.bytes - told, length - made.index.index_offset());
+        assert_eq!(made.bytes - reported, length - made.index.index_offset());
         let place = Place::root(format!("a_Commit{commit}"));
         self.files.rename(&temporary, &place).unwrap();
         self.layers.forget("a", commit);
@@ -58,15 +58,15 @@ impl WrittenChain {
         (index.shape, index.former.clone())
     }
 
-    /// What there is to change from one commit to another.
+    /// The pages to change from one commit to another.
     fn way(&self, from: u64, to: u64) -> Vec<(u64, u64, u64)> {
         let changes = self.layers.changes("a", self.size, Some(from), Some(to));
         let all = changes.unwrap();
-        let told = all.iter().map(|change| {
+        let reported = all.iter().map(|change| {
             let source = change.source.as_ref().map_or(0, |index| index.commit);
             (change.run.start, change.run.count, source)
         });
-        told.collect()
+        reported.collect()
     }
 }
 
@@ -88,7 +88,7 @@ fn an_image_knows_how_it_differs_from_its_former_base() {
         });
         assert_eq!(of.rewrite_layer(4, 1, former), (Shape::Image, remembered));
     }
-    // Of a chain that ends in an image with a memory, what that remembers.
+    // A chain that ends in an image with such a record: the new file has the record of that image.
     let of = WrittenChain::new(COMMITS);
     of.rewrite_layer(3, 1, 2);
     let remembered = Former {
@@ -96,7 +96,7 @@ fn an_image_knows_how_it_differs_from_its_former_base() {
         runs: runs(&[(2, 1), (5, 3)]),
     };
     assert_eq!(of.rewrite_layer(4, 3, 0), (Shape::Image, Some(remembered)));
-    // A delta of two has none.
+    // A merged delta has no such record.
     let of = WrittenChain::new(COMMITS);
     assert_eq!(of.rewrite_layer(4, 3, 2), (Shape::Delta, None));
 }
@@ -109,7 +109,7 @@ fn changes_between_commits_are_the_pages_that_differ() {
     assert_eq!(of.way(2, 4), [(2, 1, 3), (5, 1, 3), (6, 2, 4)]);
     assert_eq!(of.way(4, 1), [(1, 2, 1), (5, 3, 1)]);
     assert!(of.layers.share_an_image("a", 4, 2) && of.layers.share_an_image("a", 1, 3));
-    // Over an image that remembers, no more than before.
+    // With the record in the image, no more pages than before.
     of.rewrite_layer(4, 1, 3);
     assert_eq!(of.way(4, 3), [(6, 2, 1)]);
     assert_eq!(of.way(3, 4), [(6, 2, 4)]);
@@ -120,7 +120,7 @@ fn changes_between_commits_are_the_pages_that_differ() {
         !of.layers.share_an_image("a", 9, 2),
         "no such commit is known"
     );
-    // Over one that does not, all pages.
+    // Without such a record, all pages.
     let of = WrittenChain::new(COMMITS);
     of.rewrite_layer(4, 1, 0);
     assert_eq!(of.way(3, 4), [(0, 8, 4)]);

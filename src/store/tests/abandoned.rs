@@ -1,4 +1,4 @@
-//! Calls that fail and are given up: what comes after them, and then a crash, finds nothing missing.
+//! Calls that fail and are not repeated: later calls, and a crash after them, lose nothing.
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::{Fuse, RecordedFiles, Short};
@@ -6,7 +6,7 @@ use super::steps::{Player, STEPS, Step};
 use super::{Random, check_reopened, long, open, seed};
 use crate::sys::host::repeatable;
 
-/// One history by chance. Returns the crash states tried and the calls that failed.
+/// Plays one random history. Returns how many crash states were tried and how many calls failed.
 fn live(seed: u64) -> (u64, u64) {
     repeatable::begin(1);
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -72,7 +72,7 @@ fn promise_3_a_call_that_failed_and_was_given_up_spoils_nothing_that_comes_after
         failed += calls;
     }
     println!(
-        "seed {}: {histories} histories, {failed} calls failed and were given up: {states} crash states, nothing lost",
+        "seed {}: {histories} histories, {failed} calls failed and were not repeated: {states} crash states, nothing lost",
         seed()
     );
     assert!(failed > histories / 2 && states > histories * 10);

@@ -1,4 +1,4 @@
-//! Promise 4: damage that one check alone can find, because all other checks accept it.
+//! Promise 4: damage that only one check can find, because all other checks accept it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::sys::fs::Place;
 use crate::sys::host::repeatable;
 use crate::{Error, Result, VerifyOptions};
 
-/// The boot id of the host that made the store, and the one it has after it lost power.
+/// The boot id of the host that made the store, and the id that the host has after it lost power.
 pub(crate) const SAME_BOOT: u8 = 1;
 pub(crate) const BOOTED: u8 = 2;
 
@@ -38,12 +38,12 @@ pub(crate) fn with(disk: &Disk, place: &Place, change: impl FnOnce(&mut Vec<u8>)
     disk
 }
 
-/// It is refused, by the name of that file.
+/// Checks that the store is refused as damaged, with the name of this file.
 pub(crate) fn refused<T>(outcome: Result<T>, place: &Place, what: &dyn Fn() -> String) {
     match outcome {
         Err(Error::Corrupt { file, .. }) if file == place.to_string() => {}
         Err(error) => panic!("{}: {error}", what()),
-        Ok(_) => panic!("{}: nobody notices", what()),
+        Ok(_) => panic!("{}: the damage was accepted", what()),
     }
 }
 
@@ -62,7 +62,8 @@ fn records(disk: &Disk, kind: LogKind, place: &Place) -> Vec<Record> {
     record::scan(bytes, &header, &store, "").unwrap().records
 }
 
-/// Three commits in files, which came into `commits` one by one; a moved head and two more in the journal.
+/// Makes three commits in files, which were appended to `commits` one by one, then a restore and two more commits,
+/// which are in the journal.
 fn store() -> Rig {
     repeatable::begin(1);
     let mut rig = Rig::small(RecordedFiles::new(true));
@@ -98,7 +99,7 @@ fn every_flipped_bit_of_the_list_of_commits_is_seen_when_the_store_is_opened() {
         }
     }
     println!(
-        "{tried} bits of the identity, the journal and commits: each missed by its file's name"
+        "{tried} bits of the identity, the journal and commits: each reported with its file's name"
     );
     assert!(tried > 8000);
 }
@@ -170,8 +171,8 @@ fn a_missing_or_cut_commits_is_seen_beside_an_empty_journal() {
     }
 }
 
-/// A power cut takes back all that no sync was for, and then `commits` has a flipped bit in what it had before
-/// its last write: the journal knows nothing of that any more.
+/// Cuts the power: all that no sync made durable is lost. Then flips bits in the part of `commits` that was there
+/// before the last write. The journal has no mark of this part any more.
 fn damaged_after_a_power_cut(rig: &Rig, begun: &Disk) -> u64 {
     let count = rig.files.recorded();
     let crashes = Crashes::new(&rig.files, begun, count, Crash::PowerCut);
@@ -185,9 +186,14 @@ fn damaged_after_a_power_cut(rig: &Rig, begun: &Disk) -> u64 {
         &id_of(&disk),
         "",
     );
-    assert_eq!(journal.unwrap().durable.length, 0, "it knows of it");
+    assert_eq!(
+        journal.unwrap().durable.length,
+        0,
+        "the journal has a mark of commits"
+    );
     let all = records(&disk, LogKind::Commits, &place);
-    // What the last of several writes brought may be torn by the power cut; one alone was durable before it had a name.
+    // If `commits` grew by several writes, the power cut may tear the records of the last one. A file that was
+    // written in one go was durable before it got its name.
     let single = rig.oracle.now().commits.len() == 1;
     let (first, end) = if single {
         let length = bytes_at(&disk, &place).len();
@@ -220,15 +226,13 @@ fn a_loss_in_commits_before_its_last_write_is_seen_after_a_power_cut() {
         rig.persist_in_files();
     }
     let several = damaged_after_a_power_cut(&rig, &empty.disk());
-    // Told anew, with one write, which is durable before the name is.
+    // `commits` is rewritten with one write, which is durable before the file gets its name.
     rig.compact(1, 1);
     let one = damaged_after_a_power_cut(&rig, &empty.disk());
-    println!(
-        "{several} bits of commits that grew, and {one} of one that was written anew: each seen"
-    );
+    println!("{several} bits of commits that grew, and {one} of a rewritten one: each reported");
 }
 
-/// What an owner of a store makes of it: a few commits.
+/// Opens a store as its owner and makes a few commits.
 fn branch(of: &Disk, commits: u8, persist: bool, byte: u8) -> Disk {
     let files = RecordedFiles::holding(of.clone(), SAME_BOOT);
     let what = || "a branch".to_owned();
@@ -245,7 +249,7 @@ fn branch(of: &Disk, commits: u8, persist: bool, byte: u8) -> Disk {
     files.disk()
 }
 
-/// Two stores that were one, and went on in other ways under the same numbers.
+/// Two stores with the same beginning that continued differently, with the same commit numbers.
 fn branches(commits: u8, persist: bool) -> [Disk; 2] {
     repeatable::begin(1);
     let mut rig = Rig::small(RecordedFiles::new(true));
@@ -297,7 +301,7 @@ fn a_file_of_the_same_commit_of_another_history_is_not_the_one() {
         refused(store.restore(2, None), &place, &what);
         drop(module);
         if !persist {
-            // Then it is not whole, and not durable.
+            // Then the commit is not whole, and was not durable.
             let store = open_on(&mixed, BOOTED).unwrap();
             assert_eq!(store.commits().unwrap(), [1], "{}", what());
         }
@@ -328,11 +332,11 @@ fn every_flipped_bit_of_the_page_checksums_is_seen_without_reading_pages() {
             tried += 1;
         }
     }
-    println!("{tried} bits of page checksums: each missed by a verification of metadata");
+    println!("{tried} bits of page checksums: each reported by a verification of metadata");
     assert!(tried >= 64);
 }
 
-/// Somebody who knows the checksums changes a page. What the commit says of all its pages together stays.
+/// An attacker who knows the checksums changes a page. The digest of all pages in the commit's record stays.
 #[test]
 fn pages_that_do_not_make_up_the_digest_are_seen_by_a_verification() {
     let disk = store().files.disk();
@@ -349,8 +353,9 @@ fn pages_that_do_not_make_up_the_digest_are_seen_by_a_verification() {
     }
 }
 
-/// Somebody who knows the checksums takes the last write of `commits` away, and has the journal know nothing of it.
-/// What the journal goes on with would do without: a commit made on an older one.
+/// An attacker who knows the checksums takes away the last write of `commits`, and changes the journal's header to
+/// match. The next record of the journal could be read without the missing commit: it is a commit that was made on
+/// an older one.
 #[test]
 fn a_journal_that_does_not_continue_commits_is_refused() {
     let disk = store().files.disk();
@@ -370,7 +375,8 @@ fn a_journal_that_does_not_continue_commits_is_refused() {
     }
 }
 
-/// A step in which an operation fails once. `None`: it has no such operation. Else whether the call failed.
+/// Runs a step in which one operation fails once. Returns `None` if the step has no such operation, otherwise
+/// whether the call failed.
 fn journal_after_a_failure(step: Step, at: u64, short: Short) -> Option<bool> {
     repeatable::begin(1);
     let mut player = Player::new(RecordedFiles::new(true));

@@ -1,4 +1,4 @@
-//! Long histories by chance.
+//! Long random histories.
 
 use super::{Random, Rig};
 
@@ -12,8 +12,8 @@ impl Rig {
         }
     }
 
-    /// A history that grows, persisted here and there, and is then cut down to its head in some order, with
-    /// a commit or a persist between. Returns where the cutting down begins.
+    /// Makes a history that grows, with some persists, and then deletes all commits except the head in some order,
+    /// with commits and persists between. Returns the number of operations before the first deletion.
     pub(crate) fn grow_and_delete(
         &mut self,
         random: &mut Random,
@@ -57,7 +57,7 @@ impl Rig {
                 }
                 _ => {}
             }
-            // What memory is compared with, and taken from, is still known.
+            // The store still knows the pages that a write is compared with and a restore reads.
             self.scribble(random);
             self.restore(self.oracle.now().head);
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::recorded::RecordedFiles;
 
-/// How many operations of a kind there were since it was last asked.
+/// How many operations of a kind there were since the last call of this function.
 pub(crate) struct Counted(Arc<AtomicU64>);
 
 impl Counted {

@@ -1,6 +1,5 @@
-//! Promises 1 and 2 over long histories by chance: what a killed process and a power cut leave is
-//! enough, at every operation, also when recovery itself is cut short. `explorer.rs` has short
-//! histories, all of them.
+//! Promises 1 and 2 over long random histories: what a killed process or a power cut leaves is enough, after every
+//! operation, also when recovery itself is interrupted. `explorer.rs` tries all short histories.
 
 use super::crashed::{Crash, Crashes};
 use super::recorded::{Disk, Node, RecordedFiles, content};
@@ -12,8 +11,8 @@ use crate::journal::journal_place;
 use crate::sys::fs::Place;
 use std::sync::Arc;
 
-/// Crashes one history at every operation from the one that `live` returns, and its recovery at a few. Returns
-/// the states tried.
+/// Crashes one history after every operation from the one that `live` returns, and its recovery after a few.
+/// Returns how many states were tried.
 fn explore(seed: u64, again: u64, live: impl Fn(&mut Rig, &mut Random) -> usize) -> u64 {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(seed % 4 != 0);
@@ -32,7 +31,7 @@ fn explore(seed: u64, again: u64, live: impl Fn(&mut Rig, &mut Random) -> usize)
                 drop(open(&recovering, &what));
                 let cut = random.below(recovering.recorded() as u64 + 1) as usize;
                 let percent = random.below(101);
-                // A killed owner's page cache outlives a killed recovery, too.
+                // After a killed owner, the page cache also survives the kill of the recovery.
                 let second = Crashes::new(&recovering, &left.disk(), cut, crash);
                 let what = || format!("{}, again {percent} after {cut}", what());
                 let store = open(&second.by_chance(percent, &mut random), &what);
@@ -58,7 +57,7 @@ fn promise_1_and_2_every_crash_leaves_a_prefix_with_all_that_is_durable() {
     }
     assert!(states > 5_000, "only {states} states");
     println!(
-        "seed {}: {states} crash states of long histories: nothing promised was lost, no history had a hole",
+        "seed {}: {states} crash states of long histories: nothing durable was lost, no history had a hole",
         seed()
     );
 }
@@ -73,7 +72,7 @@ fn promise_1_and_2_deleting_changes_nothing_that_stays_whatever_a_crash_leaves()
     }
     assert!(states > 5_000, "only {states} states");
     println!(
-        "seed {}: {states} crash states of deletions: what stays is whole, what goes went whole",
+        "seed {}: {states} crash states of deletions: what stays is whole, what is deleted went whole",
         seed()
     );
 }
@@ -88,7 +87,7 @@ fn promise_1_and_2_compacting_changes_nothing_that_stays_whatever_a_crash_leaves
     }
     assert!(states > 5_000, "only {states} states");
     println!(
-        "seed {}: {states} crash states of compactions: what stays is whole, what goes went whole",
+        "seed {}: {states} crash states of compactions: what stays is whole, what is deleted went whole",
         seed()
     );
 }
@@ -152,12 +151,12 @@ fn promise_2_a_reader_sees_inline_files_or_says_that_an_owner_must_open_first() 
     }
     assert!(seen > 50 && refused > 50, "{seen}, {refused}");
     println!(
-        "{seen} readers after a power cut saw all that was persisted, {refused} sent for an owner"
+        "{seen} readers after a power cut saw all that was persisted, {refused} said that an owner must open first"
     );
 }
 
-/// An owner is killed at each operation of opening what is on this disk. The next one goes on, and makes that durable;
-/// and then the power goes. Returns the states tried.
+/// Kills an owner at each operation while it opens what is on this disk. The next owner opens the store and makes
+/// it durable, and then the power is cut. Returns how many states were tried.
 fn killed_while_it_opened(
     files: &Arc<RecordedFiles>,
     durable: &Disk,
@@ -247,7 +246,7 @@ fn promise_2_a_journal_that_a_killed_owner_wrote_anew_has_all_that_was_persisted
         rig.write();
         let before = rig.files.disk();
         rig.commit();
-        // The last record is torn, and the journal is written anew: the owner was killed before the record was whole.
+        // The last record is torn, so the journal is rewritten. The owner is killed before the new record is whole.
         let mut disk = rig.files.disk();
         let inode = |name| match disk.names[&Place::hidden(name)] {
             Node::File(inode) => inode,
@@ -259,10 +258,10 @@ fn promise_2_a_journal_that_a_killed_owner_wrote_anew_has_all_that_was_persisted
         let files = RecordedFiles::holding(disk.clone(), u8::from(has_boot_id));
         drop(open(&files, &|| "a torn journal".to_owned()));
         let now = files.disk().names[&journal_place()].clone();
-        assert_ne!(now, Node::File(journal), "it was written anew");
+        assert_ne!(now, Node::File(journal), "the journal was rewritten");
         states += killed_while_it_opened(&files, &disk, 0, &mut Random(31), false);
     }
-    println!("{states} power cuts after an owner was killed while it wrote the journal anew");
+    println!("{states} power cuts after an owner was killed while it rewrote the journal");
     assert!(states > 200);
 }
 
@@ -293,7 +292,7 @@ fn promise_2_a_reader_finds_the_file_of_a_persisted_commit_until_its_deletion_is
         let before = power_cut(&rig).uncertain;
         rig.delete(2);
         let after = power_cut(&rig);
-        // What was there before had its time to be written. Of the deletion anything may be.
+        // The bytes from before had time to be written. Of the deletion any part may be there.
         let count = after.uncertain - before;
         assert!((1..10).contains(&count), "{count} steps");
         for mask in 0..1u32 << count {

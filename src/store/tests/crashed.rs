@@ -1,5 +1,5 @@
-//! What a crash leaves of a recording: which parts of it are certain, which are left to chance, and
-//! the directory that each choice makes.
+//! What a crash leaves of a recording: which parts are certain, which parts are uncertain, and the directory that
+//! each choice makes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::recorded::{Disk, Node, Operation, RecordedFiles, content, put};
 use crate::format::name;
 use crate::sys::fs::{Dir, Place};
 
-/// What the disk tears writes into.
+/// The size of the pieces into which the disk can tear a write.
 const SECTOR: usize = 512;
 
 /// How a process and its host end.
@@ -17,13 +17,13 @@ const SECTOR: usize = 512;
 pub(crate) enum Crash {
     /// Only the process died: everything that was written is there.
     Kill,
-    /// The host lost what no sync had made durable.
+    /// The host lost everything that no sync had made durable.
     PowerCut,
-    /// The process died after a failed sync, and the host dropped what that sync could not write.
+    /// The process died after a failed sync, and the host dropped what this sync could not write.
     Evicted,
 }
 
-/// One step from a durable directory to a crashed one.
+/// One change on the way from a durable directory to a crashed one.
 enum DiskStep {
     Sector {
         inode: usize,
@@ -62,7 +62,7 @@ impl DiskStep {
         }
     }
 
-    /// What is left of a write whose bytes are gone.
+    /// What is left of a write whose bytes are lost.
     fn apply_length(&self, disk: &mut Disk) {
         if let Self::Sector {
             inode,
@@ -77,7 +77,8 @@ impl DiskStep {
     }
 }
 
-/// Numbers what may be missing. `by_sector`: what was written into one sector of this file goes together.
+/// Gives each uncertain step a number. `by_sector`: all that was written into the same sector of this file gets the
+/// same number.
 fn numbered(
     steps: Vec<(DiskStep, bool)>,
     by_sector: impl Fn(usize) -> bool,
@@ -103,24 +104,24 @@ fn numbered(
 
 /// All crashes of one kind after a number of operations.
 pub(crate) struct Crashes {
-    /// With the steps before the first uncertain one.
+    /// The durable directory, with the steps before the first uncertain one.
     base: Disk,
-    /// What may be missing has a number; what goes together has the same.
+    /// Each uncertain step has a number. Steps that survive or vanish together have the same number.
     steps: Vec<(DiskStep, Option<usize>)>,
     pub(crate) uncertain: usize,
-    /// Which of them is that files whose bytes are gone keep their length, while the host goes on.
+    /// The number of the choice that files keep their length although their bytes are lost, while the host runs on.
     length: Option<usize>,
     boot: u8,
 }
 
-/// Up to where each file and directory is durable: operations before that position are.
+/// For each file and directory the position before which all operations are durable.
 struct Durable {
     files: Vec<usize>,
     root: usize,
     hidden: usize,
 }
 
-/// What syncs among the first operations have made durable, by position.
+/// Finds what the syncs in the log have made durable.
 fn durable(log: &[Operation], inodes: usize) -> Durable {
     let mut durable = Durable {
         files: vec![0; inodes],
@@ -138,7 +139,7 @@ fn durable(log: &[Operation], inodes: usize) -> Durable {
     durable
 }
 
-/// Whether a write at a position was given up by a sync that failed: no later one writes it.
+/// Whether a failed sync gave up a write: then no later sync writes it.
 fn given_up(log: &[Operation], position: usize, inode: usize) -> bool {
     log[position..]
         .iter()
@@ -150,7 +151,7 @@ fn given_up(log: &[Operation], position: usize, inode: usize) -> bool {
         .unwrap_or(false)
 }
 
-/// The files that ever were the journal's high-water mark.
+/// The files that were ever the journal's high-water mark.
 fn high_water(log: &[Operation], base: &Disk) -> Vec<usize> {
     let named = log.iter().filter_map(|operation| match operation {
         Operation::Name { set, .. } => set.as_ref().map(|(place, node)| (place, node)),
@@ -167,7 +168,7 @@ fn high_water(log: &[Operation], base: &Disk) -> Vec<usize> {
         .collect()
 }
 
-/// Makes the operations of a recording into steps, each with whether a crash may lose it.
+/// Turns the operations of a recording into steps, and says of each whether a crash may lose it.
 struct Unfolding<'a> {
     log: &'a [Operation],
     crash: Crash,
@@ -187,7 +188,7 @@ impl<'a> Unfolding<'a> {
         }
     }
 
-    /// Whether the crash may lose what the operation at a position wrote into a file.
+    /// Whether the crash may lose what this operation wrote into a file.
     fn may_lose_content(&self, at: usize, inode: usize) -> bool {
         let lost = self.failed && given_up(self.log, at, inode);
         match self.crash {
@@ -244,8 +245,8 @@ impl<'a> Unfolding<'a> {
             set: set.cloned(),
         };
         match (free, set) {
-            // Between directories the new name may come before the old one goes. An old name never goes without the
-            // new one.
+            // Between directories the new name may appear before the old one vanishes. An old name never vanishes
+            // before the new one appears.
             (Some(old), Some((new, _))) if uncertain && old.dir != new.dir => {
                 steps.push((step(None), true));
                 steps.push((step(free), true));
@@ -283,7 +284,7 @@ fn write_steps(
 }
 
 impl Crashes {
-    /// Of a recording that began in a durable directory, after its first `count` operations.
+    /// The crashes after the first `count` operations of a recording that began in a durable directory.
     pub(crate) fn new(recording: &RecordedFiles, base: &Disk, count: usize, crash: Crash) -> Self {
         Self::of_log(&recording.log()[..count], recording, base, crash)
     }
@@ -305,8 +306,8 @@ impl Crashes {
         }
         let evicted = crash == Crash::Evicted;
         let high_water = high_water(log, base);
-        // The host's memory has no smaller pieces, so the host drops whole sectors. The high-water mark is never synced,
-        // and not looked at after a power cut: its many states would take the place of others.
+        // The host's memory has no smaller pieces, so the host drops whole sectors. The high-water mark is never
+        // synced, and is ignored after a power cut: its many states would only displace others.
         let by_sector = |inode: usize| evicted || high_water.contains(&inode);
         let (steps, mut uncertain) = numbered(steps, by_sector);
         let length = (evicted && uncertain > 0).then_some(uncertain);
@@ -320,7 +321,7 @@ impl Crashes {
         }
     }
 
-    /// The directory in which of the uncertain steps those for which `survives` says so are made.
+    /// The directory after the crash. `survives` decides about each uncertain step.
     pub(crate) fn left(&self, mut survives: impl FnMut(usize) -> bool) -> Disk {
         let mut disk = self.base.clone();
         let survives: Vec<bool> = (0..self.uncertain).map(&mut survives).collect();
@@ -334,12 +335,12 @@ impl Crashes {
         disk
     }
 
-    /// As `left`, as files that can be opened.
+    /// The same as `left`, as files that can be opened.
     pub(crate) fn files(&self, survives: impl FnMut(usize) -> bool) -> Arc<RecordedFiles> {
         RecordedFiles::holding(self.left(survives), self.boot)
     }
 
-    /// Of every hundred uncertain steps this many survive, by chance.
+    /// A random choice: of every hundred uncertain steps this many survive.
     pub(crate) fn by_chance(&self, percent: u64, random: &mut Random) -> Arc<RecordedFiles> {
         self.files(|_| random.below(100) < percent)
     }
@@ -348,9 +349,9 @@ impl Crashes {
         self.boot
     }
 
-    /// Calls `each` with choices of what survives, at most `most` of them: every subset where there are
-    /// no more than that; else nothing, everything, all but one step, one step only, every prefix and
-    /// every suffix in turn, and then subsets by chance. Says whether those were all.
+    /// Calls `each` with choices of what survives, at most `most` of them. If there are no more subsets than that,
+    /// every subset. Otherwise nothing, everything, all but one step, only one step, every prefix and every suffix
+    /// in turn, and then random subsets. Returns whether these were all subsets.
     pub(crate) fn choices(
         &self,
         most: u64,
@@ -367,7 +368,7 @@ impl Crashes {
         each(&|_| false);
         each(&|_| true);
         let mut left = most.saturating_sub(2);
-        // When there is no room for all of a family, it begins anywhere.
+        // If there is no room for the whole family, it starts at a random member.
         let turn = random.below(count as u64) as usize;
         for number in 0..count * 4 {
             if left <= most / 2 {

@@ -1,7 +1,8 @@
-//! Promise 4: a small store with every bit of its metadata and a bit of each byte of data flipped, every file cut at
-//! every length, every sector zeroed, exchanged with every other, and replaced by what it was before, every file
-//! missing, and exchanged with every other. Each is refused by name, or harmless; no wrong byte, no panic, and nothing that was
-//! acknowledged is silently missing, persisted or not.
+//! Promise 4: a small store with damage: every bit of its metadata and one bit of each byte of data flipped; every
+//! file cut at every length; every sector zeroed, exchanged with every other, and replaced by an earlier content;
+//! every file missing, and exchanged with every other. Each damage is reported with the name of the file, or it is
+//! harmless. No byte is wrong, nothing panics, and no acknowledged commit is missing without a report, whether or
+//! not it was persisted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ const SECTOR: usize = 512;
 struct DamageCounts {
     tried: u64,
     refused: u64,
-    /// Opened, and a commit could not be restored.
+    /// The store opened, and a commit could not be restored.
     later: u64,
     harmless: u64,
 }
@@ -50,7 +51,7 @@ fn store() -> Rig {
     player.rig
 }
 
-/// What a file of each name has held, after every operation since the store was made.
+/// All contents that a file of each name has had, after every operation since the store was made.
 pub(crate) fn held(rig: &Rig) -> BTreeMap<Place, Vec<Arc<Vec<u8>>>> {
     let log = rig.files.log();
     let mut held: BTreeMap<Place, Vec<Arc<Vec<u8>>>> = BTreeMap::new();
@@ -79,19 +80,19 @@ struct Damaged<'a> {
     counts: DamageCounts,
     part: u64,
     parts: u64,
-    /// One of so many is tried.
+    /// One in this many damages is tried.
     every: u64,
     number: u64,
 }
 
 impl Damaged<'_> {
-    /// Whether the next damage is this process's to try.
+    /// Whether this process tries the next damage.
     fn ours(&mut self) -> bool {
         self.number += 1;
         self.number % (self.parts * self.every) == self.part
     }
 
-    /// One damage: other bytes in one file, or in two.
+    /// Tries one damage: other bytes in one file, or in two.
     fn try_with(&mut self, changes: &[(usize, Vec<u8>)], what: &dyn Fn() -> String) {
         let mut disk = self.disk.clone();
         for (inode, bytes) in changes {
@@ -100,7 +101,7 @@ impl Damaged<'_> {
         self.try_disk(disk, what);
     }
 
-    /// One damage: another directory.
+    /// Tries one damage: another directory.
     fn try_disk(&mut self, disk: Disk, what: &dyn Fn() -> String) {
         if disk == *self.disk {
             return;
@@ -117,7 +118,7 @@ impl Damaged<'_> {
         };
         let oracle = &self.rig.oracle;
         let found = Moment::of(&store);
-        // Persisted or not: it was acknowledged, and the host has not rebooted.
+        // Also commits that are not persisted: they were acknowledged, and the host has not rebooted.
         let all = oracle.moments.last() == Some(&found);
         assert!(all, "{}: silently lost: {found:?}", what());
         let mut damaged = false;
@@ -149,7 +150,11 @@ impl Damaged<'_> {
             }
         }
         if damaged {
-            assert!(verified.is_err(), "{}: verify knows nothing of it", what());
+            assert!(
+                verified.is_err(),
+                "{}: verify does not report the damage",
+                what()
+            );
             self.counts.later += 1;
         } else {
             self.counts.harmless += 1;
@@ -157,7 +162,7 @@ impl Damaged<'_> {
     }
 }
 
-/// The files of a store, their names, and where their metadata begins.
+/// The files of a store, their names, and the offsets at which their metadata begins.
 fn files(disk: &Disk) -> Vec<(Place, usize, usize)> {
     let mut files = Vec::new();
     for (place, node) in &disk.names {
@@ -169,7 +174,7 @@ fn files(disk: &Disk) -> Vec<(Place, usize, usize)> {
                 u64::from_le_bytes(footer[104..112].try_into().unwrap()) as usize
             }
             None if place.dir == Dir::Hidden || place.name == name::COMMITS => 0,
-            // A backing file: a second name of an image, or nothing.
+            // A backing file: a second name of an image, or an empty file.
             None => continue,
         };
         files.push((place.clone(), *inode, metadata));
@@ -177,12 +182,12 @@ fn files(disk: &Disk) -> Vec<(Place, usize, usize)> {
     files
 }
 
-/// `VMSTORE_DAMAGES`: one damage of so many is tried, 1 when it is not set.
+/// `VMSTORE_DAMAGES`: one in this many damages is tried; 1 when it is not set.
 fn every() -> u64 {
     setting("VMSTORE_DAMAGES", 1).max(1)
 }
 
-/// Every file missing, and exchanged with every other.
+/// Removes every file, and exchanges it with every other.
 fn damage_names(damaged: &mut Damaged, files: &[(Place, usize, usize)]) {
     let disk = damaged.disk;
     for (number, (place, ..)) in files.iter().enumerate() {
@@ -204,7 +209,7 @@ fn damage_names(damaged: &mut Damaged, files: &[(Place, usize, usize)]) {
     }
 }
 
-/// Every bit of the first `metadata` bytes has its turn by its place; of the others every bit.
+/// Flips one bit of each byte before the offset `metadata`, and every bit from there on.
 fn damage_bits(damaged: &mut Damaged, place: &Place, inode: usize, metadata: usize) {
     let bytes = &damaged.disk.inodes[inode];
     for at in 0..bytes.len() {
@@ -224,7 +229,7 @@ fn damage_bits(damaged: &mut Damaged, place: &Place, inode: usize, metadata: usi
     }
 }
 
-/// The file cut to every length.
+/// Cuts the file to every length.
 fn damage_lengths(damaged: &mut Damaged, place: &Place, inode: usize) {
     let bytes = &damaged.disk.inodes[inode];
     for length in 0..bytes.len() {
@@ -236,8 +241,8 @@ fn damage_lengths(damaged: &mut Damaged, place: &Place, inode: usize) {
     }
 }
 
-/// Every sector zeroed, and as it was in each earlier state of the file of this name: a disk that lost a write gives that
-/// state back.
+/// Zeroes every sector, and replaces it by its content in each earlier state of the file of this name: a disk that
+/// lost a write returns that state.
 fn damage_sectors(damaged: &mut Damaged, place: &Place, inode: usize, earlier: &[Arc<Vec<u8>>]) {
     let bytes = &damaged.disk.inodes[inode];
     for at in (0..bytes.len()).step_by(SECTOR) {
@@ -251,7 +256,7 @@ fn damage_sectors(damaged: &mut Damaged, place: &Place, inode: usize, earlier: &
             let Some(old) = content.get(at..) else {
                 continue;
             };
-            // With the length that the file has now, and with the length that it had then.
+            // With the file's present length, and with its length at that time.
             for cut in [false, true] {
                 if (!cut || old.len() < end - at) && damaged.ours() {
                     let length = old.len().min(end - at);
@@ -266,7 +271,7 @@ fn damage_sectors(damaged: &mut Damaged, place: &Place, inode: usize, earlier: &
     }
 }
 
-/// Every two sectors of all files exchanged.
+/// Exchanges every two sectors of all files.
 fn exchange_sectors(damaged: &mut Damaged, files: &[(Place, usize, usize)]) {
     let disk = damaged.disk;
     let sectors: Vec<(usize, usize)> = files
@@ -353,7 +358,7 @@ fn promise_4_commits_that_a_compaction_wrote_anew_is_refused_at_every_shorter_le
     let Node::File(inode) = disk.names[&place] else {
         panic!("commits is a file");
     };
-    assert_ne!(Node::File(inode), before, "it was written anew");
+    assert_ne!(Node::File(inode), before, "commits was rewritten");
     let store = id_of(&disk);
     let header = |place: &Place, kind| {
         let bytes = bytes_at(&disk, place);
@@ -362,7 +367,7 @@ fn promise_4_commits_that_a_compaction_wrote_anew_is_refused_at_every_shorter_le
     let journal = header(&Place::hidden(name::JOURNAL), LogKind::Journal);
     let known = journal.durable.of(&header(&place, LogKind::Commits));
     let length = disk.inodes[inode].len() as u64;
-    assert_eq!(known, Some(length), "what the journal knows of it");
+    assert_eq!(known, Some(length), "the journal has a mark of commits");
     let mut damaged = Damaged {
         rig,
         disk: &disk,
@@ -374,20 +379,20 @@ fn promise_4_commits_that_a_compaction_wrote_anew_is_refused_at_every_shorter_le
     };
     let bytes = &disk.inodes[inode];
     for length in 0..bytes.len() {
-        let what = || format!("commits, written anew, cut to {length} bytes");
+        let what = || format!("rewritten commits, cut to {length} bytes");
         damaged.try_with(&[(inode, bytes[..length].to_vec())], &what);
     }
     let DamageCounts { tried, refused, .. } = damaged.counts;
     assert!(tried > 200 && refused == tried);
-    println!("{tried} lengths of a commits that was written anew, {refused} refused");
-    // The file that it came in place of has deleted commits; with the newest records of it they are gone there, too.
+    println!("{tried} lengths of a rewritten commits, {refused} refused");
+    // The file that was replaced contains deleted commits. Its newest records delete them there too.
     damaged.counts = DamageCounts::default();
     for (number, older) in held(rig)[&place].iter().enumerate() {
-        let what = || format!("commits, written anew, as in its state {number}");
+        let what = || format!("rewritten commits, as in its state {number}");
         damaged.try_with(&[(inode, older.to_vec())], &what);
     }
     let DamageCounts { tried, refused, .. } = damaged.counts;
-    println!("{tried} older files in its place, {refused} refused");
+    println!("{tried} older contents of the file, {refused} refused");
     assert!(tried > 8 && refused == tried);
 }
 

@@ -1,5 +1,5 @@
-//! After a failed sync: the owner is killed before it could note the failure, the host drops what it could not write, and
-//! the next owner opens what is left.
+//! After a failed sync: the owner is killed before it can note the failure, the host drops what it could not write,
+//! and the next owner opens what is left.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use super::{Moment, OpenOptions, Random, Rig, Store};
 use super::{check_bytes, check_reopened, map_options, open};
 use crate::Error;
 
-/// The owner is killed between a failed sync and the end of its call, and the host has dropped what that sync
-/// could not write, in at most `most` ways. The next owner opens the store, makes it durable, and then the power
-/// goes. Returns the states tried, and how often the store had to be salvaged.
+/// Kills the owner between a failed sync and the end of its call. The host has dropped what this sync could not
+/// write, in at most `most` ways. The next owner opens the store and makes it durable, and then the power is cut.
+/// Returns how many states were tried, and how often the store had to be salvaged.
 pub(crate) fn killed_after_the_sync(
     rig: &Rig,
     empty: &RecordedFiles,
@@ -59,8 +59,8 @@ pub(crate) fn killed_after_the_sync(
     (states, salvaged)
 }
 
-/// A failed sync of the journal may take back the header that says so, and leave the records behind it torn. Then the
-/// store is not opened, and salvaging finds all that was persisted.
+/// A failed sync of the journal may lose the header that notes the failure, and leave torn records behind the
+/// header. Then the store does not open, and a salvage finds all that was persisted.
 pub(crate) fn open_or_salvage(
     files: &Arc<RecordedFiles>,
     rig: &Rig,
@@ -70,7 +70,7 @@ pub(crate) fn open_or_salvage(
     match Store::open_files(files.clone(), "test", open_options()) {
         Ok(store) => return Some(store),
         Err(Error::Corrupt { file, .. }) if file == ".vmstore/journal" => {}
-        Err(error) => panic!("{}: it cannot be opened: {error}", what()),
+        Err(error) => panic!("{}: the store does not open: {error}", what()),
     }
     for commit in &rig.oracle.moments[least].commits {
         let options = OpenOptions {

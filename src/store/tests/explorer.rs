@@ -1,6 +1,6 @@
-//! Promises 1 and 2 over short histories, all of them: every sequence of one to three operations on one and two
-//! modules, crashed at every file operation, with subsets of what was not synced, tears and names lost one by
-//! one; recovery crashed in the same way, and that recovery again.
+//! Promises 1 and 2 over all short histories: every sequence of one to three operations on one and two modules is
+//! crashed after every file operation, with subsets of what was not synced, with torn writes, and with names lost
+//! one by one. The recovery is crashed in the same way, and the recovery after that again.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault};
@@ -34,7 +34,7 @@ struct Search<'a> {
     counts: &'a mut ExplorerCounts,
     history: &'a StepHistory,
     random: Random,
-    /// Hashes of the states that were opened already, with what they may hold.
+    /// Hashes of the states that were opened already, together with what they may hold.
     seen: HashSet<u64>,
     hasher: BuildHasherDefault<XxHash3_64>,
     /// States for each crash point.
@@ -49,15 +49,15 @@ struct CrashPoint<'a> {
     /// The directory before these operations.
     base: &'a Disk,
     crash: Crash,
-    /// The moments that the store may hold.
+    /// The moments in which the store may be found.
     allowed: RangeInclusive<usize>,
 }
 
-/// A recovery that can be crashed in its turn.
+/// A recovery that can itself be crashed.
 struct Recovery<'a> {
     files: &'a RecordedFiles,
     log: &'a [Operation],
-    /// The directory before it.
+    /// The directory before the recovery.
     base: &'a Disk,
 }
 
@@ -71,13 +71,13 @@ impl Search<'_> {
         let begun = if self.history.makes_the_store() {
             0
         } else {
-            // The crash before this step is the one after the step before.
+            // The crash before this step is the same as the crash after the step before.
             player.rig.files.recorded() + 1
         };
         player.step(last);
         self.counts.histories += 1;
         let log = player.rig.files.log();
-        // A step that had nothing to write still says what is durable.
+        // A step that wrote nothing may still promise that something is durable.
         for count in begun.min(log.len())..=log.len() {
             for crash in [Crash::Kill, Crash::PowerCut] {
                 self.crashes(&CrashPoint {
@@ -120,7 +120,7 @@ impl Search<'_> {
             }
             let holds = Moment::of(&store);
             drop(store);
-            // What this owner wrote while it restored is as good for the next one.
+            // What this owner writes during a restore must also be good for the next owner.
             assert_eq!(Moment::of(&open(&files, &what)), holds, "{}", what());
             if crash == Crash::Kill {
                 for persist in [false, true] {
@@ -138,8 +138,8 @@ impl Search<'_> {
         }
     }
 
-    /// After a kill nothing that the dead process wrote is more durable than before: the next owner opens the
-    /// store, and may make it durable, and then the power goes.
+    /// After a kill, what the dead process wrote is no more durable than before. The next owner opens the store,
+    /// may make it durable, and then the power is cut.
     fn killed(&mut self, point: &CrashPoint<'_>, (disk, boot): (&Disk, u8), persist: bool) {
         let (rig, log) = (point.rig, point.log);
         let history = self.history;
@@ -163,7 +163,7 @@ impl Search<'_> {
         };
         drop(store);
         let all = files.log();
-        // Not persisted: also while the store is being opened.
+        // Without the persist, crashes while the store is being opened are tried too.
         let first = if persist { all.len() } else { at + 1 };
         for cut in first..=all.len() {
             let crashes = Crashes::of_log(&all[..cut], &files, point.base, Crash::PowerCut);
@@ -177,7 +177,7 @@ impl Search<'_> {
         }
     }
 
-    /// Crashes a recovery at one of its operations, by chance, and its recovery, `deep` times.
+    /// Crashes a recovery at one random operation, and then its own recovery, `deep` times.
     fn again(&mut self, point: &CrashPoint<'_>, begun: &Recovery<'_>, deep: u32) {
         if deep == 0 || begun.log.is_empty() {
             return;
@@ -210,8 +210,8 @@ impl Search<'_> {
     }
 }
 
-/// Tries every `parts`-th history of those from number `from` on, with so many states for each crash point. What a
-/// history tries depends on the seed and its number alone.
+/// Tries every `parts`-th history from number `from` on, with this many states for each crash point. What a history
+/// tries depends only on the seed and on the number of the history.
 fn explore(most: u64, longest: u64, from: usize, (part, parts): (usize, usize)) -> ExplorerCounts {
     let mut counts = ExplorerCounts::default();
     let histories = StepHistory::all(longest);
@@ -253,7 +253,7 @@ fn promise_1_and_2_every_short_history_survives_every_crash() {
     let most = setting("VMSTORE_CRASHES", 8);
     // The most steps of a history.
     let longest = setting("VMSTORE_STEPS", 3);
-    // The first history, counted from 0: a search that was ended can be gone on with.
+    // The first history, counted from 0. With it an interrupted search can continue.
     let from = setting("VMSTORE_FROM", 0);
     let begun = Instant::now();
     let search = |part, parts| {
@@ -285,7 +285,7 @@ fn promise_1_and_2_every_short_history_survives_every_crash() {
     println!(
         "seed {}, from sequence {from} on: {histories} histories ({impossible} more are impossible), {points} crash points ({exhausted} with every \
          subset), {states} crash states: opened and compared were {opened} that differ, and {again} more of recoveries that \
-         were crashed once or twice, or of killed owners' successors that lost power; {went_on} of them went on; nothing was lost, nothing wrong, no hole, all opened; {:.0} s",
+         were crashed once or twice, or of killed owners' successors that lost power; {went_on} of them took a new commit; nothing was lost, nothing wrong, no hole, all opened; {:.0} s",
         seed(),
         begun.elapsed().as_secs_f64(),
     );

@@ -1,4 +1,4 @@
-//! A store and its export, for imports elsewhere.
+//! A store and its export, for imports into other stores.
 
 use std::io::Seek as _;
 use std::os::fd::AsRawFd as _;

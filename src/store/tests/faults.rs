@@ -1,5 +1,5 @@
-//! Promise 3: every file operation fails in its turn, once, a few times and for ever; the call says so, nothing is half
-//! done, and when it is made again nothing is missing.
+//! Promise 3: every file operation fails in turn, once, a few times and for ever. The call reports the failure,
+//! nothing is half done, and when the call is made again nothing is missing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,7 @@ use super::steps::{Step, StepHistory};
 use super::{Moment, Random, Rig, check_power_cuts, check_reopened, long, open, setting};
 use crate::sys::host::repeatable;
 
-/// One history with one fault. Returns the operations it took and the calls that failed.
+/// Plays one history with one fault. Returns how many operations the history took and how many calls failed.
 fn live_with(seed: u64, at: u64, times: u64, deletes: bool) -> (u64, u64) {
     let mut random = Random(seed);
     let empty = RecordedFiles::new(true);
@@ -53,66 +53,67 @@ pub(crate) const KINDS: [(i32, Short); 9] = [
     (libc::ENOSPC, Short::Half),
     (libc::EDQUOT, Short::Nothing),
     (libc::EINTR, Short::Nothing),
-    // A short write, whose rest finds no room.
+    // A short write, and no space for the rest.
     (libc::ENOSPC, Short::AllButOneByte),
     (libc::EMFILE, Short::Nothing),
     (libc::ENOMEM, Short::Nothing),
     (libc::EFBIG, Short::Half),
-    // A file system that was made read-only after an error.
+    // The file system became read-only after an error.
     (libc::EROFS, Short::Nothing),
 ];
 
-/// In how many ways the host drops what a failed sync could not write.
+/// The number of ways in which the host drops what a failed sync could not write.
 const MOST: u64 = 3;
 
 /// What was tried.
 #[derive(Default)]
 struct FaultCounts {
     runs: u64,
-    /// Calls that failed; the others did without what failed.
+    /// Calls that failed. The other calls succeeded without the operation that failed.
     failed: u64,
     poisoned: u64,
     states: u64,
-    /// Killed behind a failed sync of the journal that took back the note of it.
+    /// Kills after a failed sync of the journal that lost the note of the failure.
     salvaged: u64,
-    /// A deletion or restore whose record could not be written, and was whole after a power cut.
+    /// Deletions and restores that failed because their record could not be written, and were whole after a power
+    /// cut.
     half_done: u64,
 }
 
-/// How long it fails.
+/// How long the failure lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lasting {
     Once,
     ForEver,
-    /// Only operations of its kind.
+    /// Only operations of the same kind fail.
     ForEverAlike,
 }
 
-/// Operations whose failure a call may keep to itself, because what was promised does not need them; which calls. All that
-/// the others see fail they tell, and syncs and the writes of commits are among those.
+/// Whether a call may succeed although this operation failed, because no promise depends on it. All other failures
+/// must be reported; syncs and the writes of commits are among these.
 fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
     let names = matches!(
         step,
         Step::Commit | Step::Capture | Step::Restore | Step::Import | Step::Compact | Step::Delete
     );
-    // A persist lets go of the files of what was deleted before it.
+    // A persist removes the files of commits that were deleted before.
     let removes = matches!(step, Step::Persist | Step::PersistInFiles);
     match kind {
-        // It reads page by page what it could not at once.
+        // The audit reads page by page what it could not read at once.
         "open" | "len" | "read" if step == Step::Audit => true,
-        // The links `_last`, which repeat what stands elsewhere, and files that no commit needs any more.
+        // The links `_last`, which repeat other information, and files that no commit needs any more.
         "symlink" => names,
         "rename" | "unlink" => names || removes,
-        // Up to where the journal is written, behind the record itself, which is logged. Room ahead, without which a write
-        // that finds none says so; the end of a journal that could be shorter.
+        // The high-water mark, which is written after the record. Space that is reserved ahead: without it, a later
+        // write reports a full disk. A journal that is not shortened.
         "mark" | "allocate" => true,
         "set_len" => matches!(
             step,
             Step::Persist | Step::PersistInFiles | Step::Compact | Step::Delete
         ),
-        // What is found wanting when it is needed.
+        // A file that cannot be opened now: the failure is reported when the file is needed.
         "open" => removes || matches!(step, Step::Delete | Step::Compact | Step::Reopen),
-        // A backing file that is no link to its image is an empty one.
+        // A backing file that cannot be linked to its image is made empty.
         "link" => {
             removes
                 || matches!(
@@ -121,9 +122,9 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
                 )
         }
         "list" | "len" | "read_link" => step == Step::Reopen,
-        // A child that is not merged needs the file below it.
+        // A child that is not merged needs its parent's file.
         "create" | "read" => step == Step::Delete,
-        // The same; and what the journal has no room for goes to files.
+        // The same; and a persist writes to files what the journal has no space for.
         "write" => {
             step == Step::Delete
                 || (step == Step::Persist && matches!(errno, libc::ENOSPC | libc::EDQUOT))
@@ -132,7 +133,8 @@ fn may_be_passed_over(step: Step, kind: &str, errno: i32) -> bool {
     }
 }
 
-/// The last step of a history with one fault. `None` when the step has no such operation, and so nothing failed.
+/// Plays the last step of a history with one fault. Returns `None` if the step has no such operation: then nothing
+/// failed.
 fn fail(
     history: &StepHistory,
     at: u64,
@@ -167,7 +169,7 @@ fn fail(
     player.step(last);
     let failed = player.rig.failure.is_some() && !player.closed;
     if lasting != Lasting::Once && failed && player.allows(last) {
-        // Nor does making it again while the cause is there do harm.
+        // Making the call again while the cause persists does no harm either.
         player.step(last);
     }
     let fuse = player.rig.files.set_fuse(Fuse::default());
@@ -179,14 +181,14 @@ fn fail(
     if let Some(error) = rig.failure.take() {
         counts.failed += 1;
         if let crate::Error::Io { errno, .. } | crate::Error::Sync { errno, .. } = error {
-            assert_eq!(errno, kind.0, "{}: it fails with another error", what());
+            assert_eq!(errno, kind.0, "{}: the call has another error", what());
         }
     } else {
         let operation = fuse.kind.expect("something failed");
         let may = |step| may_be_passed_over(step, operation, kind.0);
         assert!(
             may(last) || (opens && may(Step::Reopen)),
-            "{}: nothing is said of a failed {operation}",
+            "{}: no call reported the failed {operation}",
             what()
         );
     }
@@ -198,14 +200,14 @@ fn fail(
     }
     rig.patience = 1;
     if player.closed {
-        assert!(rig.open(), "{}: it cannot be opened afterwards", what());
+        assert!(rig.open(), "{}: the store does not open afterwards", what());
     } else if fuse.sync_failed {
         check_poisoned(rig, &what);
         counts.poisoned += 1;
         rig.reopen();
     }
     rig.patience = 0;
-    // The cause is gone: what is written, and what was dirty, is in the next commit.
+    // The cause is gone: what was written and dirty is in the next commit.
     for step in [Step::Commit, Step::Persist, Step::Commit, Step::Restore] {
         player.step(step);
         let failure = player.rig.failure.take();
@@ -218,7 +220,7 @@ fn fail(
     Some(())
 }
 
-/// After a failed sync nothing is taken in until the store is opened anew, and what is known can be asked for.
+/// After a failed sync the store accepts nothing until it is opened again, but still answers questions.
 pub(crate) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
     let store = &rig.store;
     let now = rig.oracle.now();
@@ -265,12 +267,12 @@ pub(crate) fn check_poisoned(rig: &Rig, what: &dyn Fn() -> String) {
         assert_eq!(store.commits().unwrap(), now.commits);
         assert_eq!(store.head().unwrap(), now.head);
     }
-    // What is asked is answered, and the answer is right.
+    // The store answers questions, and the answers are right.
     let compared = super::check_about(store, &rig.oracle, what);
     assert_eq!(compared, now.commits.len(), "{}", what());
 }
 
-/// What crashes leave at this point.
+/// What crashes may leave at this point.
 fn crash(
     rig: &mut Rig,
     empty: &RecordedFiles,
@@ -349,12 +351,12 @@ fn promise_3_every_operation_of_every_short_history_fails_in_every_way() {
     };
     println!(
         "{runs} faults (histories of up to {longest} steps): {failed} calls failed with that error and left nothing half \
-         visible, {poisoned} stores were poisoned until reopened; all went on exactly, and {states} crash states \
-         among them opened as promised; {salvaged}, of owners killed while the sync of the journal failed, were salvaged; \
-         {half_done} had the record of a deletion or restore that could neither be written nor taken back, whole"
+         visible, {poisoned} stores were poisoned until reopened; all continued exactly, and {states} crash states \
+         among them opened with all that was durable; {salvaged}, of owners killed while the sync of the journal failed, were salvaged; \
+         {half_done} had, whole, a deletion or restore whose record could neither be written nor removed"
     );
     assert!(runs > 5000 && failed > runs / 3 && poisoned > 100);
-    // Some times what it is: a store that is refused must stay a rare thing.
+    // A few times the usual share: stores that are refused must stay rare.
     assert!(salvaged < states / 2000 && half_done < states / 50_000 + 1);
 }
 
@@ -381,11 +383,12 @@ fn promise_3_every_operation_fails_and_nothing_is_lost() {
         "only {failures} calls failed in {runs} runs"
     );
     println!(
-        "{runs} runs with a fault each, {failures} calls failed and were made again: nothing lost"
+        "{runs} runs with a fault each, {failures} calls failed and were repeated: nothing lost"
     );
 }
 
-/// A persist in which one operation fails, more history, deletions, and crashes. `None`: it has no such operation.
+/// Plays a persist in which one operation fails, then more history, deletions, and crashes. Returns `None` if the
+/// persist has no such operation.
 fn delete_after_a_failed_persist(at: u64, order: u64, random: &mut Random) -> Option<u64> {
     repeatable::begin(1);
     let empty = RecordedFiles::new(order & 1 == 0);
@@ -482,7 +485,7 @@ fn promise_3_an_operation_that_fails_in_opening_spoils_no_later_persist() {
         assert!(rig.failure.is_none(), "operation {at}: {:?}", rig.failure);
     }
     println!(
-        "{faults} operations failed once, {failed} opens with them; each persist after that went well"
+        "{faults} operations failed once, {failed} opens with them; each later persist succeeded"
     );
     assert!(failed > 10);
 }

@@ -1,4 +1,5 @@
-//! Files made up by somebody who knows the checksums: what they claim costs no more than what is there.
+//! Files made by an attacker who knows the checksums: large claims in them cost no more memory or time than the
+//! file's real content.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -20,10 +21,10 @@ use crate::sys::fs::Place;
 use crate::sys::host::page_size;
 use crate::{Error, OpenOptions, Store};
 
-/// Runs that a footer claims.
+/// The number of runs that the footer claims.
 const RUNS: u64 = 32 << 20;
 
-/// A store whose one module commit is a delta of as many runs as there are, all of them a hole.
+/// Makes a store whose only module commit is a delta that claims this many runs. The runs are a hole in the file.
 fn claim_many_runs(zeros: u64) -> String {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), OpenOptions::default()).unwrap();
@@ -72,7 +73,7 @@ fn claim_many_runs(zeros: u64) -> String {
     }
 }
 
-/// The most memory this process ever had, in MiB.
+/// The most memory that this process has used so far, in MiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -89,7 +90,7 @@ fn an_index_that_is_a_hole_is_not_loaded() {
         println!("peak: {} {why:?}", peak());
         return;
     }
-    // A process of its own, whose memory no other test uses.
+    // A separate process: no other test uses its memory.
     let test = "store::tests::forged::an_index_that_is_a_hole_is_not_loaded";
     let child = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -103,12 +104,12 @@ fn an_index_that_is_a_hole_is_not_loaded() {
         .split("peak: ")
         .nth(1)
         .and_then(|rest| rest.split(' ').next());
-    let peak: u64 = peak.expect("it tells").parse().unwrap();
+    let peak: u64 = peak.expect("the child prints its peak").parse().unwrap();
     println!("an index of 768 MiB of nothing: refused with {peak} MiB of memory in all");
     assert!(peak < 100, "{peak} MiB");
 }
 
-/// A change of one file's bytes, and what it is.
+/// A description and a change of one file's bytes.
 type Forgery = (&'static str, fn(&mut Vec<u8>));
 
 fn set(bytes: &mut [u8], at: usize, value: u64) {
@@ -127,44 +128,50 @@ fn run(bytes: &mut [u8], number: usize, at: usize, value: u64) {
     set(bytes, index + number * RUN + at, value);
 }
 
-/// Where the payload of the first record begins.
+/// The offset of the first record's payload.
 const PAYLOAD: usize = LOG_HEADER + HEAD;
 
 const OF_A_FOOTER: [Forgery; 22] = [
-    ("an image that was itself", |b| {
+    ("an image whose former base is itself", |b| {
         let own = seal::number(b, b.len() - FOOTER + 32);
         footer(b, FORMER, own);
     }),
-    ("all former runs there can be", |b| {
+    ("the greatest number of former runs", |b| {
         footer(b, FORMER, 1);
         footer(b, FORMER + 8, u64::MAX);
     }),
-    ("all data pages there can be", |b| footer(b, 80, u64::MAX)),
+    ("the greatest number of data pages", |b| {
+        footer(b, 80, u64::MAX)
+    }),
     ("more data pages than the module has", |b| footer(b, 80, 3)),
-    ("all zero pages there can be", |b| footer(b, 88, u64::MAX)),
-    ("all runs there can be", |b| footer(b, 96, u64::MAX)),
+    ("the greatest number of zero pages", |b| {
+        footer(b, 88, u64::MAX)
+    }),
+    ("the greatest number of runs", |b| footer(b, 96, u64::MAX)),
     ("runs whose bytes overflow", |b| footer(b, 96, 1 << 60)),
     ("more runs than pages", |b| footer(b, 96, 9)),
     ("an index beyond the file", |b| footer(b, 104, 1 << 40)),
-    ("an index that is over the pages", |b| footer(b, 104, 0)),
+    ("an index that overlaps the pages", |b| footer(b, 104, 0)),
     ("an index longer than the file", |b| footer(b, 112, 1 << 40)),
-    ("a size of nothing", |b| footer(b, 56, 0)),
-    ("a size that is no whole page", |b| footer(b, 56, 4097)),
-    ("all the size there can be", |b| {
+    ("a module of size 0", |b| footer(b, 56, 0)),
+    ("a size that is not a multiple of a page", |b| {
+        footer(b, 56, 4097)
+    }),
+    ("the greatest size", |b| {
         footer(b, 56, u64::MAX - 4095);
     }),
-    ("itself for its parent", |b| {
+    ("itself as its parent", |b| {
         let own = seal::number(b, b.len() - FOOTER + 32);
         footer(b, 40, own);
     }),
     ("a parent that is younger", |b| footer(b, 40, 1 << 40)),
     ("another commit's number", |b| footer(b, 32, 77)),
-    ("pages of no size", |b| {
+    ("pages of size 0", |b| {
         let at = b.len() - FOOTER + 52;
         b[at..at + 4].fill(0);
     }),
-    ("no shape that there is", |b| footer(b, 48, 4096 << 32 | 7)),
-    ("a name that leads away", |b| {
+    ("an unknown shape", |b| footer(b, 48, 4096 << 32 | 7)),
+    ("a name outside of the directory", |b| {
         let at = b.len() - FOOTER + 136;
         b[at..at + 6].copy_from_slice(b"\x04\0../a");
     }),
@@ -181,21 +188,21 @@ const OF_A_FOOTER: [Forgery; 22] = [
 const OF_RUNS: [Forgery; 5] = [
     ("a run beyond the module", |b| run(b, 0, 0, 1 << 40)),
     ("a run that overflows", |b| run(b, 0, 8, u64::MAX)),
-    ("a run of nothing", |b| run(b, 0, 8, 0)),
+    ("a run of 0 pages", |b| run(b, 0, 8, 0)),
     ("a run of unknown content", |b| run(b, 0, 16, 7)),
-    ("a run that begins where no page is", |b| {
+    ("a run that begins at a page that cannot exist", |b| {
         run(b, 0, 0, u64::MAX);
     }),
 ];
 
 const OF_A_RECORD: [Forgery; 15] = [
     ("commit 0", |b| set(b, PAYLOAD, 0)),
-    ("the last number there is", |b| set(b, PAYLOAD, u64::MAX)),
-    ("itself for its parent", |b| set(b, PAYLOAD + 24, 1)),
+    ("the greatest number", |b| set(b, PAYLOAD, u64::MAX)),
+    ("itself as its parent", |b| set(b, PAYLOAD + 24, 1)),
     ("a parent that is younger", |b| {
         set(b, PAYLOAD + 24, 1 << 40);
     }),
-    ("a parent that there never was", |b| {
+    ("a parent that never existed", |b| {
         set(b, PAYLOAD + 24, u64::MAX);
     }),
     ("a label longer than the record", |b| {
@@ -204,7 +211,7 @@ const OF_A_RECORD: [Forgery; 15] = [
     ("user data longer than the record", |b| {
         b[PAYLOAD + 42..PAYLOAD + 46].fill(0xff);
     }),
-    ("all the modules there can be", |b| {
+    ("the greatest number of modules", |b| {
         b[PAYLOAD + 46..PAYLOAD + 50].fill(0xff);
     }),
     ("a module id longer than the record", |b| {
@@ -215,8 +222,8 @@ const OF_A_RECORD: [Forgery; 15] = [
     ("a module commit of the future", |b| {
         set(b, PAYLOAD + 53, 1 << 40);
     }),
-    ("a module of nothing", |b| set(b, PAYLOAD + 61, 0)),
-    ("a payload longer than all there can be", |b| {
+    ("a module of size 0", |b| set(b, PAYLOAD + 61, 0)),
+    ("a payload longer than any can be", |b| {
         set(b, LOG_HEADER + 8, u64::MAX);
     }),
     ("a payload longer than the file", |b| {
@@ -226,14 +233,14 @@ const OF_A_RECORD: [Forgery; 15] = [
 
 const OF_THE_IDENTITY: [Forgery; 4] = [
     ("another version", |b| b[8] = 9),
-    ("a flag that nobody knows", |b| b[12] = 1),
-    ("pages of no size", |b| b[32..36].fill(0)),
+    ("an unknown flag", |b| b[12] = 1),
+    ("pages of size 0", |b| b[32..36].fill(0)),
     ("pages of another host", |b| {
         b[32..36].copy_from_slice(&(1u32 << 30).to_le_bytes());
     }),
 ];
 
-/// Opens a store and looks at all of it: the first error there is.
+/// Opens a store and reads all of it. Returns the first error.
 fn first_error(root: &std::path::Path) -> Option<Error> {
     let store = match Store::open(root, OpenOptions::default()) {
         Ok(store) => store,
@@ -299,7 +306,7 @@ fn every_forged_number_and_name_is_refused_by_the_name_of_its_file() {
     assert!(tried > 80);
 }
 
-/// Records whose checksums are right, of which one cannot follow the others.
+/// Records with valid checksums, one of which cannot follow the others.
 #[test]
 fn a_record_that_contradicts_history_is_refused_except_by_a_salvage() {
     let mut count = 0;

@@ -1,5 +1,4 @@
-//! Tests of the store through its file traits: what reaches the disk, in which order, and what a
-//! crash leaves of it.
+//! Tests of the store through its file traits: what reaches the disk, in which order, and what a crash leaves.
 
 #![cfg_attr(
     fuzzing,
@@ -46,7 +45,7 @@ use crashed::{Crash, Crashes};
 use recorded::RecordedFiles;
 pub(crate) use rig::Rig;
 
-/// A number from the environment, or what is usual.
+/// A number from the environment, or the default.
 pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| {
         text.parse()
@@ -54,12 +53,12 @@ pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     })
 }
 
-/// How many times as much as usual is to be tried: `VMSTORE_LONG`, 1 when it is not set.
+/// How many times as much as usual is to be tried: `VMSTORE_LONG`, or 1 when it is not set.
 pub(crate) fn long() -> u64 {
     setting("VMSTORE_LONG", 1)
 }
 
-/// What searches by chance begin with: `VMSTORE_SEED`.
+/// The seed of random searches: `VMSTORE_SEED`.
 pub(crate) fn seed() -> u64 {
     setting("VMSTORE_SEED", 1)
 }
@@ -80,7 +79,7 @@ impl Random {
     }
 }
 
-/// The bytes of every module at a commit; absent modules are not mapped yet.
+/// The bytes of every module at a commit. A module that is absent is not mapped yet.
 pub(crate) type Bytes = BTreeMap<String, Vec<u8>>;
 
 /// What a store holds between two events.
@@ -99,7 +98,7 @@ impl Moment {
     }
 }
 
-/// What a commit says of itself.
+/// What a commit's info holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct About {
     pub(crate) parent: u64,
@@ -124,18 +123,20 @@ impl About {
     }
 }
 
-/// What must hold: what the store held after each event, and the bytes of every commit and what it says.
+/// What must hold: the state of the store after each event, and the bytes and the info of every commit.
 #[derive(Clone)]
 pub(crate) struct Oracle {
     pub(crate) bytes: BTreeMap<u64, Arc<Bytes>>,
-    /// Of each commit, as it was made. Its parent is the nearest of these before it that there is.
+    /// The info of each commit, as it was made. After its parent is deleted, the nearest remaining ancestor is the
+    /// parent.
     pub(crate) about: BTreeMap<u64, About>,
-    /// From the empty store on; one more for each event that returned.
+    /// From the empty store on: one more moment for each event that returned.
     pub(crate) moments: Vec<Moment>,
     /// The last moment that a power cut may not take back.
     pub(crate) persisted: usize,
-    /// What a deletion or restore made of the last moment that failed when a part of its record was written: where that
-    /// could not be taken back, or that it was is lost, a power cut before the next persist may leave it, whole.
+    /// The moment that a failed deletion or restore would have made from the last one, if a part of its record was
+    /// written. If the part could not be removed, or if its removal is lost, a power cut before the next persist
+    /// may leave this moment, whole.
     pub(crate) begun: Option<Moment>,
 }
 
@@ -154,7 +155,7 @@ impl Oracle {
         }
     }
 
-    /// The same after a crash of this kind.
+    /// The same oracle after a crash of this kind.
     pub(crate) fn after(&self, crash: Crash) -> Cow<'_, Self> {
         if crash == Crash::Kill && self.begun.is_some() {
             Cow::Owned(Self {
@@ -166,7 +167,7 @@ impl Oracle {
         }
     }
 
-    /// What a commit says where these commits are there.
+    /// The info of a commit when these commits exist.
     fn about_among(&self, number: u64, commits: &[u64]) -> Option<About> {
         let mut about = self.about.get(&number)?.clone();
         while about.parent != 0 && !commits.contains(&about.parent) {
@@ -184,14 +185,14 @@ impl Oracle {
     }
 }
 
-/// Opens what a crash left, cheaply: with room for few captured pages.
+/// Opens what a crash left, with small limits: room for few captured pages.
 pub(crate) fn open(files: &Arc<RecordedFiles>, what: &dyn Fn() -> String) -> Store {
     Store::open_files(files.clone(), "test", rig::open_options())
-        .unwrap_or_else(|error| panic!("{}: it cannot be opened: {error}", what()))
+        .unwrap_or_else(|error| panic!("{}: the store does not open: {error}", what()))
 }
 
-/// Checks a reopened store: what it holds is what it held at one of the `allowed` moments, and each
-/// commit restores to its bytes. Returns that moment.
+/// Checks a reopened store. It must be in one of the `allowed` moments, and each commit must restore to its bytes.
+/// Returns the moment.
 pub(crate) fn check_reopened(
     store: &Store,
     oracle: &Oracle,
@@ -207,7 +208,7 @@ pub(crate) fn check_reopened(
     let moment = moment.or(begun.map(|_| *allowed.end()));
     let Some(moment) = moment else {
         panic!(
-            "{}: lost, or a hole: {found:?} instead of one of {:?}",
+            "{}: a commit is lost, or there is a hole: {found:?} instead of one of {:?}",
             what(),
             &oracle.moments[allowed]
         );
@@ -218,7 +219,7 @@ pub(crate) fn check_reopened(
     moment
 }
 
-/// Checks what each commit says of itself. Returns how many were compared.
+/// Checks each commit's info. Returns how many were compared.
 pub(crate) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> String) -> usize {
     let commits = store.commits().unwrap();
     let mut compared = 0;
@@ -236,8 +237,8 @@ pub(crate) fn check_about(store: &Store, oracle: &Oracle, what: &dyn Fn() -> Str
     compared
 }
 
-/// Opens and checks what power cuts after all of a rig's operations leave, of every hundred uncertain steps so many.
-/// Returns how many.
+/// Opens and checks what power cuts after all operations of a rig leave, once for each percentage of uncertain
+/// steps that survive. Returns how many were tried.
 pub(crate) fn check_power_cuts(
     rig: &Rig,
     base: &recorded::Disk,
@@ -295,7 +296,7 @@ pub(crate) fn check_bytes(store: &Store, oracle: &Oracle, what: &dyn Fn() -> Str
     }
 }
 
-/// Checks that a store goes on: a new commit, made durable, is there after a power cut.
+/// Checks that a store still works: makes a new commit durable, and finds it after a power cut.
 pub(crate) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
     let fail = |call: &str, error: crate::Error| -> ! { panic!("{}: {call}: {error}", what()) };
     let size = 2 * crate::sys::host::page_size();
@@ -317,7 +318,7 @@ pub(crate) fn check_goes_on(store: &Store, what: &dyn Fn() -> String) {
         .unwrap_or_else(|error| fail("verify", error));
 }
 
-/// Mapping without the kernel's tracker, which costs more than all the rest of a small store.
+/// Maps without the kernel tracker, which costs more than all other work on a small store.
 pub(crate) fn map_options() -> MapOptions {
     MapOptions {
         tracker: Some(Tracker::Caller),

@@ -1,4 +1,4 @@
-//! Searches divided among processes, one for each processor: the threads of one process would wait for each
+//! Searches that are divided among processes, one for each processor. Threads of one process would wait for each
 //! other whenever a store maps memory.
 
 use std::io::{BufRead, BufReader};
@@ -6,13 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Which part a process is to search, and of how many.
+/// The environment variable that says which part a process searches, and of how many.
 const PART: &str = "VMSTORE_TEST_PART";
 const WORD: &str = "counts of this part:";
-/// What a part says of how far it has come begins with this, and is passed on.
+/// A line about the progress of a part begins with this, and is passed on.
 pub(crate) const PROGRESS: &str = "so far:";
 
-/// Passes on the progress that a part reports, and returns the rest of what it writes to the error stream.
+/// Passes on the progress that a part reports. Returns the rest of the part's error output.
 fn listen(child: &mut Child) -> JoinHandle<String> {
     let complaints = BufReader::new(child.stderr.take().expect("it is piped"));
     std::thread::spawn(move || {
@@ -29,8 +29,8 @@ fn listen(child: &mut Child) -> JoinHandle<String> {
     })
 }
 
-/// Calls `search` with (part, parts) in a process for each processor, and adds up what it counts. `test` is the
-/// name of the test that asks. In such a process: searches, tells, and returns nothing.
+/// Calls `search` with (part, parts) in a process for each processor, and adds up the counts. `test` is the name of
+/// the test that calls this. In such a process: searches, prints the counts, and returns nothing.
 pub(crate) fn in_parts<const N: usize>(
     test: &str,
     search: impl Fn(usize, usize) -> [u64; N],
@@ -54,7 +54,7 @@ pub(crate) fn in_parts<const N: usize>(
     let mut counts = [0; N];
     let mut children: Vec<_> = (0..parts).map(start).collect();
     let mut listeners: Vec<_> = children.iter_mut().map(listen).collect();
-    // When one has found something, the others need not go on.
+    // When one part has found an error, the others are stopped.
     let failed =
         |child: &mut Child| matches!(child.try_wait(), Ok(Some(status)) if !status.success());
     while children
@@ -73,11 +73,11 @@ pub(crate) fn in_parts<const N: usize>(
     }
     for (child, listener) in children.into_iter().zip(listeners) {
         let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stdout);
         let complaint = listener.join().unwrap();
-        assert!(output.status.success(), "{told}{complaint}");
-        let line = told.lines().find_map(|line| line.split(WORD).nth(1));
-        let line = line.unwrap_or_else(|| panic!("{test} counted nothing: {told}{complaint}"));
+        assert!(output.status.success(), "{said}{complaint}");
+        let line = said.lines().find_map(|line| line.split(WORD).nth(1));
+        let line = line.unwrap_or_else(|| panic!("{test} counted nothing: {said}{complaint}"));
         for (sum, word) in counts.iter_mut().zip(line.split_whitespace()) {
             *sum += word.parse::<u64>().expect("a number");
         }

@@ -17,10 +17,10 @@ pub(crate) enum Node {
     Link(String),
 }
 
-/// One operation, as it was asked for.
+/// One operation, as it was requested.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
-    /// A directory entry came, went or changed: old name freed, new name set.
+    /// A directory entry was added, removed or changed: the old name is freed, the new name is set.
     Name {
         free: Option<Place>,
         set: Option<(Place, Node)>,
@@ -38,8 +38,8 @@ pub(crate) enum Operation {
         inode: usize,
     },
     SyncDir(Dir),
-    /// A sync failed. What it should have written is clean in the kernel's eyes: no later sync of
-    /// this file makes it durable, and the cache may drop it.
+    /// A sync failed. The kernel treats the unwritten pages as clean: no later sync of this file makes them
+    /// durable, and the cache may drop them.
     FailedSync {
         inode: usize,
     },
@@ -56,25 +56,26 @@ pub(crate) enum Short {
 /// Which operations fail, and how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fuse {
-    /// Operations so far.
+    /// The number of operations so far.
     pub(crate) count: u64,
-    /// The first that fails; 0: none.
+    /// The number of the first operation that fails; 0: none.
     pub(crate) at: u64,
-    /// How many fail from there.
+    /// How many operations fail from there on.
     pub(crate) times: u64,
     pub(crate) errno: i32,
     pub(crate) short: Short,
-    /// Only operations of the kind of the first fail.
+    /// Only operations of the same kind as the first fail.
     pub(crate) alike: bool,
-    /// Of the first that failed, or is to fail.
+    /// The kind of the first operation that failed or has to fail.
     pub(crate) kind: Option<&'static str>,
-    /// Operations that failed.
+    /// The number of operations that failed.
     pub(crate) burnt: u64,
-    /// A sync was among them.
+    /// One of them was a sync.
     pub(crate) sync_failed: bool,
-    /// A write was among them, of which a part was done.
+    /// One of them was a write that was partly done.
     pub(crate) wrote_part: bool,
-    /// Writes so far, and the one that the host takes and cannot write back later; 0: none.
+    /// The number of writes so far. `lose` is the number of the write that the host accepts and later cannot write
+    /// back; 0: none.
     pub(crate) writes: u64,
     pub(crate) lose: u64,
 }
@@ -88,7 +89,7 @@ impl Fuse {
         }
     }
 
-    /// All operations of a kind fail, from that one on, counted over all kinds.
+    /// All operations of a kind fail, from number `at` on, which counts operations of all kinds.
     pub(crate) fn every(kind: &'static str, at: u64) -> Self {
         Self {
             at,
@@ -119,14 +120,14 @@ impl Default for Fuse {
     }
 }
 
-/// What is in a directory: files by number, and names. Copies share the bytes that do not change.
+/// The content of a directory: files by number, and names. Copies share the bytes that do not change.
 #[derive(Default, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Disk {
     pub(crate) inodes: Vec<Arc<Vec<u8>>>,
     pub(crate) names: BTreeMap<Place, Node>,
 }
 
-/// Hears of each operation before it is done.
+/// Is called before each operation.
 pub(crate) type Watch = Box<dyn FnMut(&'static str) + Send>;
 
 #[derive(Default)]
@@ -136,7 +137,7 @@ struct RecordedState {
     disk: Disk,
     log: Vec<Operation>,
     opened: u64,
-    /// The descriptors that were open when the host lost something, and have not reported it.
+    /// The descriptors that were open when the host lost something, and have not reported the loss yet.
     untold: Vec<u64>,
 }
 
@@ -164,7 +165,7 @@ impl RecordedFiles {
         Self::holding(Disk::default(), u8::from(has_boot_id))
     }
 
-    /// A directory with this in it, all of it durable.
+    /// A directory with this content, all of it durable.
     pub(crate) fn holding(disk: Disk, boot: u8) -> Arc<Self> {
         let state = RecordedState {
             disk,
@@ -176,14 +177,14 @@ impl RecordedFiles {
         })
     }
 
-    /// What a killed process leaves, its recording with it: nothing in that became durable.
+    /// What a killed process leaves, with its recording: nothing of that has become durable.
     pub(crate) fn killed(disk: Disk, boot: u8, log: Vec<Operation>) -> Arc<Self> {
         let files = Self::holding(disk, boot);
         files.state.lock().log = log;
         files
     }
 
-    /// Lights or puts out the fuse, and returns it as it was.
+    /// Sets the fuse, and returns the old one.
     pub(crate) fn set_fuse(&self, fuse: Fuse) -> Fuse {
         std::mem::replace(&mut self.state.lock().fuse, fuse)
     }
@@ -217,12 +218,12 @@ impl RecordedFiles {
         self.state.lock().log.clone()
     }
 
-    /// How many files are open: each knows the directory.
+    /// How many files are open. Each holds a reference to the directory.
     pub(crate) fn open_files(&self) -> usize {
         Arc::strong_count(&self.state) - 1
     }
 
-    /// How many files were ever made.
+    /// How many files were made in all.
     pub(crate) fn inodes(&self) -> usize {
         self.state.lock().disk.inodes.len()
     }
@@ -237,7 +238,7 @@ impl RecordedFiles {
     }
 }
 
-/// A file's bytes, to be changed.
+/// A file's bytes, for a change.
 pub(crate) fn content(disk: &mut Disk, inode: usize) -> &mut Vec<u8> {
     if disk.inodes.len() <= inode {
         disk.inodes.resize(inode + 1, Arc::default());
@@ -267,7 +268,7 @@ fn as_sync(error: &Error) -> Error {
 }
 
 impl RecordedState {
-    /// Counts an operation, and fails it if its turn has come.
+    /// Counts an operation, and fails it when the fuse says so.
     fn burn(&mut self, what: &'static str) -> Result<()> {
         if let Some(watch) = &mut self.watch {
             watch(what);
@@ -313,7 +314,7 @@ impl RecordedState {
         node.ok_or_else(|| no_entry(place, libc::ENOENT))
     }
 
-    /// What is done to the high-water mark is a kind of its own: the journal does without.
+    /// Operations on the high-water mark are a kind of their own: the journal works without the mark.
     fn kind(&self, inode: usize, what: &'static str) -> &'static str {
         let mark = self.disk.names.get(&Place::hidden(name::HIGH_WATER));
         if mark == Some(&Node::File(inode)) {
@@ -363,7 +364,7 @@ impl Files for RecordedFiles {
         let mut state = self.state.lock();
         state.burn("rename")?;
         let node = state.node(from)?;
-        // Renaming one link of a file over another does nothing.
+        // Renaming one name of a file to another name of the same file does nothing.
         if state.disk.names.get(to) != Some(&node) {
             state.change(Some(from.clone()), Some((to.clone(), node)));
         }
@@ -377,7 +378,7 @@ impl Files for RecordedFiles {
         state.set_new(to, node)
     }
 
-    /// Every directory in memory is a file system of its own.
+    /// Every directory in memory counts as a file system of its own.
     fn adopt(&self, _: &dyn File, _: &Place) -> Result<bool> {
         self.state.lock().burn("adopt")?;
         Ok(false)
@@ -444,7 +445,7 @@ impl Files for RecordedFiles {
 struct RecordedFile {
     state: Arc<Mutex<RecordedState>>,
     inode: usize,
-    /// Which of all that were opened.
+    /// The number of this descriptor among all that were opened.
     number: u64,
 }
 
@@ -485,7 +486,8 @@ impl File for RecordedFile {
         state.write(self.inode, offset, bytes.into());
         state.fuse.writes += 1;
         if state.fuse.writes == state.fuse.lose {
-            // As a sync that fails, but no sync was called. The descriptors that have the file open will report it.
+            // The same as after a failed sync, but no sync was called. The descriptors that have the file open will
+            // report the loss.
             let inode = self.inode;
             state.log.push(Operation::FailedSync { inode });
             state.untold.push(self.number);
@@ -526,7 +528,7 @@ impl File for RecordedFile {
         false
     }
 
-    /// Any unsynced write may be on the disk at any time already.
+    /// Any unsynced write may reach the disk at any time.
     fn begin_sync(&self) {}
 
     fn sync(&self) -> Result<()> {

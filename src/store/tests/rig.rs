@@ -1,4 +1,4 @@
-//! A store under test with its modules, its model, and the moments at which promises were made.
+//! A store under test with its modules, its model, and the moments at which commits became durable.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use super::{About, Bytes, Moment, Oracle, Random, map_options};
 use super::{CommitOptions, CompactOptions, MapOptions, Module, OpenOptions, Store};
 use crate::{Error, PrecopyOptions, Result, VerifyOptions};
 
-/// Less than a commit may have, so that captures spill; and nothing to warm.
+/// Less than a commit may need: captures then spill. Nothing is warmed up.
 const ARENA: u64 = 20 << 10;
 
 /// Pages of a module of a random history.
@@ -29,7 +29,7 @@ fn page() -> u64 {
     crate::sys::host::page_size()
 }
 
-/// What was durable when so many operations had been recorded.
+/// What was durable after this many recorded operations.
 struct RigMark {
     recorded: usize,
     moment: usize,
@@ -42,27 +42,27 @@ pub(crate) struct Rig {
     pub(crate) modules: BTreeMap<String, Module>,
     now: Bytes,
     pub(crate) oracle: Oracle,
-    /// Calls that failed, and why the last one did.
+    /// The number of calls that failed, and the error of the last one.
     pub(crate) failures: u64,
     pub(crate) failure: Option<Error>,
-    /// How often a failed call is made again.
+    /// How often a failed call is repeated.
     pub(crate) patience: u64,
-    /// What the store holds if a call that failed did a part of its work that stays.
+    /// What the store holds if a failed call did a part of its work that stays.
     doubtful: Option<Moment>,
     marks: Vec<RigMark>,
     map_options: MapOptions,
     pages: u64,
-    /// Counts what is written, so that no two commits are alike.
+    /// The number of writes: it makes each commit different.
     version: u64,
 }
 
 impl Rig {
-    /// A store whose modules are tracked as a VMM's would be.
+    /// A store whose modules are tracked as a VMM's modules are.
     pub(crate) fn new(files: Arc<RecordedFiles>) -> Self {
         Self::with(files, PAGES, MapOptions::default())
     }
 
-    /// A store of small modules whose writes are marked.
+    /// A store of small modules, whose writes are marked.
     pub(crate) fn small(files: Arc<RecordedFiles>) -> Self {
         Self::with(files, 2, map_options())
     }
@@ -88,7 +88,7 @@ impl Rig {
         rig
     }
 
-    /// Notes what holds from here on.
+    /// Records what holds from here on.
     pub(crate) fn mark(&mut self) {
         self.marks.push(RigMark {
             recorded: self.files.recorded(),
@@ -97,13 +97,13 @@ impl Rig {
         });
     }
 
-    /// Where the recording of the first store ended, and that of its calls began.
+    /// The number of operations that making the store took. The test's calls come after them.
     pub(crate) fn made(&self) -> usize {
         self.marks[0].recorded
     }
 
-    /// The moments that a crash after `count` operations may leave: none that was durable is lost, and
-    /// what was under way may be there.
+    /// The moments that a crash after `count` operations may leave: no durable moment is lost, and the operation
+    /// that was under way may be there.
     pub(crate) fn allowed(&self, count: usize, crash: Crash) -> RangeInclusive<usize> {
         let done = self.marks.iter().rev().find(|mark| mark.recorded <= count);
         let begun = self.marks.iter().find(|mark| mark.recorded > count);
@@ -115,8 +115,8 @@ impl Rig {
         least..=begun
     }
 
-    /// Makes a call until it succeeds. A failed one has changed nothing. A poisoned store is opened anew, and the
-    /// call is given up. Without patience it is made once.
+    /// Makes a call until it succeeds. A failed call must change nothing. A poisoned store is opened again, and the
+    /// call is not repeated. Without patience the call is made once.
     pub(crate) fn again<T>(&mut self, what: &str, call: impl Fn(&Self) -> Result<T>) -> Option<T> {
         for _ in 0..=self.patience {
             match call(self) {
@@ -139,7 +139,7 @@ impl Rig {
         None
     }
 
-    /// After a failed call: memory and history are as before, and the reason is no damage.
+    /// After a failed call: memory and history must be unchanged, and the error must not be damage.
     fn failed(&mut self, what: &str, error: &Error) {
         self.failures += 1;
         self.check_memory(&self.now);
@@ -147,7 +147,7 @@ impl Rig {
         self.settle(what);
     }
 
-    /// The store holds what it held, or what a call has made of it that may stop half-way.
+    /// The store must hold what it held before, or the result of a call that is allowed to stop half-way.
     fn settle(&mut self, what: &str) {
         let found = Moment::of(&self.store);
         if let Some(then) = self.doubtful.take_if(|then| *then == found) {
@@ -157,14 +157,14 @@ impl Rig {
         assert_eq!(
             found,
             *self.oracle.now(),
-            "{what} failed, and something is half visible"
+            "{what} failed, but a part of it is visible"
         );
     }
 
-    /// Closes the store and opens it again, as often as it takes: everything committed is there.
+    /// Closes the store and opens it again, with as many tries as needed: everything committed must be there.
     pub(crate) fn reopen(&mut self) {
         self.close();
-        assert!(self.open(), "it can be opened at last");
+        assert!(self.open(), "the store opens in the end");
     }
 
     /// Closes the store.
@@ -173,8 +173,8 @@ impl Rig {
         self.mark();
     }
 
-    /// Opens the store, whether it was closed or its owner just died, and maps what was mapped. Says whether
-    /// it could be opened.
+    /// Opens the store, whether it was closed or its owner died, and maps the modules that were mapped. Returns
+    /// whether the store could be opened.
     pub(crate) fn open(&mut self) -> bool {
         let mut opened = Err(Error::Cancelled);
         for _ in 0..=self.patience {
@@ -218,15 +218,15 @@ impl Rig {
         let bytes = known.cloned().unwrap_or(vec![0; size as usize]);
         assert!(
             module.mapped().memory.equals(0, &bytes),
-            "{id} comes up with other bytes"
+            "{id} is mapped with wrong bytes"
         );
         self.modules.insert(id.to_owned(), module);
         self.now.insert(id.to_owned(), bytes);
         self.mark();
     }
 
-    /// Writes a page of every module, another one each time, with every sector of it different from all
-    /// others; every third time zeros.
+    /// Writes a page of every module, a different page each time, in which every sector has different bytes. Every
+    /// third time writes zeros.
     pub(crate) fn write(&mut self) {
         self.version += 1;
         let version = self.version;
@@ -270,14 +270,14 @@ impl Rig {
         }
     }
 
-    /// Notes what the store holds from now on.
+    /// Records what the store holds from now on.
     fn moment(&mut self, change: impl FnOnce(&mut Moment)) {
         let mut moment = self.oracle.now().clone();
         change(&mut moment);
         self.oracle.moments.push(moment);
     }
 
-    /// What a call that failed would have made of the last moment, if a part of a write was done.
+    /// Records what a failed call would have made of the last moment, if a part of a write was done.
     fn begun(&mut self, change: impl FnOnce(&mut Moment)) {
         if !self.files.fuse().wrote_part {
             return;
@@ -295,7 +295,7 @@ impl Rig {
         self.mark();
     }
 
-    /// What the next commit is to say: nothing, a label, the caller's bytes, or both, of several lengths.
+    /// The options of the next commit: nothing, a label, user data, or both, with various lengths.
     pub(crate) fn about_next(&self) -> CommitOptions {
         let next = self.oracle.bytes.len();
         CommitOptions {
@@ -309,10 +309,10 @@ impl Rig {
         }
     }
 
-    /// A commit returned this number.
+    /// Records that a commit returned this number.
     pub(crate) fn committed(&mut self, number: u64) {
         if !self.oracle.bytes.contains_key(&number) {
-            // What is not mapped is taken from the head.
+            // Modules that are not mapped keep the head's bytes.
             let head = self.oracle.now().head;
             let mut bytes = self
                 .oracle
@@ -340,7 +340,7 @@ impl Rig {
         }
     }
 
-    /// A capture, and its commit, or that it is given up.
+    /// Makes a capture, and then commits or cancels it.
     pub(crate) fn capture(&mut self, commits: bool) {
         let capture = |rig: &Self| rig.store.capture(&rig.about_next());
         if let Some(capture) = self.again("capture", capture) {
@@ -359,7 +359,7 @@ impl Rig {
         self.mark();
     }
 
-    /// Gives the first page of a module back.
+    /// Discards the first page of a module.
     pub(crate) fn discard(&mut self, id: &str) {
         let discard = |rig: &Self| rig.modules[id].discard(0, page());
         if self.again("discard", discard).is_some() {
@@ -376,7 +376,7 @@ impl Rig {
         self.mark();
     }
 
-    /// An export, a verification or an audit.
+    /// Exports, verifies or audits.
     pub(crate) fn look(&mut self, step: Step) {
         let nowhere = std::fs::File::options().write(true).open("/dev/null");
         let nowhere = nowhere.unwrap();
@@ -389,7 +389,7 @@ impl Rig {
         self.mark();
     }
 
-    /// Imports a stream of all commits of another rig's store, none of which is here.
+    /// Imports a stream of all commits of another rig's store. None of them is in this store.
     pub(crate) fn import(&mut self, stream: std::os::fd::RawFd, from: &Oracle) {
         let before = self.store.commits().unwrap();
         let imported = self.again("import", |rig| rig.store.import(stream));
@@ -405,7 +405,7 @@ impl Rig {
         self.mark();
     }
 
-    /// A commit that came with an import says what it said where it was made, except its parent's number.
+    /// Records a commit that came with an import: its info is as in the other store, except the parent's number.
     pub(crate) fn learn(&mut self, number: u64, was: &About, bytes: Arc<Bytes>) {
         let about = About::of(&self.store, number);
         let parent = about.parent;
@@ -433,7 +433,7 @@ impl Rig {
         self.mark();
     }
 
-    /// Compacts, keeping so many of the newest commits (0: all) and the head.
+    /// Compacts, and keeps this many of the newest commits (0: all) and the head.
     pub(crate) fn compact(&mut self, keep_last: usize, image_percent: u32) {
         let options = CompactOptions {
             keep_last: keep_last as u64,
@@ -448,7 +448,7 @@ impl Rig {
             then.commits
                 .retain(|commit| at.next() >= Some(newest) || *commit == head);
         }
-        // A deletion, and then a persist, which is durable when the call returns.
+        // A compaction is a deletion, and then a persist, which is durable when the call returns.
         self.doubtful = Some(then).filter(|then| then != self.oracle.now());
         if self
             .again("compact", |rig| rig.store.compact(&options, None))
@@ -475,7 +475,7 @@ impl Rig {
         self.made_durable("persist", |store| store.persist(None));
     }
 
-    /// As a persist of much does.
+    /// Persists into files, as a large persist does.
     pub(crate) fn persist_in_files(&mut self) {
         self.made_durable("persist in files", |store| store.checkpoint(None));
     }

@@ -1,11 +1,10 @@
-//! Short histories: what they are made of, where they begin, and all of them.
+//! All short histories: their steps, their beginnings, and their sequences.
 
 use super::Rig;
 use super::recorded::RecordedFiles;
 use std::sync::Arc;
 
-/// What a history is made of. Another operation is one more name here and in `STEPS`, and one more line in
-/// `Player::step`.
+/// The steps of histories. A new step needs one more name here and in `STEPS`, and one more line in `Player::step`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Map,
@@ -28,7 +27,7 @@ pub(crate) enum Step {
     Audit,
 }
 
-/// What else can fail, and has no crash states of its own.
+/// More steps that can fail. They have no crash states of their own.
 const MORE: [Step; 8] = [
     Step::Capture,
     Step::Abandon,
@@ -53,7 +52,7 @@ pub(crate) const STEPS: [Step; 10] = [
     Step::Reopen,
 ];
 
-/// What is there before the first step.
+/// The steps that come before a history.
 const BEGINNINGS: [&[Step]; 5] = [
     &[],
     &[Step::Map],
@@ -68,7 +67,7 @@ const BEGINNINGS: [&[Step]; 5] = [
     ],
 ];
 
-/// A rig, and whether its store is closed: the next step opens it.
+/// A rig, and whether its store is closed. If so, the next step opens it.
 pub(crate) struct Player {
     pub(crate) rig: Rig,
     pub(crate) closed: bool,
@@ -85,7 +84,7 @@ impl Player {
     pub(crate) fn step(&mut self, step: Step) {
         if self.closed || step == Step::Reopen {
             self.closed = !self.rig.open();
-            // A module that could not be mapped is not there for the step either.
+            // A module that could not be mapped is missing for this step, which may then be impossible.
             if self.closed || !self.allows(step) {
                 return;
             }
@@ -142,7 +141,8 @@ impl Player {
     }
 }
 
-/// A beginning and one to three steps. Searches look at its last step: those before are other histories' last.
+/// A beginning and one to three steps. A search looks at the last step only: each shorter history is in the list
+/// too.
 #[derive(Debug, Clone)]
 pub(crate) struct StepHistory {
     pub(crate) has_boot_id: bool,
@@ -159,7 +159,7 @@ impl StepHistory {
             sequences = sequences.iter().flat_map(with).collect();
             for beginning in 0..BEGINNINGS.len() {
                 for steps in &sequences {
-                    // What an import needs of the boot id, a commit needs, too.
+                    // An import needs the boot id for the same purposes as a commit.
                     let imports = steps.contains(&Step::Import);
                     for has_boot_id in [true, false].into_iter().take(2 - usize::from(imports)) {
                         all.push(Self {
@@ -174,7 +174,7 @@ impl StepHistory {
         all
     }
 
-    /// What else can fail, after each beginning, and where that is not too long with a step between.
+    /// The steps of `MORE` after each beginning, and with a step between if histories of two steps are wanted.
     pub(crate) fn of_more(longest: u64) -> Vec<Self> {
         let between = STEPS.map(Some).into_iter().filter(|_| longest > 1);
         let sequences = std::iter::once(None)
@@ -192,12 +192,12 @@ impl StepHistory {
         beginnings.flat_map(with).collect()
     }
 
-    /// Whether its last step is the first one after an empty directory: the making of the store is its, too.
+    /// Whether the last step is the first one in an empty directory: it then also makes the store.
     pub(crate) fn makes_the_store(&self) -> bool {
         self.beginning == 0 && self.steps.len() == 1
     }
 
-    /// Plays all but the last step, which it returns; nothing where a step cannot be taken.
+    /// Plays all steps except the last, and returns the last. Returns nothing if a step is not possible.
     pub(crate) fn play(&self, files: Arc<RecordedFiles>) -> Option<(Player, Step)> {
         let mut player = Player::new(files);
         let (last, before) = self.steps.split_last()?;

@@ -1,4 +1,4 @@
-//! Streams of another store, to be imported: a commit, and one that was made on it.
+//! Export streams of another store for imports: one commit, and one that was made on it.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -10,7 +10,7 @@ use super::{About, Bytes, CommitOptions, Moment, Rig, Store, map_options, rig};
 use crate::Result;
 use crate::sys::host;
 
-/// A stream, the bytes of its last commit, and what that says of itself.
+/// A stream, the bytes of its last commit, and the info of this commit.
 pub(crate) struct Sent {
     stream: Vec<u8>,
     pub(crate) bytes: Bytes,
@@ -40,7 +40,7 @@ fn make() -> [Sent; 2] {
         };
         let commit = store.commit(&options).unwrap();
         let about = About::of(&store, commit);
-        // Less than a socket holds.
+        // Less than a socket can buffer.
         let (mut from, to) = UnixStream::pair().unwrap();
         store.export(commit - 1, commit, to.as_raw_fd()).unwrap();
         drop(to);
@@ -55,7 +55,7 @@ fn make() -> [Sent; 2] {
     })
 }
 
-/// The same for all, with ids that no other store has.
+/// The streams, made once for all tests of the process, with ids that no other store has.
 pub(crate) fn sent() -> &'static [Sent; 2] {
     static SENT: OnceLock<[Sent; 2]> = OnceLock::new();
     SENT.get_or_init(|| {
@@ -74,18 +74,20 @@ fn import(store: &Store, sent: &Sent) -> Result<u64> {
     store.import(from.as_raw_fd())
 }
 
-/// What a store that is poisoned must refuse.
+/// A call that a poisoned store must refuse.
 pub(crate) fn import_first(store: &Store) -> Result<u64> {
     import(store, &sent()[0])
 }
 
 impl Rig {
-    /// Whether an import may be made: it would be the head where there is none, and then nothing may be mapped.
+    /// Whether an import is possible. Where there is no head, the import becomes the head, and then no module may
+    /// be mapped.
     pub(crate) fn can_import(&self) -> bool {
         self.oracle.now().head != 0 || !["a", "b"].iter().any(|id| self.has(id))
     }
 
-    /// Imports the first stream; the second if the first is there; else the second once more, which changes nothing.
+    /// Imports the first stream; the second stream if the first is there; otherwise the second again, which changes
+    /// nothing.
     pub(crate) fn import_next(&mut self) {
         let [first, second] = sent();
         let there = |rig: &Self| {

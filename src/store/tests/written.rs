@@ -1,4 +1,4 @@
-//! Module commits whose pages say which commit wrote them.
+//! Module commits whose pages show which commit wrote them.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use super::{CommitOptions, Store, map_options, rig};
 use crate::layer::LayerFiles;
 use crate::sys::host;
 
-/// What a page is full of at a commit that wrote it.
+/// The byte that fills a page of the commit that wrote it.
 pub(crate) fn byte(commit: u64, page: u64) -> u8 {
     1 + ((commit * 16 + page) % 255) as u8
 }
 
-/// The files of a store whose commits wrote these pages each of a module "a" of so many, with nothing in a cache.
+/// The files of a store whose commits wrote these pages of a module "a". Nothing is in a cache.
 pub(crate) fn written(pages: u64, commits: &[&[u64]]) -> (Arc<RecordedFiles>, LayerFiles) {
     let files = RecordedFiles::new(true);
     let store = Store::open_files(files.clone(), "test", rig::open_options()).unwrap();

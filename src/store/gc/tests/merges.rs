@@ -1,4 +1,4 @@
-//! Files that a deletion could not do without, as on a full disk: the next one does.
+//! Files that a deletion had to leave, as on a full disk: the next deletion removes them.
 
 use crate::store::tests::Rig;
 use crate::store::tests::recorded::{Fuse, RecordedFiles};
@@ -9,8 +9,8 @@ fn is_there(rig: &Rig, name: &str) -> bool {
     entries.any(|entry| entry.name == name)
 }
 
-/// Deletes two commits in a row, with no room at one operation of the first. `None`: it has no such operation.
-/// Else whether a file stayed that needed room to go.
+/// Deletes two commits in a row. At one operation of the first deletion there is no space. Returns `None` if the
+/// deletion has no such operation, otherwise whether a file stayed because its removal needs space.
 fn delete_without_room(at: u64) -> Option<bool> {
     let mut rig = Rig::small(RecordedFiles::new(true));
     rig.map("a");

@@ -1,5 +1,5 @@
-//! What a commit waits for beside a deletion and a compaction: what these do to files while they have the store's
-//! lock. Copying, syncing, reading and removing are done without it.
+//! How long a commit waits beside a deletion and a compaction: what these do to files while they hold the store's
+//! lock. They copy, sync, read and remove files without the lock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::store::{CommitOptions, CompactOptions, Store};
 const PAGES: u64 = 16;
 const COMMITS: u64 = 24;
 
-/// Operations by kind.
+/// The number of operations of each kind.
 type WaitCounts = BTreeMap<&'static str, u64>;
 
 fn total(counts: &WaitCounts, kinds: &[&str]) -> u64 {
@@ -22,7 +22,7 @@ fn total(counts: &WaitCounts, kinds: &[&str]) -> u64 {
     kinds.iter().map(of).sum()
 }
 
-/// A store of two modules, persisted up to the middle, opened anew, when nothing about its files is known.
+/// A store of two modules, persisted up to the middle, and opened again: nothing about its files is cached.
 fn make() -> (Arc<RecordedFiles>, Store) {
     let files = RecordedFiles::new(true);
     let open = || Store::open_files(files.clone(), "test", rig::open_options()).unwrap();
@@ -47,12 +47,12 @@ fn make() -> (Arc<RecordedFiles>, Store) {
     }
     store.close().unwrap();
     let store = open();
-    // Of one the head is mapped, of the other nothing is known.
+    // The head of one module is mapped. Nothing about the other module is cached.
     map(&store, "a");
     (files, store)
 }
 
-/// What a call does to files with and without the store's lock.
+/// Counts what a call does to files with the store's lock and without it.
 fn watched(
     files: &RecordedFiles,
     store: &Store,
@@ -60,7 +60,7 @@ fn watched(
 ) -> [WaitCounts; 2] {
     let counts: Arc<Mutex<[WaitCounts; 2]>> = Arc::default();
     let (inside, own) = (counts.clone(), store.clone());
-    // Nobody else is in the store: if the lock is held, it is by this call.
+    // No other call is in the store: if the lock is held, this call holds it.
     files.set_watch(Some(Box::new(move |what| {
         let locked = usize::from(own.0.state.is_locked());
         *inside.lock()[locked].entry(what).or_default() += 1;
@@ -72,8 +72,8 @@ fn watched(
     [with, without]
 }
 
-/// Checks what was done with the lock held, where `rewritten` files got their names. Returns how many
-/// backing files became names of other images, which takes a look whether they are there, a link and a rename.
+/// Checks what was done with the lock held. `rewritten` is the number of files that got their names. Returns how
+/// many backing files became names of other images; each of them takes an open, a link and a rename.
 fn check(with: &WaitCounts, rewritten: u64, writes: u64) -> u64 {
     let links = total(with, &["link"]);
     let never = [
@@ -88,7 +88,7 @@ fn check(with: &WaitCounts, rewritten: u64, writes: u64) -> u64 {
     assert_eq!(total(with, &never), 0, "{with:?}");
     assert_eq!(total(with, &["open"]), links, "{with:?}");
     assert_eq!(total(with, &["rename"]), rewritten + links, "{with:?}");
-    // Of temporary names; no file goes with them.
+    // These are temporary names: no file is removed with them.
     assert_eq!(total(with, &["unlink"]), 2 * links, "{with:?}");
     assert_eq!(total(with, &["write"]), writes, "{with:?}");
     links
@@ -97,17 +97,17 @@ fn check(with: &WaitCounts, rewritten: u64, writes: u64) -> u64 {
 #[test]
 fn a_commit_waits_for_a_rename_beside_a_deletion() {
     let (files, store) = make();
-    let (mut folds, mut links) = (0, 0);
+    let (mut merges, mut links) = (0, 0);
     for victim in [20, 3, 4, 11, 21, 1] {
         let [with, without] = watched(&files, &store, || store.delete_commit(victim));
         let rewritten = total(&without, &["create"]);
-        folds += rewritten;
+        merges += rewritten;
         // The record of the deletion.
         links += check(&with, rewritten, 1);
     }
-    assert!(folds >= 8 && links == 2, "{folds} folds, {links} links");
+    assert!(merges >= 8 && links == 2, "{merges} merges, {links} links");
     println!(
-        "6 deletions, {folds} folds: a commit waits for one rename each, one record, {links} links"
+        "6 deletions, {merges} merges: a commit waits for one rename each, one record, {links} links"
     );
 }
 
@@ -121,21 +121,21 @@ fn a_commit_waits_for_a_rename_beside_a_compaction() {
             ..CompactOptions::default()
         };
         let [with, without] = watched(&files, &store, || store.compact(&options, None));
-        // But for `commits` and its successor, what was made are files that were rewritten.
+        // All files that were made are rewritten files, except `commits` and its successor.
         let rewritten = total(&without, &["create"]) - total(&without, &["rename"]);
         // The records of the deletions, and the journal's header.
         let links = check(&with, rewritten, 4);
         assert!(rewritten >= 6, "{without:?}");
-        // The journal, when all is persisted.
+        // The journal is cut when all is persisted.
         assert!(total(&with, &["set_len"]) <= 1, "{with:?}");
         println!(
-            "a compaction, {rewritten} files written anew: a commit waits for one rename each, 4 writes to the journal, \
+            "a compaction, {rewritten} rewritten files: a commit waits for one rename each, 4 writes to the journal, \
              {links} links"
         );
     }
 }
 
-/// A retention that deletes many commits gives the lock back again and again.
+/// A retention rule that deletes many commits releases the lock again and again.
 #[test]
 fn a_commit_waits_for_a_hundred_deletions_beside_a_retention() {
     let files = RecordedFiles::new(true);
@@ -152,7 +152,7 @@ fn a_commit_waits_for_a_hundred_deletions_beside_a_retention() {
         no_images: true,
         ..CompactOptions::default()
     };
-    // A callback is called without the lock.
+    // Callbacks are called without the lock.
     let mut left = vec![600];
     let mut look = |_, _| {
         left.push(store.0.state.try_lock().unwrap().history.len());

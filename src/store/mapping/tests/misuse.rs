@@ -1,4 +1,4 @@
-//! Modules that are used after their end, and records of modules that no host could hold.
+//! Modules that are used after their end, and records of modules that are too large for any host.
 
 use std::sync::Arc;
 
@@ -47,11 +47,11 @@ fn adopted_memory_is_the_callers_again_when_it_was_unmapped_or_the_store_closed(
     }
 }
 
-/// A store with a commit whose module has that size, by right checksums, and no bytes.
+/// A store with a commit whose module has this size and no bytes. All checksums are right.
 fn large(directory: &tempfile::TempDir, size: u64) -> Store {
     let store = store(directory);
     let layers = &store.0.layers;
-    // A file system may have no files of that size; a module with an image below has a small one.
+    // A file system may not allow files of this size. A module with an image below it needs only a small file.
     let image = Draft::image(layers, Place::hidden("new-0"), "ram", 4096, 1);
     let image = image.finish(layers).unwrap();
     let delta = Draft::delta(layers, Place::hidden("new-1"), size, 2, &image.index);

@@ -1,4 +1,4 @@
-//! A reader that is opened beside an owner who goes on while it looks.
+//! A reader that opens a store while the owner goes on.
 
 use std::io::IoSlice;
 use std::os::fd::RawFd;
@@ -17,27 +17,28 @@ use crate::sys::host::repeatable;
 
 type Once = Box<dyn FnOnce() + Send>;
 
-/// The files as a reader sees them: when it first opens one of them, something happens before.
+/// The files as a reader sees them. Just before the reader first opens one of the files, `before` is called.
 struct Meddled {
     files: Arc<RecordedFiles>,
     place: Place,
     before: Mutex<Option<Once>>,
-    /// How it finds that file so many times, each time in another way, before it finds it at rest.
+    /// How the reader finds this file the first few times. Each time the file is different, until it does not
+    /// change any more.
     torn: Torn,
     looks: AtomicU64,
 }
 
-/// What a file is that is read while it is written.
+/// How a file looks that is read while it is written.
 #[derive(Debug, Clone, Copy)]
 enum Torn {
     Never,
-    /// Its length is that of before it was cut.
+    /// It still has the length from before it was cut.
     Shorter(u64),
-    /// A byte of its header is not yet what it will be.
+    /// A byte of its header does not have its new value yet.
     Header(u64),
 }
 
-/// A file as it was when it was read.
+/// A file as it was when the reader read it.
 struct Snapshot {
     file: Arc<dyn File>,
     torn: Torn,
@@ -154,7 +155,8 @@ impl Files for Meddled {
 fn a_reader_that_looks_while_a_commit_is_deleted_sees_what_is_there_before_or_after() {
     for kept in [false, true] {
         repeatable::begin(1);
-        // The host has no boot id. So readers look at the files, as they do during a persist on a host with a boot id.
+        // The host has no boot id. Readers then check whether the files change, as they do during a persist on a
+        // host with a boot id.
         let mut rig = Rig::small(RecordedFiles::new(false));
         rig.map("a");
         rig.write();
@@ -196,7 +198,7 @@ fn a_reader_that_looks_while_the_journal_is_written_looks_again() {
     rig.persist_in_files();
     rig.write();
     rig.commit();
-    // A header that is the same three times is taken for damage.
+    // A header that is the same three times is reported as damage.
     for torn in [
         Torn::Shorter(1),
         Torn::Shorter(2),
@@ -262,7 +264,7 @@ fn a_reader_of_a_damaged_store_does_not_look_again_and_again() {
             matches!(&refused, crate::Error::Corrupt { file, .. } if **file == *place.to_string()),
             "{refused}"
         );
-        // The identity, and both logs three times.
+        // The identity once, and both logs three times.
         let count = opens.take();
         assert!(count <= 7, "{place}: {count} files opened");
     }

@@ -41,5 +41,5 @@ fn only_two_known_ids_say_whether_the_host_has_rebooted() {
             "{written_by}, {read_by}"
         );
     }
-    println!("{count} looks at journals of this boot, of another, and of nobody knows which");
+    println!("{count} opens of journals of this boot, of another boot, and of an unknown boot");
 }

@@ -1,5 +1,5 @@
-//! Syncs that fail, owners that are killed before they could note it, and what the host then drops of the files. The
-//! next owner finds what is left, and a second sync of lost bytes does not count.
+//! Syncs that fail, owners that are killed before they can note the failure, and what the host then drops from the
+//! files. The next owner finds what is left. A second sync of lost bytes must not count as success.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::store::tests::{Random, Rig, check_reopened, open};
 use crate::sys::fs::{Access, Files as _};
 use crate::sys::host::repeatable;
 
-/// Three commits in files, and six records of moved heads, which fill the journal's first sector. The head was never
-/// where they leave it when the last persist succeeded.
+/// Three commits in files, and six records of moved heads, which fill the journal's first sector. They leave the
+/// head at a commit that was not the head when the last persist succeeded.
 fn move_about(player: &mut Player) {
     for step in [
         Step::Map,
@@ -31,11 +31,11 @@ fn move_about(player: &mut Player) {
     }
 }
 
-/// What comes before a sync fails, and the step in which it does.
+/// The steps before a sync fails, and the step in which it fails.
 type FailingHistory = (fn(&mut Player), Step);
 
 const HISTORIES: [FailingHistory; 6] = [
-    // Of the first files, of `commits` and of its name.
+    // A sync of the first files, of `commits` and of its name.
     (
         |player| {
             for step in [Step::Map, Step::Commit] {
@@ -44,9 +44,9 @@ const HISTORIES: [FailingHistory; 6] = [
         },
         Step::Persist,
     ),
-    // Of the journal, with records of moved heads alone.
+    // A sync of the journal, which has only records of moved heads.
     (move_about, Step::Persist),
-    // Of the journal, with a commit and its file.
+    // A sync of the journal, with a commit and its file.
     (
         |player| {
             for step in [Step::Map, Step::Commit, Step::Persist, Step::Commit] {
@@ -55,7 +55,7 @@ const HISTORIES: [FailingHistory; 6] = [
         },
         Step::Persist,
     ),
-    // Of an inline file of the journal, which a checkpoint is to sync.
+    // A sync of an inline file of the journal by a checkpoint.
     (
         |player| {
             for step in [Step::Map, Step::Commit, Step::Persist, Step::Commit] {
@@ -65,11 +65,11 @@ const HISTORIES: [FailingHistory; 6] = [
         },
         Step::PersistInFiles,
     ),
-    // Of the journal, whose beginning is durable since it was written anew, before any of this had begun.
+    // A sync of the journal. The journal's beginning was rewritten earlier and is durable.
     (
         |player| {
             move_about(player);
-            // A half record, as an owner leaves it that was killed.
+            // Half a record, as a killed owner may leave it.
             let journal = player.rig.files.open(&journal_place(), Access::Write);
             let journal = journal.unwrap().unwrap();
             let end = journal.len().unwrap();
@@ -79,7 +79,7 @@ const HISTORIES: [FailingHistory; 6] = [
         },
         Step::Persist,
     ),
-    // Of more files, and of `commits`, which goes on for more than a sector.
+    // A sync of more files, and of `commits`, which is longer than a sector.
     (
         |player| {
             for step in [Step::Map, Step::Commit, Step::PersistInFiles] {
@@ -115,10 +115,9 @@ fn fail_last(
     (player, empty, fuse)
 }
 
-/// The owner lives, opens the store anew, and makes more of it durable, and is killed or loses power at any time of
-/// that; or opens the store twice, the second time after a journal that the first open wrote and that is in doubt, and
-/// leaves the journal empty.
-/// Returns the states tried.
+/// The owner survives, opens the store again, makes more of it durable, and is killed or loses power at any time.
+/// Or it opens the store twice: the second open finds a journal that the first open wrote and that may not be
+/// durable, and leaves the journal empty. Returns how many states were tried.
 fn opened_anew(
     rig: &mut Rig,
     empty: &RecordedFiles,

@@ -1,5 +1,5 @@
-//! Promise 4: the journal's high-water mark. If the journal lacks its end, and only damage can be the cause, the store is
-//! refused. In all other cases the mark refuses nothing.
+//! Promise 4: the journal's high-water mark. If the end of the journal is missing, and only damage can be the
+//! cause, the store is refused. In all other cases the mark does not stop an open.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn mark_place() -> Place {
     Place::hidden(name::HIGH_WATER)
 }
 
-/// Two commits in files, and three that are in the journal alone.
+/// Two commits in files, and three that are only in the journal.
 fn store() -> Rig {
     repeatable::begin(1);
     let mut rig = Rig::small(RecordedFiles::new(true));
@@ -38,7 +38,7 @@ fn store() -> Rig {
     rig
 }
 
-/// Where the journal's records begin, and where the last of them ends.
+/// The offsets of the journal's records, and the end of the last one.
 fn ends(disk: &Disk) -> Vec<usize> {
     let (bytes, store) = (bytes_at(disk, &journal_place()), id_of(disk));
     let header = LogHeader::decode(bytes, LogKind::Journal, &store, "").unwrap();
@@ -48,8 +48,8 @@ fn ends(disk: &Disk) -> Vec<usize> {
     ends
 }
 
-/// The journal cut at every length behind its header, and filled up with zeros: refused by a host that has not rebooted, as
-/// long as records are missing.
+/// Cuts the journal at every length behind its header, and also fills it up with zeros. A host that has not
+/// rebooted must refuse each of these journals if records are missing. Returns how many were refused.
 fn every_end_is_missed(disk: &Disk) -> u64 {
     let place = journal_place();
     let (whole, length) = (*ends(disk).last().unwrap(), bytes_at(disk, &place).len());
@@ -75,10 +75,10 @@ fn every_end_is_missed(disk: &Disk) -> u64 {
 fn promise_4_a_missing_end_of_the_journal_is_damage() {
     let mut rig = store();
     let mut tried = every_end_is_missed(&rig.files.disk());
-    // Another owner finds the records, and adds none.
+    // Another owner finds the records, and adds no record.
     rig.reopen();
     tried += every_end_is_missed(&rig.files.disk());
-    // So does one behind a power cut; from then on he is answerable for them.
+    // The same after a power cut: from then on this owner's mark covers the records.
     let files = RecordedFiles::holding(rig.files.disk(), BOOTED);
     drop(open(&files, &|| "after a power cut".into()));
     let booted = files.disk();
@@ -90,7 +90,7 @@ fn promise_4_a_missing_end_of_the_journal_is_damage() {
             tried += 1;
         }
     }
-    // A persist that fails gives the records back to the journal's care.
+    // After a failed persist the records must still be in the journal.
     let mut failed = 0;
     for at in 1..24 {
         rig.patience = 0;
@@ -106,7 +106,7 @@ fn promise_4_a_missing_end_of_the_journal_is_damage() {
         }
     }
     println!(
-        "{tried} ends of the journal that were gone, each missed; {failed} failed persists among them"
+        "{tried} missing ends of the journal, each reported; {failed} failed persists among them"
     );
     assert!(tried > 1000 && failed > 5, "{tried}, {failed}");
 }
@@ -120,18 +120,18 @@ fn promise_4_an_older_journal_is_damage() {
         rig.write();
         rig.commit();
         match number {
-            // Its inline files stay in it.
+            // The inline files stay in the journal.
             2 | 3 | 9 | 10 | 15 => rig.persist(),
-            // It gets another generation.
+            // The journal gets a new generation.
             4 | 5 | 8 | 12 | 16 => rig.persist_in_files(),
             _ => {}
         }
     }
     let (disk, place) = (rig.files.disk(), journal_place());
     let (mut tried, mut missed) = (0, 0);
-    // Also while a persist is under way: what a sync leaves on the disk says so.
+    // Also during a persist: the marks on the disk during a sync show that it is under way.
     for (number, old) in held(&rig)[&place].iter().enumerate() {
-        // As a disk that lost a write gives a block of it back, or all.
+        // A disk that lost a write returns an older block, or an older file.
         for length in [512, 4096, usize::MAX] {
             let stale = with(&disk, &place, |bytes| {
                 let length = length.min(old.len());
@@ -147,7 +147,7 @@ fn promise_4_an_older_journal_is_damage() {
             tried += 1;
             let what = || format!("{length} bytes as in its state {number}");
             match open_on(&stale, SAME_BOOT) {
-                // Its header alone was older.
+                // Only the header was older.
                 Ok(store) => assert_eq!(Moment::of(&store), *rig.oracle.now(), "{}", what()),
                 failed => {
                     refused(failed, &place, &what);
@@ -156,7 +156,7 @@ fn promise_4_an_older_journal_is_damage() {
             }
         }
     }
-    println!("{tried} older journals, {missed} missed, and nothing with the others");
+    println!("{tried} older journals, {missed} refused; with the others nothing is lost");
     assert!(tried > 100 && missed > 100, "{missed} of {tried}");
 }
 
@@ -168,7 +168,7 @@ fn a_missing_end_that_a_power_cut_may_take_is_no_damage() {
         let cut = with(&disk, &journal_place(), |bytes| bytes.truncate(end));
         for boot in [BOOTED, 0] {
             let what = || format!("cut to {end} bytes, boot {boot}");
-            // The owner is killed anywhere in his recovery, and the next one finds a mark of any age.
+            // The owner is killed anywhere in its recovery, and the next owner finds a mark of any age.
             let files = RecordedFiles::holding(cut.clone(), boot);
             let found = Moment::of(&open(&files, &what));
             assert_eq!(found.commits.len(), 2 + number, "{}", what());
@@ -232,7 +232,7 @@ fn another_file_under_the_name_of_the_mark_is_not_written_to() {
     let disk = files.disk();
     assert_eq!(bytes_at(&disk, &other), theirs);
     assert_ne!(disk.names[&other], disk.names[&mark_place()]);
-    // A link is not followed, and an owner does not go on beside it.
+    // The owner does not follow a symbolic link: it refuses the store.
     let mut linked = disk.clone();
     linked
         .names
@@ -293,7 +293,7 @@ fn a_mark_that_cannot_be_written_is_logged_and_the_call_succeeds() {
         told.lock().iter().filter(|m| m.contains("journal")).count()
     };
     assert_eq!(commit(true), 1);
-    // The mark is too low, which is still true; the next mark is right again.
+    // The mark is too low, which is still valid. The next mark is exact again.
     let disk = files.disk();
     let last = ends(&disk).len() - 2;
     for (number, end) in ends(&disk).into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Files that no commit needs when a store is opened: the library's own go, and no others.
+//! Files that no commit needs when a store is opened: the library removes its own files and no others.
 
 use crate::store::tests::recorded::RecordedFiles;
 use crate::store::tests::{Rig, rig};
@@ -93,7 +93,7 @@ fn a_damaged_persisted_file_is_salvaged_and_an_owner_mends_it() {
         rig.commit();
         rig.persist();
     }
-    // The second is inline in the journal.
+    // The second file is inline in the journal.
     rig.close();
     let place = Place::root("a_Commit2");
     for (read_only, salvage) in [(true, false), (true, true), (false, false)] {

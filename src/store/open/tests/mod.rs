@@ -1,4 +1,4 @@
-//! Tests of opening: what recovery makes of what an owner, the host or a person left.
+//! Tests of opening: how recovery handles what an owner, the host or a person left.
 
 mod beside;
 mod boots;

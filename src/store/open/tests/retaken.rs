@@ -1,5 +1,5 @@
-//! What the host had written back of the journal some time before a sync of it failed, and takes up again when it drops
-//! what that sync could not write: an older journal beside files that went on.
+//! The host wrote back a part of the journal before a sync of it failed. When the host drops what the sync could
+//! not write, this older journal is read again, beside files that are newer.
 
 use crate::journal::journal_place;
 use crate::store::Store;
@@ -11,7 +11,7 @@ use crate::store::tests::{Random, Rig, check_power_cuts, check_reopened, open};
 use crate::sys::fs::{Access, Files as _};
 use crate::sys::host::repeatable;
 
-/// What the host writes back at once.
+/// The unit in which the host writes back.
 const BLOCK: usize = 4096;
 
 /// The number of the journal's file.
@@ -22,7 +22,7 @@ fn journal_of(disk: &Disk) -> usize {
     }
 }
 
-/// A file's bytes after some operations, all of them made.
+/// A file's bytes after some operations, all of them done.
 fn bytes_after(log: &[Operation], file: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for operation in log {
@@ -41,16 +41,16 @@ fn bytes_after(log: &[Operation], file: usize) -> Vec<u8> {
     bytes
 }
 
-/// How a third commit is persisted, before the sync that fails.
+/// How a third commit is persisted before the sync that fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Third {
     Missing,
-    /// In the journal alone.
+    /// Only in the journal.
     InlineFile,
     InFiles,
 }
 
-/// Histories whose journal stays within one block: the last sync of it failed.
+/// Histories in which the last sync of the journal failed. The journal fits into one block.
 fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
     repeatable::begin(1);
     let mut rig = Rig::small(RecordedFiles::new(true));
@@ -61,7 +61,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
     }
     rig.persist_in_files();
     if third != Third::Missing {
-        // Of a page that has become zero.
+        // The commit has one page, which becomes zero.
         rig.write();
         rig.commit();
     }
@@ -71,7 +71,7 @@ fn last_sync_failed(third: Third, delete: bool) -> (Rig, Disk) {
         Third::InFiles => rig.persist_in_files(),
     }
     if delete {
-        // The commit below the last goes, and it is the base of the inline file.
+        // Deletes the commit below the last one, which is the base of the inline file.
         rig.delete(if third == Third::Missing { 1 } else { 2 });
         rig.persist();
     }
@@ -98,13 +98,13 @@ fn a_journal_that_was_written_back_before_its_sync_failed_counts_for_what_it_has
         }
     }
     println!(
-        "{states} crashes of recoveries from journals that were written back, {salvaged} journals more salvaged"
+        "{states} crashes of recoveries from journals that were written back, {salvaged} more journals were salvaged"
     );
     assert!(states > 1000 && salvaged < states / 8);
 }
 
-/// Opens the store over the journal as it was after each operation since its last good sync, and over each crash of those
-/// recoveries. How many crashes, and how many journals had to be salvaged.
+/// Opens the store with the journal as it was after each operation since its last successful sync, and after each
+/// crash of these recoveries. Returns how many crashes were tried, and how many journals had to be salvaged.
 fn taken_up_again(rig: &Rig, disk: &Disk, random: &mut Random) -> (u64, u64) {
     let log = rig.files.log();
     let journal = journal_of(disk);
@@ -116,7 +116,7 @@ fn taken_up_again(rig: &Rig, disk: &Disk, random: &mut Random) -> (u64, u64) {
     for count in from..=log.len() {
         let mut left = disk.clone();
         let mut old = bytes_after(&log[..count], journal);
-        // What lies behind was given back when the journal was cut.
+        // The bytes behind the block were freed when the journal was cut.
         old.truncate(BLOCK);
         let bytes = content(&mut left, journal);
         old.resize(bytes.len(), 0);
@@ -161,7 +161,7 @@ fn a_file_whose_sync_failed_in_an_open_does_not_count_as_durable_in_the_next() {
             rig.write();
             rig.commit();
             rig.persist();
-            // Half a record, as an owner leaves it that was killed.
+            // Half a record, as a killed owner may leave it.
             let file = rig.files.open(&journal_place(), Access::Write);
             let file = file.unwrap().unwrap();
             let end = file.len().unwrap();
@@ -192,6 +192,6 @@ fn a_file_whose_sync_failed_in_an_open_does_not_count_as_durable_in_the_next() {
             states += check_power_cuts(&rig, &empty.disk(), percents, &mut Random(at), &what);
         }
     }
-    println!("{states} power cuts after an open that failed and one that did not");
+    println!("{states} power cuts after an open that failed and an open that succeeded");
     assert!(states > 10);
 }

@@ -1,7 +1,8 @@
-//! A snapshot of the disk below a store in use, or a file system that gave up and was mounted again: what a power cut
-//! leaves, found by a host that has not rebooted and so takes all that was written for there. It may refuse that, and say
-//! what is not whole of what was never persisted. What was persisted is there, though files that are inline in the journal are
-//! taken from it by the second owner, when the first has tried to persist them. Nothing is wrong.
+//! A snapshot of the disk below a store in use, or a file system that failed and was mounted again. The host has
+//! not rebooted, so it assumes that all that was written is there, but it finds what a power cut leaves. It may
+//! refuse the store, or report that commits which were never persisted are not whole. Everything persisted must be
+//! there. Files that are inline in the journal come back when the second owner opens the store, after the first has
+//! tried to persist them. No byte may be wrong.
 
 use crate::store::tests::crashed::{Crash, Crashes};
 use crate::store::tests::recorded::{Disk, RecordedFiles};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 type Left = Arc<RecordedFiles>;
 
-/// Opens what is left, restores a commit and compares it.
+/// Opens what is left, restores a commit and compares its bytes.
 fn restored(left: &Left, rig: &Rig, options: OpenOptions, commit: u64) -> Result<()> {
     let store = Store::open_files(left.clone(), "test", options)?;
     store.restore(commit, None)?;
@@ -28,7 +29,8 @@ fn restored(left: &Left, rig: &Rig, options: OpenOptions, commit: u64) -> Result
     Ok(())
 }
 
-/// One owner tries to persist what is left, and finds that the host has lost some of it; the next has it again.
+/// One owner tries to persist what is left, and finds that the host has lost a part. The next owner has the commit
+/// again.
 fn mended(left: &Left, rig: &Rig, commit: u64) -> Result<()> {
     let store = Store::open_files(left.clone(), "test", open_options())?;
     let lost = store.checkpoint(None);
@@ -44,13 +46,14 @@ fn mended(left: &Left, rig: &Rig, commit: u64) -> Result<()> {
 struct SnapshotCounts {
     opened: u64,
     refused: u64,
-    /// Restores of what was persisted, of what was not, and refusals of what was not.
+    /// Restores of persisted commits, restores of other commits, and refusals of other commits.
     promised: u64,
     others: u64,
     not_whole: u64,
-    /// What was persisted, taken from the journal by the owner after the first.
+    /// Persisted commits that the second owner took from the journal.
     mended: u64,
-    /// What was persisted, refused to a salvager: it is in the journal, from which an owner takes it after a boot.
+    /// Persisted commits that a salvage refused. They are in the journal: an owner takes them from there after a
+    /// reboot.
     for_an_owner: u64,
 }
 
@@ -89,7 +92,7 @@ impl SnapshotCounts {
         self.opened += u64::from(!salvage);
         self.refused += u64::from(salvage);
         let store = open(salvage).unwrap_or_else(|error| panic!("{}: {error}", what()));
-        // Deletions may be durable before a persist says so.
+        // A deletion may be durable before a persist returns.
         let moments = &rig.oracle.moments[rig.allowed(count, Crash::PowerCut)];
         let stays = |commit: &u64| {
             let mut all = moments.iter();

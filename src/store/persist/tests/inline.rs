@@ -31,29 +31,29 @@ impl SmallCommits {
             fill,
         };
         small.commit(1);
-        // Of one page, and as long as the module.
+        // The commit has one page, but its file is as long as the module.
         assert!(!small.persist(), "an image of {PAGES} pages");
         small
     }
 
-    /// A commit of so many pages. Returns the length of its file.
+    /// Makes a commit of this many pages. Returns the length of its file.
     fn commit(&mut self, pages: u64) -> u64 {
         self.fill = self.fill % 250 + 1;
         let bytes = vec![self.fill; (pages * page_size()) as usize];
         self.module.mapped().memory.write(0, &bytes);
         self.module.mark_dirty(0, bytes.len() as u64).unwrap();
-        // More than the arena has: it is copied in parts.
+        // More than fits into the arena: the file is copied in parts.
         let commit = self.store.commit(&CommitOptions::default()).unwrap();
         let files = self.store.files(commit).unwrap();
         let made = files.iter().find(|file| file.module_commit == commit);
         made.unwrap().length
     }
 
-    /// Persists, and says whether that was one sync of the journal.
+    /// Persists. Returns whether this took one sync of the journal.
     fn persist(&mut self) -> bool {
         let (log, before) = (self.files.log().len(), self.store.stats().unwrap());
         self.store.persist(None).unwrap();
-        // That of the journal's name comes with the first.
+        // The first persist also syncs the directory of the journal's name.
         let syncs = |operation: &&Operation| matches!(operation, Operation::Sync { .. });
         let syncs = self.files.log()[log..].iter().filter(syncs).count();
         let after = self.store.stats().unwrap();
@@ -122,7 +122,7 @@ fn the_journal_has_no_more_inline_bytes_than_it_may() {
                 small.reopen();
             }
         }
-        // Then it begins anew.
+        // Then the journal starts again, empty.
         small.commit(60);
         assert!(small.persist());
     }

@@ -1,16 +1,16 @@
-//! Promise 2: the order of writes and syncs, read off a recording of the file operations.
+//! Promise 2: the order of writes and syncs, checked in a recording of the file operations.
 
 use crate::format::name;
 use crate::store::tests::recorded::{Node, Operation, RecordedFiles};
 use crate::store::tests::{Random, Rig};
 use crate::sys::fs::{Dir, Place};
 
-/// Where each thing happened last before `end`.
+/// The position of the last operation of each kind before `end`.
 fn last(log: &[Operation], end: usize, wanted: impl Fn(&Operation) -> bool) -> Option<usize> {
     log[..end].iter().rposition(wanted)
 }
 
-/// The inode that a name means after `end` operations.
+/// The inode that a name has after `end` operations.
 fn inode(log: &[Operation], end: usize, place: &Place) -> Option<usize> {
     let mut found = None;
     for operation in &log[..end] {
@@ -28,9 +28,9 @@ fn inode(log: &[Operation], end: usize, place: &Place) -> Option<usize> {
     found
 }
 
-/// For one persist that ended at `end`: every file of a commit that it made durable was synced
-/// after its last write, named before the directory was synced, and both came before the records;
-/// and the records were synced before the journal forgot them.
+/// Checks one persist that ended at `end`. Every file of a commit that it made durable was synced after its last
+/// write, and was named before the directory was synced. Both came before the records. The records were synced
+/// before the journal was emptied.
 fn check_persist(log: &[Operation], end: usize, begun: usize) -> usize {
     let commits = inode(log, end, &Place::root(name::COMMITS)).expect("commits is there");
     let journal = inode(log, end, &Place::hidden(name::JOURNAL)).expect("the journal is there");
@@ -48,7 +48,7 @@ fn check_persist(log: &[Operation], end: usize, begun: usize) -> usize {
     .expect("commits was synced");
     assert!(
         begun < written && written < synced,
-        "records before their sync"
+        "the records come before their sync"
     );
     let named = last(
         log,
@@ -178,7 +178,8 @@ fn promise_2_small_files_are_inline_in_the_journal_and_synced_once() {
         let [synced] = syncs(journal)[..] else {
             panic!("round {round}: no sync of the journal");
         };
-        // All that it makes durable was written before; only the journal's header and high-water mark were written after.
+        // Everything that the sync makes durable was written before. Only the journal's header and high-water mark
+        // were written after.
         for (at, operation) in log.iter().enumerate() {
             if let Operation::Write { inode, offset, .. } = operation {
                 let header = Some(*inode) == journal && *offset == 0;
@@ -190,7 +191,7 @@ fn promise_2_small_files_are_inline_in_the_journal_and_synced_once() {
             }
         }
     }
-    // The inline files of the journal are bounded.
+    // The number and size of inline files in the journal are limited.
     assert!(in_files > 2 && inlined > 500, "{in_files}, {inlined}");
     println!("{inlined} persists with one sync each, {in_files} that emptied the journal");
 }
@@ -257,7 +258,7 @@ fn promise_1_a_store_has_its_directory_before_it_has_commits() {
         matches!(o, Operation::SyncDir(Dir::Root))
     });
     let named = inode(&log, log.len(), &Place::hidden(name::IDENTITY));
-    // The recording begins when the hidden directory is there, with its name in memory only.
+    // The recording begins when the hidden directory exists, and its name is not durable yet.
     assert!(
         named.is_some() && dir.is_some(),
         "the name of the hidden directory is synced when a store is made"

@@ -1,4 +1,4 @@
-//! The reserve after the journal's end: commits leave it, and restore and delete may use it.
+//! The reserve after the journal's end: commits do not use it, restore and delete may.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::sys::realfs;
 
 const RESERVE: u64 = 4096;
 const STEP: u64 = 16 * RESERVE;
-/// What restore and delete append.
+/// The length of a record that restore and delete append.
 const RECORD: u64 = 64;
 
-/// A log and the number of its next record.
+/// A log and the sequence number of its next record.
 struct Growing(RecordLog, u64);
 
 impl Growing {
@@ -37,7 +37,7 @@ impl Growing {
         Ok(())
     }
 
-    /// A commit with so many bytes of user data.
+    /// Appends a commit with this many bytes of user data.
     fn commit(&mut self, data: u64) -> Result<()> {
         self.append(Event::Committed(Arc::new(Commit {
             number: self.1,
@@ -50,7 +50,7 @@ impl Growing {
         })))
     }
 
-    /// Commits that end there.
+    /// Appends commits up to exactly this end.
     fn commit_to(&mut self, end: u64) -> Result<()> {
         let begin = self.0.end();
         self.commit(0).unwrap();
@@ -73,7 +73,7 @@ fn after_every_record_there_is_room_for_more() {
         growing.append(Event::HeadMoved(1)).unwrap();
         let (end, file) = (growing.0.end(), at.join(".vmstore/journal"));
         let room = file.metadata().unwrap().blocks() * 512;
-        // Beside the file's blocks there may be some that say where they are.
+        // Besides the file's blocks there may be blocks that say where they are.
         let slack = 2 * RESERVE;
         assert!(
             (end + RESERVE..end + RESERVE + STEP + slack).contains(&room) && room % STEP <= slack,
@@ -87,7 +87,7 @@ fn commits_leave_the_reserve_to_restore_and_delete() {
     for errno in [libc::ENOSPC, libc::EDQUOT] {
         let files = RecordedFiles::new(true);
         let mut growing = Growing::new(&*files, LogKind::Journal);
-        // It reserves so much.
+        // Reserves the first piece.
         growing.commit(100).unwrap();
         files.fail_allocations(errno);
         growing.commit_to(STEP - RESERVE).unwrap();
@@ -102,7 +102,7 @@ fn commits_leave_the_reserve_to_restore_and_delete() {
         }
         assert_eq!(growing.0.end(), STEP);
         assert_eq!(growing.commit(0).unwrap_err().errno(), errno);
-        // A write that failed would take what is reserved with it.
+        // A write that failed could also lose what is reserved.
         let refused = growing.append(Event::HeadMoved(1)).unwrap_err();
         assert!(refused.errno() == errno && refused.to_string().contains("allocate"));
         assert_eq!(
@@ -110,7 +110,7 @@ fn commits_leave_the_reserve_to_restore_and_delete() {
             2 * (2 + RESERVE / RECORD) + 3,
             "each asks for a large piece, for a small one, and the last for exactly its length"
         );
-        // There is room for a small piece.
+        // There is space for a small piece.
         files.fail_allocations(errno);
         let mut fuse = files.set_fuse(Fuse::default());
         fuse.times = 1;
@@ -118,7 +118,7 @@ fn commits_leave_the_reserve_to_restore_and_delete() {
         growing.commit(0).unwrap();
         assert_eq!(files.set_fuse(Fuse::default()).burnt, 1);
         growing.commit(0).unwrap();
-        // What is durable in `commits` was committed before.
+        // What becomes durable in `commits` was committed before: it may use the reserve.
         let mut commits = Growing::new(&*files, LogKind::Commits);
         files.fail_allocations(errno);
         commits.commit(2 * STEP).unwrap();
@@ -174,7 +174,8 @@ fn a_persist_without_room_in_the_journal_is_a_checkpoint() {
     rig.commit();
     rig.persist();
     rig.write();
-    // All but what a page and its index take; of each number at least one is too much for the journal.
+    // Leaves space for about one page and its index. In each round at least one of the limits is too small for the
+    // journal.
     let (mut asked, mut emptied) = (0, 0);
     for most in (STEP - 3 * RESERVE..STEP - RESERVE).step_by(512) {
         let end = rig
@@ -214,6 +215,6 @@ fn a_persist_without_room_in_the_journal_is_a_checkpoint() {
         emptied += u64::from(after == LOG_HEADER as u64);
         assert!(after == LOG_HEADER as u64 || after > before);
     }
-    // As long as `commits` has room; then the persist uses the journal's reserve.
+    // This goes on while `commits` has space. After that the persist uses the journal's reserve.
     assert!(asked > 2 && (1..4).contains(&emptied), "{asked}, {emptied}");
 }

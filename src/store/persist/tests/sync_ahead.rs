@@ -1,11 +1,12 @@
-//! Files that are synced ahead of a persist and closed, because so many are open.
+//! Files that are synced before a persist and closed, because too many are open.
 
 use crate::store::tests::crashed::{Crash, Crashes};
 use crate::store::tests::recorded::{Fuse, RecordedFiles};
 use crate::store::tests::{Random, Rig, check_power_cuts, check_reopened, open};
 use crate::sys::host::repeatable;
 
-/// Commits that leave more files open than may be. The host has few descriptors, of which a quarter is for them.
+/// Makes commits that leave more files open than allowed. The host has few descriptors, and a quarter of them may
+/// be used for these files.
 const COMMITS: u64 = 40;
 const OPEN: u64 = 16;
 
@@ -52,7 +53,10 @@ fn promise_2_a_sync_ahead_of_a_persist_that_fails_poisons() {
     rig.files.set_fuse(Fuse::every_sync());
     let mut commits = 0;
     while !rig.store.stats().unwrap().poisoned {
-        assert!(commits < COMMITS, "no sync failed, or it is no matter");
+        assert!(
+            commits < COMMITS,
+            "no sync failed, or its failure had no effect"
+        );
         rig.write();
         rig.commit();
         commits += 1;
@@ -60,7 +64,7 @@ fn promise_2_a_sync_ahead_of_a_persist_that_fails_poisons() {
     assert!(rig.files.set_fuse(Fuse::default()).sync_failed);
     assert!(commits >= OPEN / 2, "{commits} commits");
     rig.store.persist(None).unwrap_err();
-    // The host drops what it could not write; the next owner goes on from what is there.
+    // The host drops what it could not write. The next owner continues with what is left.
     let count = rig.files.recorded();
     let crashes = Crashes::new(&rig.files, &empty, count, Crash::Evicted);
     let mut random = Random(1);

@@ -1,5 +1,6 @@
-//! Writes that the host could not write back. Only a sync through a descriptor that was open then reports the error. A
-//! sync through another descriptor, or by the next owner, succeeds, and must not count for these writes.
+//! Writes that the host could not write back. Only a sync through a descriptor that was open at that time reports
+//! the error. A sync through another descriptor, or by the next owner, succeeds: it must not count for these
+//! writes.
 
 use std::os::fd::AsRawFd as _;
 
@@ -53,7 +54,11 @@ fn promise_2_pages_that_a_dead_owner_lost_are_not_persisted() {
                 let store = open(&files, &what);
                 let persisted = store.persist(None);
                 if damaged {
-                    assert!(persisted.is_err(), "{}: persisted what is lost", what());
+                    assert!(
+                        persisted.is_err(),
+                        "{}: a persist succeeded although its bytes are lost",
+                        what()
+                    );
                     lost += 1;
                 } else {
                     persisted.unwrap_or_else(|error| panic!("{}: {error}", what()));
@@ -62,7 +67,9 @@ fn promise_2_pages_that_a_dead_owner_lost_are_not_persisted() {
             }
         }
     }
-    println!("{lost} sectors lost by a dead owner: no persist took them for written; {kept} zeros");
+    println!(
+        "{lost} sectors lost by a dead owner: no persist counted them as written; {kept} zeros"
+    );
     assert!(lost > 100);
 }
 
@@ -121,7 +128,7 @@ fn promise_1_pages_that_a_dead_owner_lost_come_back_from_the_journal() {
     assert!(mended > 100);
 }
 
-/// What power cuts leave when a write was lost, whether or not anything failed of it.
+/// Checks what power cuts leave after a lost write, whether or not a call reported the loss.
 fn cut(rig: &Rig, empty: &RecordedFiles, random: &mut Random, what: &dyn Fn() -> String) -> u64 {
     let count = rig.files.recorded();
     let crashes = Crashes::new(&rig.files, &empty.disk(), count, Crash::PowerCut);

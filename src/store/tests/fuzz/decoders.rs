@@ -1,4 +1,4 @@
-//! Every decoder of the format, with what must hold of whatever it takes.
+//! Every decoder of the format, and what must hold for whatever it accepts.
 
 use super::seal;
 use crate::format::bytes::Reader;
@@ -11,16 +11,16 @@ use crate::format::record::{self, RecordPlace, Tail};
 use crate::format::transfer::{self, Chain, FRAME, Frame};
 use crate::format::{StoreId, high_water, name};
 
-/// The store of all inputs.
+/// The id of the store to which all inputs belong.
 pub(crate) const STORE: StoreId = *b"a fuzzed store's";
-/// Checksums are as they are in the input, instead of made right.
+/// Checksums stay as they are in the input. Otherwise they are corrected.
 pub(crate) const RAW: u8 = 1;
-/// Records keep their links and numbers.
+/// Records keep their `prev_checksum` and their sequence numbers.
 pub(crate) const UNLINKED: u8 = 2;
-/// The length of a module commit file is in the input, instead of as its footer wants it.
+/// The length of a module commit file is in the input. Otherwise it follows from the footer.
 pub(crate) const LENGTH: u8 = 4;
 
-/// The first byte chooses the decoder, the second how its bytes are made ready.
+/// The first byte chooses the decoder. The second byte chooses how the decoder's bytes are prepared.
 pub(crate) fn run(input: &[u8]) {
     let [which, flags, bytes @ ..] = input else {
         return;
@@ -82,7 +82,7 @@ fn stream(bytes: &mut [u8], flags: u8, kind: LogKind) {
         check_event(&record.event);
     }
     scan.after_damage.iter().for_each(|r| check_event(&r.event));
-    // What counts is a stream by itself, and another record can be appended to it.
+    // The records that count are a log by themselves, and another record can be appended to them.
     let mut whole = bytes[..scan.end as usize].to_vec();
     let next = last.map_or(1, |(_, number)| number + 1);
     let moved = Event::HeadMoved(1);
@@ -93,7 +93,7 @@ fn stream(bytes: &mut [u8], flags: u8, kind: LogKind) {
     };
     record::encode(&mut whole, &STORE, place, false, &moved);
     let again = record::scan(&whole, &header, &STORE, "stream").unwrap();
-    // But for a first record that is linked to the generation before, which a new one never is.
+    // The exception is a first record that continues the previous generation: a new record never does this.
     let stale = scan.end == LOG_HEADER as u64 && header.previous == scan.prev_checksum;
     assert!(
         stale || again.records.len() == scan.records.len() + 1,
@@ -123,7 +123,7 @@ fn event(bytes: &[u8]) {
         check_event(&event);
         let mut again = Vec::new();
         event.encode(&mut again);
-        assert_eq!(again, payload, "another form of the same event");
+        assert_eq!(again, payload, "the same event was encoded in another form");
     }
 }
 
@@ -147,7 +147,7 @@ fn ending(bytes: &mut [u8], flags: u8) {
     let Ok(footer) = Footer::decode(&bytes[at..], length, &STORE, "file") else {
         return;
     };
-    // As the reader of a file asks for them.
+    // In pieces, as the reader of a file asks for them.
     assert!(footer.index_offset + footer.index_length + FOOTER as u64 == length);
     let Some(runs) = bytes[..at].get(..footer.runs_length() as usize) else {
         return;
@@ -210,7 +210,7 @@ fn export(bytes: &mut [u8], flags: u8) {
             return;
         };
         check_frame(&frame);
-        // There is one form of each frame, and no other.
+        // Each frame has only one form.
         assert_eq!(writer.encode(&frame), [head, payload].concat());
         rest = behind;
     }
@@ -235,7 +235,7 @@ fn kept(bytes: &[u8]) {
     }
 }
 
-/// One frame whose head is right, so that its payload alone is what is tried.
+/// One frame with a valid head: only the payload is tried.
 fn frame(bytes: &[u8]) {
     let Some((kind, payload)) = bytes.split_first() else {
         return;

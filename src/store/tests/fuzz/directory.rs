@@ -1,5 +1,5 @@
-//! Whole store directories: a store of the library's, changed as the input says, and then opened in every way,
-//! listed, verified, mapped, restored, written to, exported and compacted.
+//! Whole store directories: a store that the library made is changed as the input says, and then opened in every
+//! way, listed, verified, mapped, restored, written to, exported and compacted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,27 +11,27 @@ use crate::format::name;
 use crate::sys::fs::{Dir, Place};
 use crate::sys::host::repeatable;
 
-/// Checksums are made right again: the directory was made by somebody who means harm. Without it, it was
-/// damaged by accident, and no byte may be wrong.
+/// Checksums are corrected: the directory was made by an attacker. Without this flag it was damaged by accident,
+/// and no byte may be wrong.
 pub(crate) const FORGED: u8 = 1;
-/// Those of pages, too.
+/// Checksums of pages are corrected too.
 pub(crate) const FORGED_PAGES: u8 = 2;
-/// The host has not booted since.
+/// The host has not rebooted since.
 pub(crate) const SAME_BOOT: u8 = 4;
-/// Records keep their links and numbers.
+/// Records keep their `prev_checksum` and their sequence numbers.
 pub(crate) const UNLINKED: u8 = 8;
-/// The places in a footer follow from its counts.
+/// The offsets in a footer follow from its counts.
 pub(crate) const PLACED: u8 = 16;
 
-/// The longest hole, in a module commit and in a stream, which is searched to its end.
+/// The longest hole in a module commit, and in a log, which the library searches to its end.
 const HOLE: u64 = 1 << 30;
 const STREAM_HOLE: u64 = 1 << 20;
-/// What is sealed of the end of a file.
+/// How much of the end of a file is sealed.
 const ENDING: u64 = 1 << 20;
 
 pub(crate) type Things = BTreeMap<Place, Thing>;
 
-/// An input under way: a directory, and what of it is read next.
+/// An input while it is read: the directory, and the input's next bytes.
 struct Edits<'a> {
     r: Reader<'a>,
     base: &'a Base,
@@ -39,14 +39,14 @@ struct Edits<'a> {
     forged: bool,
 }
 
-/// The first byte chooses the base, the second says how the rest, a list of changes, is taken.
+/// The first byte chooses the base. The second byte says how the rest, a list of changes, is applied.
 pub(crate) fn run(input: &[u8]) {
     let [base, flags, edits @ ..] = input else {
         return;
     };
     let bases = bases();
     let base = &bases[usize::from(*base) % bases.len()];
-    // Ids from here on are others than those of the bases.
+    // New ids from here on differ from those of the bases.
     repeatable::begin(1 << 32);
     let forged = flags & FORGED != 0;
     let mut edits = Edits {
@@ -93,7 +93,8 @@ pub(crate) fn things_of(base: &Base) -> Things {
     things
 }
 
-/// What is a module commit may get the name of a stream, or a second name there, with its hole.
+/// A module commit with its long hole may get the name of a log, as its name or as a second one. Shortens these
+/// holes.
 fn shorten_holes(things: &mut Things) {
     let is_file = |place: &Place| name::parse_module_commit(&place.name).is_some();
     let mut streams = BTreeSet::new();
@@ -116,7 +117,7 @@ impl Edits<'_> {
         Some(self.r.take(1)?[0])
     }
 
-    /// A name of the directory, or one that could be of it.
+    /// A name that is in the directory, or could be.
     fn place(&mut self) -> Option<Place> {
         let others = [
             Place::hidden(name::IDENTITY),
@@ -133,7 +134,7 @@ impl Edits<'_> {
         let number = self.byte()?;
         let high_water = Place::hidden(name::HIGH_WATER);
         if number == u8::MAX {
-            // Not among the others, so that what the fuzzer keeps goes on meaning the same.
+            // Chosen by a number of its own: the saved inputs of the fuzzer then keep their meaning.
             return Some(high_water);
         }
         let number = usize::from(number);
@@ -146,7 +147,7 @@ impl Edits<'_> {
         ))
     }
 
-    /// Where in a file: from its beginning or, if negative, from its end.
+    /// An offset in a file: from its beginning or, if negative, from its end.
     fn at(&mut self, length: usize) -> Option<usize> {
         let at = self.r.u16()? as i16;
         Some(if at < 0 {
@@ -156,7 +157,7 @@ impl Edits<'_> {
         })
     }
 
-    /// One change; `None` at the end of the input.
+    /// Makes one change. Returns `None` at the end of the input.
     fn next(&mut self) -> Option<()> {
         let kind = self.byte()?;
         let place = self.place()?;
@@ -219,7 +220,7 @@ impl Edits<'_> {
                 }
             }
             _ => {
-                // A field of eight bytes becomes a little more or less.
+                // A field of eight bytes becomes slightly larger or smaller.
                 let by = i64::from(self.byte()? as i8) as u64;
                 let length = self.length(&place);
                 let at = self.at(length)?;
@@ -246,7 +247,7 @@ impl Edits<'_> {
         }
     }
 
-    /// Bytes of the input. An accident makes none that mean something.
+    /// Bytes of the input. Accidental damage never makes bytes with a meaning.
     fn overwrite(&mut self, place: &Place) -> Option<()> {
         let count = usize::from(self.byte()? % 33);
         let length = self.length(place);
@@ -266,7 +267,7 @@ impl Edits<'_> {
         Some(())
     }
 
-    /// Bytes of another place, or of an earlier time.
+    /// Bytes of another file, or of an earlier state.
     fn copy(&mut self, to: &Place) -> Option<()> {
         let (when, from) = (usize::from(self.byte()?), self.place()?);
         let length = self.length(to);
@@ -284,7 +285,7 @@ impl Edits<'_> {
     }
 }
 
-/// Makes all checksums right.
+/// Corrects all checksums.
 pub(crate) fn reseal(things: &mut Things, flags: u8) {
     let identity = Place::hidden(name::IDENTITY);
     if let Some(Thing::File { bytes, .. }) = things.get_mut(&identity) {
@@ -313,7 +314,7 @@ pub(crate) fn reseal(things: &mut Things, flags: u8) {
     }
 }
 
-/// The end of a module commit that has so long a hole, and its pages' checksums where the flags say so.
+/// Corrects the end of a module commit with this hole, and the checksums of its pages if the flags say so.
 pub(crate) fn reseal_file(
     bytes: &mut [u8],
     hole: (usize, u64),

@@ -1,4 +1,4 @@
-//! What is done with a directory that nobody vouches for, and what must hold whatever is in it.
+//! What the fuzzers do with an untrusted directory, and what must hold whatever it contains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,22 +12,22 @@ use crate::{
     CommitOptions, CompactOptions, Error, Finding, MapOptions, OpenOptions, Store, VerifyOptions,
 };
 
-/// A directory and how to look at it.
+/// A directory, and how it is examined.
 pub(crate) struct Passes<'a> {
     pub(crate) scratch: &'a Scratch,
     pub(crate) root: &'a Path,
-    /// What was in it before it was damaged; none: nobody knows.
+    /// What the directory held before it was damaged. `None`: this is not known.
     pub(crate) truth: Option<&'a Base>,
 }
 
 /// Modules up to this size are compared byte for byte.
 const COMPARED: u64 = 1 << 20;
-/// The most commits that are looked at.
+/// The most commits that are examined.
 const COMMITS: usize = 12;
-/// The most that are verified by themselves.
+/// The most commits that are verified separately.
 const VERIFIED: usize = 2;
 
-/// A call that may fail: never for a defect.
+/// A call that may fail, but never with an internal error.
 fn allowed<T>(what: &str, result: Result<T, Error>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -38,10 +38,10 @@ fn allowed<T>(what: &str, result: Result<T, Error>) -> Option<T> {
     }
 }
 
-/// What a call that verifies said the bytes are, by commit and module.
+/// The bytes that a verifying call returned, by commit and module.
 type Seen = BTreeMap<(u64, String), Vec<u8>>;
 
-/// Opens a directory in all ways. What they agree on are bytes.
+/// Opens a directory in all ways. Where two ways return bytes, the bytes must be the same.
 pub(crate) fn examine(passes: &Passes<'_>) {
     let outside = passes.scratch.0.join("outside");
     fs::write(&outside, b"not to be touched").unwrap();
@@ -77,14 +77,14 @@ fn digest(bytes: &[u8]) -> [u8; 16] {
     digest.to_bytes()
 }
 
-/// Asks for everything there is to be asked for.
+/// Calls everything that reads.
 fn look(passes: &Passes<'_>, store: &Store) -> Seen {
     let mut seen = Seen::new();
     let commits = store.commits().unwrap();
     assert!(commits.windows(2).all(|two| two[0] < two[1]));
     allowed("files", store.files(0));
     let mut before = 0;
-    // First what it says of itself.
+    // First what the store lists.
     let mut good = BTreeSet::new();
     let mut listener = |finding: &Finding<'_>| {
         if let Finding::Good(number) = finding {
@@ -107,11 +107,12 @@ fn look(passes: &Passes<'_>, store: &Store) -> Seen {
                 metadata_only: number % 2 == 0,
                 commit: number,
             };
-            // A file may be damaged where this commit does not need it: then it is good, and not whole.
+            // A file may be damaged in a part that this commit does not need. Then the commit is good, but its
+            // files are not whole.
             let whole = allowed("verify", store.verify(&one, None)).is_some();
             assert!(
                 whole || !verified,
-                "commit {number} is bad, and all is good"
+                "commit {number} is damaged, but the whole store verifies"
             );
             good |= whole && !one.metadata_only;
         }
@@ -139,8 +140,8 @@ fn look(passes: &Passes<'_>, store: &Store) -> Seen {
     seen
 }
 
-/// Maps what the head has, and brings it to every commit: memory is what was read, and a module that was not to
-/// be read is an error.
+/// Maps the head's modules, and restores every commit: memory must hold the bytes that were read, and a module that
+/// could not be read must give an error.
 fn restore_all(passes: &Passes<'_>, store: &Store, seen: &Seen) {
     let head = store.head().unwrap();
     let Some(modules) = allowed("modules", store.modules(0)) else {
@@ -174,10 +175,10 @@ fn restore_all(passes: &Passes<'_>, store: &Store, seen: &Seen) {
                 (Some(bytes), _) => {
                     assert!(
                         memory.equals(0, bytes),
-                        "memory is not what is read: {key:?}"
+                        "memory differs from what was read: {key:?}"
                     );
                 }
-                (None, Some(_)) => panic!("{key:?} is in memory, and cannot be read"),
+                (None, Some(_)) => panic!("{key:?} is in memory, but it cannot be read"),
                 (None, None) => {
                     let zeros = vec![0; memory.length() as usize];
                     assert!(
@@ -201,7 +202,7 @@ fn restore_all(passes: &Passes<'_>, store: &Store, seen: &Seen) {
     }
 }
 
-/// Whatever was in it: what goes on says what it did.
+/// Continues with whatever the directory holds: a call that succeeds must have done its work.
 fn go_on(passes: &Passes<'_>, store: &Store, seen: &Seen) {
     let fresh = store.map_module("fresh", crate::sys::host::page_size(), &map_options());
     let fresh = allowed("map", fresh);
@@ -258,18 +259,18 @@ fn go_on(passes: &Passes<'_>, store: &Store, seen: &Seen) {
     still("a compaction");
 }
 
-/// What one store exports another takes, with the same bytes.
+/// What one store exports, another store imports, with the same bytes.
 fn import(passes: &Passes<'_>, spool: &Path, store: &Store, made: u64) {
     let other = passes.scratch.0.join("other");
     let other = Store::open(&other, rig::open_options()).unwrap();
     let stream = fs::File::open(spool).unwrap();
     let Some(there) = allowed("import", other.import(stream.as_raw_fd())) else {
-        assert!(passes.truth.is_none(), "an export that cannot be imported");
+        assert!(passes.truth.is_none(), "the export cannot be imported");
         return;
     };
     other
         .verify(&VerifyOptions::default(), None)
-        .expect("what was imported is whole");
+        .expect("the imported commit is whole");
     for module in store
         .modules(made)
         .unwrap()
@@ -279,7 +280,7 @@ fn import(passes: &Passes<'_>, spool: &Path, store: &Store, made: u64) {
         let mut both = [vec![1; module.size as usize], vec![2; module.size as usize]];
         other
             .read(there, &module.id, 0, &mut both[0])
-            .expect("what was imported is read");
+            .expect("the imported bytes can be read");
         let here = store.read(made, &module.id, 0, &mut both[1]);
         assert!(allowed("read", here).is_none() || both[0] == both[1]);
     }

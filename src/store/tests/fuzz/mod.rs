@@ -1,5 +1,5 @@
-//! What the fuzzers of `fuzz/` run, the inputs that they begin with, and the replay of all that they keep. An
-//! input is bytes; what they mean is said where they are read. Each must end, and no assertion may fail.
+//! What the fuzzers of `fuzz/` run, their first inputs, and the replay of all saved inputs. An input is a list of
+//! bytes. The code that reads an input says what it means. Each run must end, and no assertion may fail.
 
 mod decoders;
 pub(crate) mod directory;
@@ -14,7 +14,7 @@ mod replay;
 #[cfg(test)]
 mod seeds;
 
-/// A thing to be fuzzed.
+/// A target of a fuzzer.
 #[derive(Clone, Copy)]
 pub(crate) struct FuzzTarget {
     pub(crate) name: &'static str,

@@ -1,4 +1,4 @@
-//! Stores that inputs start from, and directories on a real file system that are made of them.
+//! Stores that inputs start from, and directories on a real file system that are made from them.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -14,10 +14,10 @@ use crate::format::header::{LOG_HEADER, LogHeader, LogKind};
 use crate::sys::fs::{Dir, Place};
 use crate::sys::host::repeatable;
 
-/// A store that was made by the library.
+/// A store that the library made.
 pub(crate) struct Base {
     pub(crate) disk: Disk,
-    /// As it was before.
+    /// Earlier states of the store.
     pub(crate) earlier: Vec<Disk>,
     pub(crate) oracle: Oracle,
 }
@@ -58,7 +58,7 @@ const MADE_BY: [&[Step]; 4] = [
     ],
 ];
 
-/// All bases, made once.
+/// All bases. They are made once.
 pub(crate) fn bases() -> &'static [Base] {
     static BASES: OnceLock<Vec<Base>> = OnceLock::new();
     BASES.get_or_init(|| {
@@ -86,7 +86,7 @@ pub(crate) fn id_of(disk: &Disk) -> crate::format::StoreId {
     id.and_then(|id| id.try_into().ok()).expect("an identity")
 }
 
-/// A file's bytes in a base; none if there is no such file.
+/// A file's bytes in a base. `None` if there is no such file.
 pub(crate) fn bytes_at<'a>(disk: &'a Disk, place: &Place) -> &'a [u8] {
     match disk.names.get(place) {
         Some(Node::File(inode)) => &disk.inodes[*inode],
@@ -94,7 +94,7 @@ pub(crate) fn bytes_at<'a>(disk: &'a Disk, place: &Place) -> &'a [u8] {
     }
 }
 
-/// A journal's header as this host writes it, so that the host has not booted since.
+/// A journal's header as this host writes it: the host has then not rebooted since.
 pub(crate) fn of_this_boot(journal: &mut [u8], store: &crate::format::StoreId) {
     let place = Place::hidden("journal").to_string();
     if let Ok(mut header) = LogHeader::decode(journal, LogKind::Journal, store, &place) {
@@ -116,7 +116,7 @@ fn boot_id() -> [u8; 16] {
     })
 }
 
-/// What has a name.
+/// What a name in the directory stands for.
 #[derive(Clone)]
 pub(crate) enum Thing {
     /// A file: its bytes, and a hole before one of them.
@@ -131,7 +131,7 @@ pub(crate) enum Thing {
     Directory,
 }
 
-/// A directory in memory, where it has no length, that is gone with this.
+/// A directory in memory, where its size does not matter. It is removed when this is dropped.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
@@ -150,7 +150,7 @@ impl Scratch {
         Self(own)
     }
 
-    /// Makes a store directory with what a disk holds.
+    /// Makes a store directory with the content of a disk.
     pub(crate) fn make_from(&self, disk: &Disk) -> PathBuf {
         let file = |place| {
             let (bytes, hole) = (bytes_at(disk, place).to_vec(), (0, 0));
@@ -160,7 +160,7 @@ impl Scratch {
         self.make("store", things.iter().map(|(place, thing)| (*place, thing)))
     }
 
-    /// Makes a store directory of this name and with these things in it.
+    /// Makes a store directory with this name and content.
     pub(crate) fn make<'a>(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! All inputs that the fuzzers keep, once more, without a fuzzer.
+//! Runs all saved inputs of the fuzzers again, without a fuzzer.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::TARGETS;
 
-/// The inputs of a target.
+/// The saved inputs of a target.
 pub(crate) fn corpus(target: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     root.join("fuzz/corpus").join(target)

@@ -1,5 +1,5 @@
-//! Checksums made right after a fuzzer changed what they cover: it gets past them, as somebody who writes into
-//! the directory on purpose would.
+//! Corrects checksums after a fuzzer changed the bytes that they cover. The input then passes them, as the input of
+//! an attacker would.
 
 use crate::format::header::LOG_HEADER;
 use crate::format::index::{FOOTER, FORMER, FORMER_RUN, RUN};
@@ -16,7 +16,7 @@ fn put(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Makes the last 8 of the first `length` bytes the checksum of those before them.
+/// Sets the last 8 of the first `length` bytes to the checksum of the bytes before them.
 fn end_with_sum(bytes: &mut [u8], length: usize, sum: impl Fn(&[u8]) -> u64) {
     if let Some(part) = bytes.get_mut(..length) {
         let (body, _) = part.split_at(length - 8);
@@ -35,7 +35,8 @@ pub(crate) fn high_water(bytes: &mut [u8], store: &StoreId) {
     });
 }
 
-/// The header and the records of a stream. `follow`: each record is made the next of the one before it, too.
+/// Corrects the header and the records of a log. `follow`: also makes each record the successor of the record
+/// before.
 pub(crate) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
     let seeded = |bytes: &[u8]| checksum::metadata(store, bytes);
     end_with_sum(bytes, LOG_HEADER, seeded);
@@ -65,13 +66,13 @@ pub(crate) fn stream(bytes: &mut [u8], store: &StoreId, follow: bool) {
     }
 }
 
-/// A footer alone.
+/// Corrects a footer alone.
 pub(crate) fn footer(bytes: &mut [u8], store: &StoreId) {
     end_with_sum(bytes, FOOTER, |bytes| checksum::metadata(store, bytes));
 }
 
-/// The end of a module commit file, from its index on. `page` has the bytes of a data page, by page and slot,
-/// where their checksums are to be made right, too.
+/// Corrects the end of a module commit file, from its index on. `page` returns the bytes of a data page, by page
+/// and slot, if the checksums of pages are to be corrected too.
 pub(crate) fn ending(
     bytes: &mut [u8],
     store: &StoreId,
@@ -113,7 +114,7 @@ pub(crate) fn ending(
     self::footer(footer, store);
 }
 
-/// The header and the frames of an export.
+/// Corrects the header and the frames of an export.
 pub(crate) fn export(bytes: &mut [u8]) {
     const FRAME: usize = transfer::FRAME;
     end_with_sum(bytes, transfer::STREAM_HEADER, checksum::plain);

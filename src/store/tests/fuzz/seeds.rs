@@ -1,5 +1,5 @@
-//! The inputs that the fuzzers begin with, made from what the library writes:
-//! `VMSTORE_WRITE_SEEDS=1 cargo test --lib fuzz::seeds`.
+//! The first inputs of the fuzzers, made from what the library writes: `VMSTORE_WRITE_SEEDS=1 cargo test --lib
+//! fuzz::seeds`.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -40,7 +40,7 @@ fn for_decoders() -> Seeds {
                 _ => {}
             }
         }
-        // Each event by itself.
+        // Each event in a record of its own.
         for kind in [LogKind::Commits, LogKind::Journal] {
             let place = match kind {
                 LogKind::Commits => Place::root(name::COMMITS),
@@ -111,7 +111,7 @@ fn large_index() -> Vec<u8> {
     .concat()
 }
 
-/// An image that remembers the delta that it was.
+/// An image that records how it differs from the delta that it was before.
 fn former_delta() -> Vec<u8> {
     let mut index = Index {
         module: "ram".into(),
@@ -140,7 +140,7 @@ fn former_delta() -> Vec<u8> {
     .concat()
 }
 
-/// A stream whose second write brought three records.
+/// A log whose second write has three records.
 fn two_writes() -> Vec<u8> {
     let header = LogHeader {
         generation: 42,
@@ -169,7 +169,7 @@ fn two_writes() -> Vec<u8> {
     bytes
 }
 
-/// Each base as it is, on this boot and after another, and every kind of change.
+/// Each base unchanged, on this boot and after a reboot, and every kind of change.
 fn for_directories() -> Seeds {
     let mut seeds = Seeds::new();
     let mut add = |bytes: &[u8]| seeds.push(("directory", bytes.to_vec()));

@@ -1,4 +1,4 @@
-//! Sequences of calls with failing operations and crashes between, against the model.
+//! Sequences of calls with failing operations and crashes between them, compared with the model.
 
 use super::super::crashed::{Crash, Crashes};
 use super::super::faults::{KINDS, check_poisoned};
@@ -9,10 +9,10 @@ use crate::VerifyOptions;
 use crate::format::bytes::Reader;
 use crate::sys::host::{page_size, repeatable};
 
-/// The most calls of a sequence.
+/// The most calls in a sequence.
 const CALLS: usize = 40;
 
-/// The first byte chooses the host; then call after call, each a byte and what it needs.
+/// The first byte chooses the host. Then calls follow, each a byte and its arguments.
 pub(crate) fn run(input: &[u8]) {
     let Some((host, calls)) = input.split_first() else {
         return;
@@ -46,7 +46,7 @@ impl Sequence<'_> {
     fn next(&mut self) -> Option<()> {
         let call = self.byte()?;
         match call % 16 {
-            // The next call, with an operation that fails.
+            // The next call has an operation that fails.
             12 | 13 => {
                 let (at, kind, lasting) = (self.byte()?, self.byte()? as usize, self.byte()?);
                 let (errno, short) = KINDS[kind % KINDS.len()];
@@ -124,7 +124,7 @@ impl Sequence<'_> {
         Some(())
     }
 
-    /// A call with an operation that fails; afterwards the cause is gone.
+    /// Makes a call in which an operation fails. Afterwards the cause is gone.
     fn with_fault(&mut self, fuse: Fuse, call: u64) -> Option<()> {
         self.player.rig.files.set_fuse(fuse);
         self.player.rig.patience = 0;
@@ -135,14 +135,17 @@ impl Sequence<'_> {
         rig.failure = None;
         if self.player.closed {
             if call % 12 != 7 {
-                assert!(rig.open(), "it cannot be opened when the cause is gone");
+                assert!(
+                    rig.open(),
+                    "the store does not open after the cause is gone"
+                );
                 self.player.closed = false;
             }
         } else {
             let poisoned = rig.store.stats().unwrap().poisoned;
             assert_eq!(
                 poisoned, fuse.sync_failed,
-                "poisoned, and a sync that failed"
+                "whether it is poisoned, and whether a sync failed"
             );
             if poisoned {
                 check_poisoned(rig, &|| "after a failed sync".into());
@@ -153,13 +156,13 @@ impl Sequence<'_> {
         done
     }
 
-    /// What a crash leaves here.
+    /// Crashes here, and checks what the crash leaves.
     fn crash(&mut self) -> Option<()> {
         let (kind, percent, seed) = (self.byte()?, self.byte()? % 101, self.byte()?);
         let crash = [Crash::Kill, Crash::PowerCut, Crash::Evicted][kind as usize % 3];
         let rig = &self.player.rig;
         let last = rig.files.recorded();
-        // Here, or a few operations ago.
+        // After the last operation, or a few operations earlier.
         let count = last.saturating_sub(kind as usize / 8).max(rig.made());
         let crashes = Crashes::new(&rig.files, &self.empty.disk(), count, crash);
         if crash == Crash::Evicted && crashes.uncertain == 0 {
@@ -173,7 +176,7 @@ impl Sequence<'_> {
         Some(())
     }
 
-    /// Every commit is read as the model has it, and memory is what it should be.
+    /// Every commit must be read as the model has it, and memory must be as in the model.
     fn check_all(&mut self) {
         if self.player.closed {
             assert!(self.player.rig.open());

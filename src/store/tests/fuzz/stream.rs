@@ -1,4 +1,4 @@
-//! Streams of an export: what is taken in is whole, and what is refused leaves nothing.
+//! Streams of an export: a stream that is imported is whole, and a stream that is refused leaves nothing.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -9,10 +9,10 @@ use super::seal;
 use crate::sys::host::repeatable;
 use crate::{Error, OpenOptions, Store, VerifyOptions};
 
-/// Checksums are as they are in the input, instead of made right.
+/// Checksums stay as they are in the input. Otherwise they are corrected.
 pub(crate) const RAW: u8 = 1;
 
-/// The first byte chooses the store that takes it in, the second how it is made ready.
+/// The first byte chooses the store that imports. The second byte chooses how the stream is prepared.
 pub(crate) fn run(input: &[u8]) {
     let [base, flags, bytes @ ..] = input else {
         return;
@@ -38,7 +38,7 @@ pub(crate) fn run(input: &[u8]) {
             assert_eq!(
                 Moment::of(&store),
                 before,
-                "refused, and something is there"
+                "the stream was refused, but a commit is there"
             );
         }
     }
@@ -59,7 +59,7 @@ pub(crate) fn run(input: &[u8]) {
     store.close().unwrap();
 }
 
-/// All that is there is whole.
+/// Checks that all commits in the store are whole.
 fn check(store: &Store) {
     store.verify(&VerifyOptions::default(), None).unwrap();
     for number in store.commits().unwrap() {

@@ -1,5 +1,5 @@
-//! Clones of short histories, all of them: crashed at every operation, and with every operation failing. What is
-//! there is the whole clone or no store; never a part of one.
+//! Clones of all short histories: crashed after every operation, and with every operation failing. The result is a
+//! whole clone or no store, never a part of a clone.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn clone(rig: &Rig, to: &RecordedFiles) -> Result<()> {
     rig.store.clone_into(to, &part)
 }
 
-/// Opens what there is of a clone. It is whole, or it is none.
+/// Opens the clone, if there is one. It must be whole, or it must be no store.
 fn look(files: &Arc<RecordedFiles>, rig: &Rig, what: &dyn Fn() -> String) -> Option<Store> {
     let options = OpenOptions {
         no_create: true,
@@ -39,7 +39,7 @@ fn look(files: &Arc<RecordedFiles>, rig: &Rig, what: &dyn Fn() -> String) -> Opt
             check_reopened(&store, &rig.oracle, last..=last, what);
             Some(store)
         }
-        // With files, and without an identity.
+        // There are files, but no identity.
         Err(Error::NotFound { .. } | Error::Corrupt { .. }) => None,
         Err(error) => panic!("{}: {error}", what()),
     }
@@ -91,9 +91,9 @@ fn fail(rig: &Rig, history: &StepHistory, counts: &mut CloneCounts) {
         let what = || format!("a clone of {history:?}, operation {at} fails");
         counts.faults += 1;
         match (cloned, look(&to, rig, &what)) {
-            // Room that could not be reserved is not missed.
-            (Ok(()), there) => assert!(there.is_some(), "{}: it is not there", what()),
-            // Its last name may be there, and not known to be durable.
+            // A failure to reserve space ahead does no harm.
+            (Ok(()), there) => assert!(there.is_some(), "{}: the clone is not there", what()),
+            // The last name may exist without being known to be durable.
             (Err(_), Some(_)) => {}
             (Err(_), None) => {
                 let disk = to.disk();

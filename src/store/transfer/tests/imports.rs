@@ -1,5 +1,5 @@
-//! Promise 2 for commits that come from elsewhere: an import is whole or absent, whatever a power cut leaves, and
-//! whole once a persist made it durable.
+//! Promise 2 for commits that come from another store: after a power cut an import is whole or absent, and after a
+//! persist it is whole.
 
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -56,7 +56,7 @@ fn promise_2_an_import_is_whole_or_absent_and_durable_once_persisted() {
     assert!(states > 500);
 }
 
-/// The stream with a byte of its page frame number `at` changed, and every checksum made anew.
+/// The stream with a byte of its page frame number `at` changed, and every checksum corrected.
 fn forged(stream: &[u8], at: usize) -> Option<Vec<u8>> {
     let (header, mut rest) = stream.split_at(STREAM_HEADER);
     let id = StreamHeader::decode(header.try_into().unwrap())

@@ -1,7 +1,7 @@
-/* Deleting: a branching history of 200 commits of three modules is cut down in random orders. No deletion
- * changes what another commit restores, in place or in a fresh opener; none writes more than twice what its
- * commit did; leaves give back exactly their blocks; and the head cannot be deleted. A model that holds the
- * full bytes of every commit decides. VMSTORE_ORDERS says how many orders are tried. */
+/* Deleting: a branching history of 200 commits of three modules is deleted commit by commit, in random orders. No
+ * deletion changes what another commit restores, in place or in a fresh opener. None writes more than twice the
+ * bytes that its commit wrote. Deleting a leaf frees exactly the leaf's blocks. The head cannot be deleted. A model
+ * holds the full bytes of every commit. VMSTORE_ORDERS is the number of orders that are tried. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -73,8 +73,8 @@ static void make_master(const char *directory)
     OK(store_close(store));
 }
 
-/* The disk blocks of a directory, of 512 bytes, each file counted once. `commits`, which reserves room ahead, is
- * left out. */
+/* The disk blocks of a directory, in units of 512 bytes, each file counted once. `commits` is left out, because it
+ * reserves room ahead. */
 static uint64_t blocks(const char *directory)
 {
     static struct { dev_t device; ino_t inode; } seen[4096];
@@ -109,7 +109,7 @@ static uint64_t own_blocks(const char *directory, uint64_t commit)
     return sum;
 }
 
-/* The parent that a commit has when those that are not `there` are gone. */
+/* The parent that a commit has once the commits that are not `there` are gone. */
 static uint64_t parent_among(const int *there, uint64_t commit)
 {
     uint64_t parent = model.parent[commit];
@@ -155,7 +155,7 @@ static void one_order(const char *master, const char *directory, uint64_t order)
     map_all(store, modules, 1);
     while (left > keep) {
         uint64_t victim = 1 + below(&r, COMMITS);
-        if (order % 3 == 1) /* oldest first, as a retention does */
+        if (order % 3 == 1) /* oldest first, as a retention rule does */
             for (victim = 1; !there[victim] || victim == at; victim++) {}
         if (order % 3 == 2 && below(&r, 8)) /* newest first */
             for (victim = COMMITS; !there[victim] || victim == at; victim--) {}
@@ -170,9 +170,9 @@ static void one_order(const char *master, const char *directory, uint64_t order)
         uint64_t written = stats(store).bytes_written;
         OK(store_delete_commit(store, victim));
         written = stats(store).bytes_written - written;
-        /* A deletion that writes nothing but its record is not held against the smallest commits. */
+        /* A deletion that writes only its record may write more than a very small commit: 64 bytes are allowed. */
         if (written > 2 * model.cost[victim] + 64)
-            FAIL("deleting commit %" PRIu64 " wrote %" PRIu64 " bytes, committing it %" PRIu64, victim,
+            FAIL("deleting commit %" PRIu64 " wrote %" PRIu64 " bytes, making it wrote %" PRIu64, victim,
                  written, model.cost[victim]);
         if (written * 100 / model.cost[victim] > most_percent) most_percent = written * 100 / model.cost[victim];
         there[victim] = 0, left--, deletions++;
@@ -180,7 +180,7 @@ static void one_order(const char *master, const char *directory, uint64_t order)
             OK(store_persist(store, NULL));
             uint64_t after = blocks(directory);
             if (after + own > before)
-                FAIL("deleting a leaf of %" PRIu64 " blocks left %" PRIu64 " of %" PRIu64, own, after, before);
+                FAIL("deleting a leaf of %" PRIu64 " blocks left %" PRIu64 " of %" PRIu64 " blocks", own, after, before);
         }
         FAILS(store_delete_commit(store, victim), VMSTORE_E_NOT_FOUND, "deleted");
         if (below(&r, 12) == 0) {
@@ -209,7 +209,7 @@ static void one_order(const char *master, const char *directory, uint64_t order)
         OK(store_restore(store, n, NULL));
         compare(modules, n, "what stayed");
     }
-    /* And the store goes on. */
+    /* The store can still be used. */
     modules[0].memory[0] ^= 0xff;
     CHECK(commit(store) > COMMITS);
     OK(store_verify(store, NULL));
@@ -229,7 +229,7 @@ static void remove_directory(const char *directory)
 int main(int count, char **arguments)
 {
     CHECK(count >= 2);
-    require_small_pages("prune");
+    require_small_pages("delete");
     char master[4096], copy[4096];
     name_directory(master, arguments[1], "master");
     name_directory(copy, arguments[1], "copy");
@@ -244,7 +244,7 @@ int main(int count, char **arguments)
         one_order(master, copy, order);
         remove_directory(copy);
     }
-    printf("prune: seed %" PRIu64 ": %" PRIu64 " orders over %d commits of %d modules, %lu deletions, %lu "
+    printf("delete: seed %" PRIu64 ": %" PRIu64 " orders over %d commits of %d modules, %lu deletions, %lu "
            "restores compared byte for byte, no deletion wrote more than %lu%% of what its commit did\n",
            seed(), orders, COMMITS, MODULES, deletions, restores, most_percent);
     return 0;
