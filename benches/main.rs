@@ -8,6 +8,7 @@ mod peers;
 mod plot;
 mod report;
 mod rows;
+mod vcpu;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;

@@ -13,6 +13,8 @@ pub enum Target {
     Within(f64),
     /// At least so many times faster than the peer.
     Faster(f64),
+    /// At least so many times the other's rate.
+    AtLeast(f64),
     /// At most this value; there is no other contestant.
     Below(f64),
     /// At least this value; there is no other contestant.
@@ -46,6 +48,7 @@ impl Line {
         let met = match (self.target, self.ratio(0.5)) {
             (Target::Within(most), Some(ratio)) => ratio <= most,
             (Target::Faster(least), Some(ratio)) => ratio >= least,
+            (Target::AtLeast(least), Some(ratio)) => ratio >= least,
             (Target::Below(most), _) => value <= most,
             (Target::Above(least), _) => value >= least,
             _ => return "",
@@ -65,6 +68,7 @@ impl Line {
         let target = match self.target {
             Target::Within(most) => format!("<= {most} x"),
             Target::Faster(least) => format!(">= {least} x faster"),
+            Target::AtLeast(least) => format!(">= {least} x"),
             Target::Below(most) => format!("<= {} {}", short(most), self.unit),
             Target::Above(least) => format!(">= {} {}", short(least), self.unit),
             Target::Shown => String::new(),

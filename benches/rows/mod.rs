@@ -5,6 +5,7 @@ mod commit;
 mod depth;
 mod durable;
 mod fresh;
+mod guest;
 mod reset;
 mod restore;
 mod scale;
@@ -84,6 +85,11 @@ pub const ROWS: &[Row] = &[
         fresh::fresh,
     ),
     ("tax", "the guest's first write after a commit", tax::tax),
+    (
+        "guest",
+        "a KVM guest's reads and writes after a commit",
+        guest::guest,
+    ),
     ("depth", "chains and histories that are long", depth::depth),
     ("scale", "large modules, many modules", scale::scale),
     ("memory", "what the library needs itself", scale::memory),

@@ -141,11 +141,11 @@ const OF_A_FOOTER: [Forgery; 22] = [
         footer(b, FORMER + 8, u64::MAX);
     }),
     ("the greatest number of data pages", |b| {
-        footer(b, 80, u64::MAX)
+        footer(b, 80, u64::MAX);
     }),
     ("more data pages than the module has", |b| footer(b, 80, 3)),
     ("the greatest number of zero pages", |b| {
-        footer(b, 88, u64::MAX)
+        footer(b, 88, u64::MAX);
     }),
     ("the greatest number of runs", |b| footer(b, 96, u64::MAX)),
     ("runs whose bytes overflow", |b| footer(b, 96, 1 << 60)),
@@ -155,7 +155,7 @@ const OF_A_FOOTER: [Forgery; 22] = [
     ("an index longer than the file", |b| footer(b, 112, 1 << 40)),
     ("a module of size 0", |b| footer(b, 56, 0)),
     ("a size that is not a multiple of a page", |b| {
-        footer(b, 56, 4097)
+        footer(b, 56, 4097);
     }),
     ("the greatest size", |b| {
         footer(b, 56, u64::MAX - 4095);
