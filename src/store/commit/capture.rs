@@ -7,7 +7,7 @@ use super::parallel_copy::{self, ToCopy};
 use super::precopy;
 use crate::page_set::{Run, pages_in, union, without};
 use crate::store::options::CommitOptions;
-use crate::store::state::{Captured, ListPool, Locked, Precopied, State, Store, next_serial};
+use crate::store::state::{Captured, ListPool, Locked, Precopied, Store, next_serial};
 use crate::sys::arena::Arena;
 use crate::sys::host;
 use crate::{Error, Result};
@@ -34,19 +34,6 @@ impl Capture {
         self.store.check_reentry()
     }
 
-    fn take(&self, state: &mut State) -> Result<Captured> {
-        match state.captures.outstanding.take() {
-            Some(captured) if captured.serial == self.serial => Ok(captured),
-            other => {
-                state.captures.outstanding = other;
-                Err(Error::Handle {
-                    argument: "capture",
-                    why: "it was consumed earlier",
-                })
-            }
-        }
-    }
-
     /// Writes the captured pages and makes the commit. Returns the number of the commit; see
     /// `store_capture_commit`.
     ///
@@ -59,7 +46,7 @@ impl Capture {
     /// As [`Store::commit`]. [`Error::Handle`]: the capture was ended before.
     pub fn commit(&self) -> Result<u64> {
         let mut locked = self.store.enter()?;
-        let captured = self.take(&mut locked)?;
+        let captured = locked.take_outstanding(self.serial)?;
         let _ended = Ended(&self.store);
         if let Err(error) = self.store.check_poison() {
             locked.discard_capture(captured);
@@ -75,7 +62,7 @@ impl Capture {
     /// [`Error::Handle`]: the capture was ended before.
     pub fn cancel(&self) -> Result<()> {
         let mut locked = self.store.enter()?;
-        let captured = self.take(&mut locked)?;
+        let captured = locked.take_outstanding(self.serial)?;
         let _ended = Ended(&self.store);
         locked.discard_capture(captured);
         Ok(())
@@ -148,6 +135,16 @@ impl Store {
 }
 
 impl Locked<'_> {
+    /// Takes the outstanding capture out, if it is the one with this serial number.
+    fn take_outstanding(&mut self, serial: u64) -> Result<Captured> {
+        let outstanding = &mut self.captures.outstanding;
+        let taken = outstanding.take_if(|captured| captured.serial == serial);
+        taken.ok_or(Error::Handle {
+            argument: "capture",
+            why: "it was consumed earlier",
+        })
+    }
+
     /// Gives up a capture: its pages are dirty again, and its files are removed.
     pub(super) fn discard_capture(&mut self, captured: Captured) {
         let layers = &self.store.0.layers;
