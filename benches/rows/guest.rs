@@ -154,7 +154,7 @@ fn report_reading(bench: &mut Bench, length: usize, plain_cpu: &Vcpu, kernel: &T
     let tracked = reading(bench, length, &kernel.vcpu, tracked);
     let case = format!("a guest reads {} MiB, a commit each 100 ms", length >> 21);
     bench.report.line(
-        &Case::new("guest", case, "million pages a second"),
+        &Case::new("guest", case, "million pages/s"),
         ("KERNEL", Times::of(tracked)),
         Some(("no store", Times::of(free))),
         Target::AtLeast(0.9),
